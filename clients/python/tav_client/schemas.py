@@ -1,0 +1,271 @@
+"""The wire format of the tav HTTP API (`/v1`), and its only definition: the gateway imports these models.
+
+Times are UNIX seconds. Sizes are `[width, height]` in pixels. A field left out of a request (or null) takes
+the base's recommended value, then the paper's.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+ModelName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?$")]
+"""Registry name: 1–64 of `a-z 0-9 . _ -`, starting and ending with a letter or digit."""
+
+ModelRef = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}(?:@[A-Za-z0-9_-]{1,64}|/[1-9][0-9]{0,8})?$")]
+"""`name` (its latest version), `name@alias` or `name/version`."""
+
+Prompt = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1000)]
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class _Response(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+
+class JobStatus(StrEnum):
+    """Where a tuning job stands."""
+
+    queued = "queued"
+    """Accepted and kept; waits for a tuner. Also entered again after a crash, with one attempt more."""
+    running = "running"
+    """A tuner holds it; `phase` says what it does."""
+    succeeded = "succeeded"
+    """Its model version is registered."""
+    failed = "failed"
+    """Ended for the reason in `error`."""
+    cancelled = "cancelled"
+    """Ended by a cancel call."""
+
+    @property
+    def final(self) -> bool:
+        """True when the status will not change any more."""
+        return self in (JobStatus.succeeded, JobStatus.failed, JobStatus.cancelled)
+
+
+class JobPhase(StrEnum):
+    """What a running job is doing, in order."""
+
+    preparing = "preparing"
+    tuning = "tuning"
+    inverting = "inverting"
+    validating = "validating"
+    registering = "registering"
+
+
+class FailureCode(StrEnum):
+    """Why a tuning job or a video failed."""
+
+    invalid_clip = "invalid_clip"
+    """The clip cannot be decoded or does not fit the configuration. Not retried."""
+    invalid_config = "invalid_config"
+    """The parameters contradict each other or the base. Not retried."""
+    base_unavailable = "base_unavailable"
+    """The base cannot be loaded: no such folder or hub id, or its files are incomplete."""
+    base_mismatch = "base_mismatch"
+    """The delta was made with another base than the one in use."""
+    out_of_memory = "out_of_memory"
+    """Frames × size do not fit the device, even with the leanest memory setting."""
+    nan_loss = "nan_loss"
+    """The loss stopped being a finite number: lower the learning rate or use a wider precision."""
+    worker_lost = "worker_lost"
+    """The process or node that worked on it died in every attempt."""
+    storage_unavailable = "storage_unavailable"
+    """S3 or MLflow did not answer in every attempt."""
+    corrupt_version = "corrupt_version"
+    """An object of the model version is missing or its digest differs from the one registered."""
+    internal = "internal"
+    """A defect of ours; the traceback is an artifact of the run."""
+
+
+class Failure(_Response):
+    """A typed reason and one readable sentence."""
+
+    code: FailureCode
+    message: str
+
+
+class TuningParams(_Request):
+    """How to tune. Every field may be left out."""
+
+    num_frames: int | None = Field(None, ge=2, le=512, description="Frames taken from the clip.")
+    size: tuple[int, int] | None = Field(None, description="`[width, height]` in pixels, multiples of 8.")
+    frame_start: int = Field(0, ge=0, description="First source frame used.")
+    frame_stride: int | None = Field(
+        None, ge=1, description="Take every n-th source frame; left out, frames are spread evenly over the clip."
+    )
+    steps: int | None = Field(None, ge=1, le=100_000, description="Optimizer steps.")
+    learning_rate: float | None = Field(None, gt=0, le=1, description="AdamW's constant rate.")
+    seed: int = Field(0, ge=0, lt=2**63, description="Everything random is drawn from it.")
+    attention: Literal["sparse_causal", "causal", "full", "frame"] | None = Field(None, description="ST-Attn mode.")
+    group_norm: Literal["video", "frame"] | None = Field(None, description="ResNet GroupNorm over the video or per frame.")
+    precision: Literal["fp32", "fp16", "bf16"] | None = Field(None, description="Arithmetic of the frozen base.")
+    zero_stage: Literal[1, 2] | None = Field(None, description="DeepSpeed ZeRO stage; left out, the tuner's own.")
+    gradient_checkpointing: bool | None = Field(None, description="Recompute activations to save memory.")
+
+
+class TuningJobCreate(_Request):
+    """`POST /v1/tuning-jobs`: JSON with `clip_uri`, or multipart with the file part `clip` and the rest as part `job`."""
+
+    caption: Prompt = Field(description="The source prompt: what the clip shows.")
+    clip_uri: str | None = Field(None, max_length=1024, description="`s3://bucket/key` in an allowed bucket.")
+    model: ModelName | None = Field(None, description="Registry name; left out, made from the caption.")
+    base: str | None = Field(None, max_length=256, description="Base to tune on; left out, the service's own.")
+    params: TuningParams = Field(default_factory=TuningParams)
+    validation_prompts: list[Prompt] = Field(default_factory=list, max_length=8, description="Sampled after tuning.")
+    priority: int = Field(0, ge=-100, le=100, description="Higher goes first.")
+    metadata: dict[str, Annotated[str, StringConstraints(max_length=512)]] = Field(default_factory=dict, max_length=16)
+
+
+class ClipInfo(_Response):
+    """The stored clip."""
+
+    uri: str
+    sha256: str
+    width: int
+    height: int
+    num_frames: int
+    fps: float
+
+
+class TuningJob(_Response):
+    """One clip tuned on one base with one configuration."""
+
+    id: str
+    object: Literal["tuning_job"] = "tuning_job"
+    status: JobStatus
+    phase: JobPhase | None = None
+    step: int = Field(0, description="Steps done in this phase.")
+    total_steps: int | None = Field(None, description="Steps of this phase.")
+    progress: float = Field(0.0, description="Of the whole job, 0–1.")
+    loss: float | None = None
+    eta_seconds: float | None = None
+    attempt: int = Field(0, description="How often a tuner has begun it.")
+    created_at: float
+    started_at: float | None = None
+    finished_at: float | None = None
+    caption: str
+    clip: ClipInfo
+    base: str
+    model: str
+    version: int | None = Field(None, description="The registered version, once succeeded.")
+    params: TuningParams
+    validation_prompts: list[str] = Field(default_factory=list)
+    priority: int = 0
+    error: Failure | None = None
+    metadata: dict[str, str] = Field(default_factory=dict)
+    mlflow_url: str | None = Field(None, description="The job's run in the MLflow UI.")
+
+
+class StoredFile(_Response):
+    """One object of a model version."""
+
+    uri: str
+    sha256: str
+    size: int = Field(description="Bytes.")
+
+
+class ModelVersion(_Response):
+    """One numbered delta and its inverted latents."""
+
+    name: str
+    version: int
+    object: Literal["model_version"] = "model_version"
+    created_at: float
+    job_id: str
+    base: str
+    base_fingerprint: str
+    caption: str
+    num_frames: int
+    size: tuple[int, int]
+    aliases: list[str] = Field(default_factory=list)
+    files: dict[str, StoredFile] = Field(default_factory=dict, description="`delta.safetensors`, `latents.safetensors`, …")
+
+
+class Model(_Response):
+    """A named entry of the registry."""
+
+    name: str
+    object: Literal["model"] = "model"
+    created_at: float
+    updated_at: float
+    latest_version: int
+    aliases: dict[str, int] = Field(default_factory=dict)
+
+
+class VideoCreate(_Request):
+    """`POST /v1/videos` and `POST /v1/videos/sync`."""
+
+    model: ModelRef = Field(description="`name`, `name@alias` or `name/version`.")
+    prompt: Prompt = Field(description="The edited prompt.")
+    negative_prompt: str = Field("", max_length=1000)
+    guidance_scale: float | None = Field(None, ge=1, le=50)
+    num_inference_steps: int | None = Field(None, ge=1, le=1000)
+    seed: int = Field(0, ge=0, lt=2**63, description="Of the Gaussian noise, where inverted latents are not used.")
+    use_inverted_latents: bool = Field(True, description="Start from the clip's inverted latents, which keep its motion.")
+    num_frames: int | None = Field(None, ge=1, le=512, description="Only without inverted latents.")
+    fps: float | None = Field(None, gt=0, le=120, description="Left out, the clip's sampled rate.")
+    format: Literal["mp4", "gif"] = "mp4"
+
+
+class VideoStatus(StrEnum):
+    """Where a video stands; OpenAI's words."""
+
+    queued = "queued"
+    in_progress = "in_progress"
+    completed = "completed"
+    failed = "failed"
+
+    @property
+    def final(self) -> bool:
+        """True when the status will not change any more."""
+        return self in (VideoStatus.completed, VideoStatus.failed)
+
+
+class Video(_Response):
+    """The result of sampling, in the shape of OpenAI's `videos` resource."""
+
+    id: str
+    object: Literal["video"] = "video"
+    created_at: float
+    completed_at: float | None = None
+    status: VideoStatus
+    progress: int = Field(0, description="Percent.")
+    model: str = Field(description="As asked for.")
+    model_version: str = Field(description="What it meant: `name/version`.")
+    prompt: str
+    request: VideoCreate
+    seconds: str | None = None
+    size: str | None = Field(None, description="`WIDTHxHEIGHT`.")
+    format: Literal["mp4", "gif"] = "mp4"
+    error: Failure | None = None
+    mlflow_url: str | None = None
+
+
+T = TypeVar("T")
+
+
+class Page(_Response, Generic[T]):
+    """One page of a list, newest first. Ask for the next with `after=next_cursor`."""
+
+    object: Literal["list"] = "list"
+    data: list[T]
+    next_cursor: str | None = None
+    has_more: bool = False
+
+
+class Problem(_Response):
+    """Every error's body, `application/problem+json` (RFC 9457)."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str = Field(description="A sentence that says what to do.")
+    code: str = Field(description="Stable and machine-readable, e.g. `model_not_found`.")
+    errors: list[dict[str, Any]] | None = Field(None, description="One entry per invalid field.")
+    error: dict[str, Any] | None = Field(None, description="OpenAI's error object, on video calls.")
