@@ -1,0 +1,244 @@
+"""The API's calls as values: how each is asked and how its answer is read, without a socket.
+
+A transport, synchronous or not, sends a `Call` and hands the answer to its `read`. Adding a call to the client is adding a
+function here.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+from urllib.parse import quote
+
+import httpx
+from pydantic import BaseModel, ValidationError
+
+from tav_client import schemas
+from tav_client._content import VideoContent
+from tav_client._errors import APIResponseError, InvalidRequest, NotFound, status_error
+
+T = TypeVar("T")
+M = TypeVar("M", bound=BaseModel)
+
+SYNC_TIMEOUT = 900.0
+"""Seconds a synchronous video may take: a cold sampler loads a base first."""
+
+
+STRANGER = "did not answer as a tav service does: check the base URL and the versions of both sides."
+
+
+@dataclass(frozen=True)
+class Call(Generic[T]):
+    """One request, and how to read its answer."""
+
+    method: str
+    path: str
+    read: Callable[[httpx.Response], T]
+    params: Mapping[str, str | int] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: BaseModel | None = None
+    clip: Path | None = None
+    """Sent as the part `clip`, the body then being the part `job`."""
+    repeatable: bool = True
+    """Sending it twice does no more than sending it once."""
+    timeout: float | None = None
+    """Seconds to wait for an answer; None: the client's own."""
+
+    def arguments(self, files: ExitStack) -> dict[str, Any]:
+        """Arguments of `httpx.Client.build_request` for one attempt; files are opened anew and closed by `files`."""
+        given: dict[str, Any] = {"method": self.method, "url": self.path, "headers": dict(self.headers)}
+        if self.params:
+            given["params"] = dict(self.params)
+        if self.body is None:
+            return given
+        text = self.body.model_dump_json(exclude_unset=True)
+        if self.clip is None:
+            given["content"] = text
+            given["headers"]["Content-Type"] = "application/json"
+        else:
+            clip = files.enter_context(self.clip.open("rb"))
+            given["files"] = {
+                "job": (None, text, "application/json"),
+                "clip": (self.clip.name, clip, "application/octet-stream"),
+            }
+        return given
+
+
+def request_of(model: type[M], fields: Mapping[str, Any]) -> M:
+    """A request of type `model` from what the caller gave, None meaning left out.
+
+    Raises:
+        InvalidRequest: with one sentence that names every field at fault.
+    """
+    try:
+        return model.model_validate({name: value for name, value in fields.items() if value is not None})
+    except ValidationError as error:
+        faults = (f"{'.'.join(map(str, fault['loc'])) or 'request'}: {fault['msg']}" for fault in error.errors())
+        raise InvalidRequest("; ".join(faults) + ".") from None
+
+
+def problem_of(response: httpx.Response) -> schemas.Problem:
+    """The problem an answer of 400 or above tells; made up from the status if its body is something else (a proxy's page)."""
+    try:
+        return schemas.Problem.model_validate_json(response.content)
+    except ValidationError:
+        detail = f"{response.request.url} answered {response.status_code} {response.reason_phrase}."
+        return schemas.Problem(
+            title=response.reason_phrase or "Error", status=response.status_code, detail=detail, code="unknown"
+        )
+
+
+def raise_for_problem(response: httpx.Response) -> None:
+    """Raises:
+    APIStatusError: for an answer of 400 or above, which must have been read.
+    """
+    if response.status_code >= 400:
+        raise status_error(problem_of(response), response.headers.get("x-request-id"))
+
+
+def _one(model: type[M]) -> Callable[[httpx.Response], M]:
+    def read(response: httpx.Response) -> M:
+        try:
+            return model.model_validate_json(response.content)
+        except ValidationError:
+            raise APIResponseError(
+                f"{response.request.url} {STRANGER}", request_id=response.headers.get("x-request-id")
+            ) from None
+
+    return read
+
+
+def _is_event_stream(response: httpx.Response) -> None:
+    if not response.headers.get("content-type", "").startswith("text/event-stream"):
+        raise APIResponseError(f"{response.request.url} {STRANGER}")
+
+
+def _content(response: httpx.Response) -> VideoContent:
+    return VideoContent(
+        response.content,
+        content_type=response.headers.get("content-type", ""),
+        model_version=response.headers.get("x-tav-model-version"),
+        video_id=response.headers.get("x-tav-video-id"),
+    )
+
+
+def _segment(name: str, value: str) -> str:
+    if not value or value in (".", ".."):
+        raise InvalidRequest(f"{value!r} is not a {name}.")
+    return quote(value, safe="")
+
+
+def _given(**params: str | int | None) -> dict[str, str | int]:
+    return {name: value for name, value in params.items() if value is not None}
+
+
+def create_job(request: schemas.TuningJobCreate, clip: Path | None, key: str | None) -> Call[schemas.TuningJob]:
+    """`POST /v1/tuning-jobs`; without a key it gets a random one, which makes it repeatable."""
+    if (clip is None) == (request.clip_uri is None):
+        raise InvalidRequest("Give either clip (a file) or clip_uri (s3://bucket/key).")
+    if clip is not None and not clip.is_file():
+        raise InvalidRequest(f"There is no file {str(clip)!r}: give the path of a video file as clip.")
+    headers = {"Idempotency-Key": key or str(uuid.uuid4())}
+    return Call("POST", "/v1/tuning-jobs", _one(schemas.TuningJob), headers=headers, body=request, clip=clip)
+
+
+def list_jobs(
+    after: str | None, limit: int | None, status: schemas.JobStatus | None, model: str | None
+) -> Call[schemas.Page[schemas.TuningJob]]:
+    """`GET /v1/tuning-jobs`"""
+    params = _given(after=after, limit=limit, status=status and status.value, model=model)
+    return Call("GET", "/v1/tuning-jobs", _one(schemas.Page[schemas.TuningJob]), params=params)
+
+
+def get_job(id: str) -> Call[schemas.TuningJob]:
+    """`GET /v1/tuning-jobs/{id}`"""
+    return Call("GET", f"/v1/tuning-jobs/{_segment('job id', id)}", _one(schemas.TuningJob))
+
+
+def cancel_job(id: str) -> Call[schemas.TuningJob]:
+    """`POST /v1/tuning-jobs/{id}/cancel`"""
+    return Call("POST", f"/v1/tuning-jobs/{_segment('job id', id)}/cancel", _one(schemas.TuningJob))
+
+
+def job_events(id: str, last_event_id: str | None) -> Call[None]:
+    """`GET /v1/tuning-jobs/{id}/events`; the answer is a stream, read by `_events.Following`."""
+    headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last_event_id} if last_event_id else {})
+    return Call("GET", f"/v1/tuning-jobs/{_segment('job id', id)}/events", _is_event_stream, headers=headers)
+
+
+def list_models(after: str | None, limit: int | None) -> Call[schemas.Page[schemas.Model]]:
+    """`GET /v1/models`"""
+    return Call("GET", "/v1/models", _one(schemas.Page[schemas.Model]), params=_given(after=after, limit=limit))
+
+
+def get_model(name: str) -> Call[schemas.Model]:
+    """`GET /v1/models/{name}`"""
+    return Call("GET", f"/v1/models/{_segment('model name', name)}", _one(schemas.Model))
+
+
+def get_version(name: str, version: int) -> Call[schemas.ModelVersion]:
+    """`GET /v1/models/{name}/versions/{v}`"""
+    return Call("GET", f"/v1/models/{_segment('model name', name)}/versions/{version}", _one(schemas.ModelVersion))
+
+
+def split_ref(ref: str, version: int | str | None) -> tuple[str, int | str | None]:
+    """A model's name, and a version's number or an alias: from `name/version` or `name@alias`, or from two arguments."""
+    if version is None and "@" in ref:
+        name, _, alias = ref.partition("@")
+        return name, alias
+    if version is None and "/" in ref:
+        ref, _, version = ref.rpartition("/")
+    return ref, int(version) if isinstance(version, str) and version.isdecimal() else version
+
+
+def number_of(model: schemas.Model, alias: str | None) -> int:
+    """The version that an alias, or None (the latest), means.
+
+    Raises:
+        NotFound: The model has no such alias.
+    """
+    if alias is None:
+        return model.latest_version
+    if alias in model.aliases:
+        return model.aliases[alias]
+    known = ", ".join(sorted(model.aliases)) or "none"
+    detail = f"Model {model.name!r} has no alias {alias!r}; it has {known}."
+    raise NotFound(schemas.Problem(title="Not Found", status=404, detail=detail, code="version_not_found"))
+
+
+@dataclass(frozen=True)
+class Polled:
+    """A video, and when to ask for it again."""
+
+    video: schemas.Video
+    after: float
+
+
+def _polled(response: httpx.Response) -> Polled:
+    milliseconds = response.headers.get("openai-poll-after-ms", "")
+    return Polled(_one(schemas.Video)(response), int(milliseconds) / 1000 if milliseconds.isdecimal() else 1.0)
+
+
+def create_video(request: schemas.VideoCreate, key: str | None) -> Call[Polled]:
+    """`POST /v1/videos`; without a key it gets a random one, which makes it repeatable."""
+    headers = {"Idempotency-Key": key or str(uuid.uuid4())}
+    return Call("POST", "/v1/videos", _polled, headers=headers, body=request)
+
+
+def get_video(id: str) -> Call[Polled]:
+    """`GET /v1/videos/{id}`"""
+    return Call("GET", f"/v1/videos/{_segment('video id', id)}", _polled)
+
+
+def video_content(id: str) -> Call[VideoContent]:
+    """`GET /v1/videos/{id}/content`"""
+    return Call("GET", f"/v1/videos/{_segment('video id', id)}/content", _content)
+
+
+def sync_video(request: schemas.VideoCreate) -> Call[VideoContent]:
+    """`POST /v1/videos/sync`; it takes no key, so only a request that was not accepted is sent again."""
+    return Call("POST", "/v1/videos/sync", _content, body=request, repeatable=False, timeout=SYNC_TIMEOUT)

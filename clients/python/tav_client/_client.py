@@ -1,0 +1,68 @@
+"""The client: one connection pool, and what the service keeps as attributes."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from tav_client._jobs import Jobs
+from tav_client._models import Models
+from tav_client._retry import RetryPolicy
+from tav_client._transport import Transport
+from tav_client._videos import Videos
+
+
+class TavClient:
+    """A tav service.
+
+    ```python
+    with TavClient() as client:
+        job = client.jobs.create("ball.mp4", caption="a red ball rolls over sand").wait(progress=True)
+        client.videos.create(model=job.model_ref, prompt="a blue ball rolls over sand").save("blue.mp4")
+    ```
+
+    Safe to share between threads.
+    """
+
+    def __init__(
+        self,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        *,
+        timeout: float = 60.0,
+        max_retries: int = 2,
+    ) -> None:
+        """
+        Args:
+            base_url: Where the service is; left out, `TAV_URL`, then `http://127.0.0.1:8000`.
+            api_key: Left out, `TAV_API_KEY`, then none.
+            timeout: Seconds without an answer after which a request counts as lost.
+            max_retries: How often a request that may be repeated is repeated.
+        """
+        self._transport = Transport(base_url, api_key, timeout, RetryPolicy(max_retries=max_retries))
+        self.jobs = Jobs(self._transport)
+        """Tuning jobs."""
+        self.models = Models(self._transport)
+        """The registry."""
+        self.videos = Videos(self._transport)
+        """Sampling."""
+
+    @property
+    def base_url(self) -> str:
+        """Where the service is."""
+        return str(self._transport.url)
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._transport.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"TavClient({self.base_url!r})"

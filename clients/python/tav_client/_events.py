@@ -1,0 +1,135 @@
+"""Following a job: server-sent events to snapshots, across cut connections. Pure: the transports read and sleep."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from pydantic import ValidationError
+
+from tav_client import schemas
+from tav_client._calls import Call, job_events
+from tav_client._errors import APIConnectionError, APIResponseError, APIStatusError, TavClientError, WaitTimeout
+from tav_client._retry import RetryPolicy
+
+SILENCE = 30.0
+"""Seconds without a line, not even a comment (one comes every 5), after which a stream counts as cut."""
+PATIENCE = 60.0
+"""Seconds without a stream after which the service counts as gone."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """One server-sent event."""
+
+    name: str
+    data: str
+    id: str | None
+
+
+@dataclass
+class EventParser:
+    """Bytes to events, as the HTML standard says, for lines that end with `\\n` or `\\r\\n`.
+
+    (`httpx.Response.iter_lines` also splits at U+2028 and the like, which JSON may contain.)
+    """
+
+    last_id: str | None = None
+    _rest: bytes = b""
+    _name: str = ""
+    _data: list[str] = field(default_factory=list)
+
+    def feed(self, chunk: bytes) -> Iterator[Event]:
+        """The events that this chunk completes."""
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        for line in lines:
+            event = self._line(line.removesuffix(b"\r").decode("utf-8", "replace"))
+            if event is not None:
+                yield event
+
+    def _line(self, line: str) -> Event | None:
+        if line == "":
+            event = Event(self._name or "message", "\n".join(self._data), self.last_id) if self._data else None
+            self._name, self._data = "", []
+            return event
+        name, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if name == "data":
+            self._data.append(value)
+        elif name == "event":
+            self._name = value
+        elif name == "id" and "\0" not in value:
+            self.last_id = value
+        return None
+
+
+class Following:
+    """The state of following one job: what to open next, what its bytes mean, how long to wait after a cut."""
+
+    def __init__(self, id: str, *, deadline: float | None = None, last_event_id: str | None = None) -> None:
+        """
+        Args:
+            id: The job's.
+            deadline: `time.monotonic()` at which to give up with `WaitTimeout`.
+            last_event_id: Go on after this event.
+        """
+        self.id = id
+        self.finished = False
+        self._deadline = deadline
+        self._parser = EventParser(last_event_id)
+        self._cuts = 0
+        self._cut_since: float | None = None
+        self._backoff = RetryPolicy()
+
+    def call(self) -> Call[None]:
+        """The stream to open next."""
+        self._parser = EventParser(self._parser.last_id)
+        return job_events(self.id, self._parser.last_id)
+
+    def silence(self) -> float:
+        """Seconds without a byte after which to ask `cut`."""
+        return min(SILENCE, max(0.001, self._left()))
+
+    def feed(self, chunk: bytes) -> Iterator[schemas.TuningJob]:
+        """The snapshots that this chunk completes."""
+        self._cuts, self._cut_since = 0, None
+        for event in self._parser.feed(chunk):
+            if event.name != "job":
+                continue
+            try:
+                job = schemas.TuningJob.model_validate_json(event.data)
+            except ValidationError:
+                raise APIResponseError(f"The events of job {self.id} have another shape: check the versions.") from None
+            self.finished = job.status.final
+            yield job
+        if not self.finished:
+            self._check()
+
+    def cut(self, error: TavClientError | None = None) -> float:
+        """The stream has ended or could not be opened; it is not finished.
+
+        Returns:
+            Seconds to wait before `call` again.
+
+        Raises:
+            WaitTimeout: The deadline has passed.
+            TavClientError: `error`, if it will not mend, or the service has been gone for too long.
+        """
+        self._check()
+        if isinstance(error, APIStatusError) and error.status < 500:
+            raise error
+        now = time.monotonic()
+        self._cut_since = self._cut_since or now
+        if now - self._cut_since > PATIENCE:
+            raise error or APIConnectionError(f"The events of job {self.id} keep ending before the job does.")
+        delay = self._backoff.backoff(self._cuts)
+        self._cuts += 1
+        return max(0.0, min(delay, self._left()))
+
+    def _left(self) -> float:
+        return float("inf") if self._deadline is None else self._deadline - time.monotonic()
+
+    def _check(self) -> None:
+        if self._left() <= 0:
+            raise WaitTimeout(f"Tuning job {self.id} has not ended in the time given; it goes on: wait again, or cancel it.")

@@ -1,0 +1,42 @@
+"""`client.models`: the registry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tav_client import _calls, schemas
+from tav_client._transport import Transport
+
+
+class Models:
+    """Finds models and their versions."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def list(self, *, page_size: int | None = None) -> Iterator[schemas.Model]:
+        """All models, newest first, fetched page by page as they are asked for."""
+        return self._transport.every(lambda after: _calls.list_models(after, page_size))
+
+    def get(self, name: str) -> schemas.Model:
+        """A model by name.
+
+        Raises:
+            NotFound: There is no such model.
+        """
+        return self._transport.send(_calls.get_model(name))
+
+    def version(self, name: str, version: int | str | None = None) -> schemas.ModelVersion:
+        """One version of a model.
+
+        Args:
+            name: The model's name, or `name/version` or `name@alias` in one.
+            version: Its number or an alias; left out, the latest.
+
+        Raises:
+            NotFound: There is no such model, version or alias.
+        """
+        name, number = _calls.split_ref(name, version)
+        if isinstance(number, int):
+            return self._transport.send(_calls.get_version(name, number))
+        return self._transport.send(_calls.get_version(name, _calls.number_of(self.get(name), number)))

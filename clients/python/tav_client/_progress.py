@@ -1,0 +1,116 @@
+"""Shows how far a job or a video is, on stderr: a bar on a terminal, otherwise a line now and then."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TextIO
+
+from tav_client import schemas
+
+LINE_EVERY = 0.1
+"""Of the whole, between two lines where there is no terminal."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is shown of one snapshot."""
+
+    stage: str
+    fraction: float
+    detail: str
+
+    def line(self) -> str:
+        """As plain text."""
+        return "  ".join(part for part in (f"{self.fraction:4.0%}", self.stage, self.detail) if part)
+
+
+def read_job(job: schemas.TuningJob) -> Reading:
+    """Phase, step, loss and remaining time."""
+    details = []
+    if job.phase is not None and job.total_steps and not job.status.final:
+        details.append(f"{job.step}/{job.total_steps}")
+    if job.loss is not None:
+        details.append(f"loss {job.loss:.4f}")
+    if job.eta_seconds is not None and not job.status.final:
+        details.append(f"about {duration(job.eta_seconds)} left")
+    if job.status is schemas.JobStatus.succeeded:
+        details.append(f"{job.model}/{job.version}")
+    stage = job.phase.value if job.status is schemas.JobStatus.running and job.phase else job.status.value
+    return Reading(stage, 1.0 if job.status is schemas.JobStatus.succeeded else job.progress, "  ".join(details))
+
+
+def read_video(video: schemas.Video) -> Reading:
+    """Status and percent."""
+    return Reading(video.status.value.replace("_", " "), video.progress / 100, video.prompt)
+
+
+def duration(seconds: float) -> str:
+    """`8 s`, `2 min 05 s`, `1 h 30 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+@contextmanager
+def watching_job(wanted: bool) -> Iterator[Callable[[schemas.TuningJob], None]]:
+    """A function to call with every snapshot of a job; it does nothing unless wanted."""
+    with _display(wanted, sys.stderr) as show:
+        yield lambda job: show(read_job(job))
+
+
+@contextmanager
+def watching_video(wanted: bool) -> Iterator[Callable[[schemas.Video], None]]:
+    """A function to call with every snapshot of a video; it does nothing unless wanted."""
+    with _display(wanted, sys.stderr) as show:
+        yield lambda video: show(read_video(video))
+
+
+@contextmanager
+def _display(wanted: bool, out: TextIO) -> Iterator[Callable[[Reading], None]]:
+    if not wanted:
+        yield lambda _: None
+    elif out.isatty():
+        with _bar(out) as show:
+            yield show
+    else:
+        yield _lines(out)
+
+
+def _lines(out: TextIO) -> Callable[[Reading], None]:
+    last: Reading | None = None
+
+    def show(now: Reading) -> None:
+        nonlocal last
+        if last is None or now.stage != last.stage or now.fraction >= last.fraction + LINE_EVERY:
+            print(now.line(), file=out, flush=True)
+            last = now
+
+    return show
+
+
+@contextmanager
+def _bar(out: TextIO) -> Iterator[Callable[[Reading], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (
+        SpinnerColumn(finished_text=" "),
+        TextColumn("{task.description:<12}", markup=False),
+        BarColumn(bar_width=30),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[detail]}", style="dim", markup=False),
+    )
+    with Progress(*columns, console=Console(file=out), transient=False) as progress:
+        task = progress.add_task("waiting", total=1.0, detail="")
+
+        def show(now: Reading) -> None:
+            progress.update(task, description=now.stage, completed=now.fraction, detail=now.detail)
+
+        yield show

@@ -1,0 +1,51 @@
+"""The root of `tav`."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Annotated
+
+import typer
+
+from tav_client._version import __version__
+from tav_client.cli import _jobs, _models, _videos
+from tav_client.cli._common import fail, group
+
+PLATFORM = "services.platform.cli"
+
+app = group("One-shot video tuning: submit a clip, then sample edited prompts with its motion.")
+app.add_typer(_jobs.app, name="jobs")
+app.add_typer(_models.app, name="models")
+app.add_typer(_videos.app, name="videos")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit()
+
+
+@app.callback()
+def root(
+    ctx: typer.Context,
+    url: Annotated[str | None, typer.Option(help="Where the service is; left out, $TAV_URL, then this machine.")] = None,
+    api_key: Annotated[str | None, typer.Option(help="Left out, $TAV_API_KEY.")] = None,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    """One-shot video tuning: submit a clip, then sample edited prompts with its motion."""
+    ctx.obj = {"base_url": url, "api_key": api_key}
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+    add_help_option=False,
+)
+def platform(ctx: typer.Context) -> None:
+    """Run a whole service on this machine: up, status, down."""
+    try:
+        commands = importlib.import_module(PLATFORM)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{PLATFORM}.".startswith(f"{error.name}."):
+            raise
+        fail("`tav platform` runs the service on this machine and needs the server package: pip install tav.")
+    commands.app(args=ctx.args, prog_name="tav platform")

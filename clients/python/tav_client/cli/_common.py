@@ -1,0 +1,103 @@
+"""What the commands share: the client, errors as sentences, output for people and for scripts."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Annotated, Any, NoReturn
+
+import typer
+from pydantic import BaseModel, TypeAdapter
+from typer.core import TyperGroup
+
+from tav_client._client import TavClient
+from tav_client._errors import TavClientError
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print what the service answered, as JSON.")]
+
+
+class Commands(TyperGroup):
+    """A group that tells an expected error as one sentence on stderr, with exit code 1."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the command."""
+        try:
+            return super().invoke(ctx)
+        except TavClientError as error:
+            fail(str(error))
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise
+            fail(f"{error.filename}: {error.strerror}." if error.filename else f"{error}.")
+
+
+def group(help: str) -> typer.Typer:
+    """A group of commands."""
+    return typer.Typer(
+        cls=Commands,
+        help=help,
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+    )
+
+
+def fail(sentence: str) -> NoReturn:
+    """Ends the command with exit code 1."""
+    typer.echo(f"tav: {sentence}", err=True)
+    raise typer.Exit(1)
+
+
+def client_of(ctx: typer.Context) -> TavClient:
+    """The client that the options before the command describe, closed when the command ends."""
+    root = ctx.find_root()
+    client = TavClient(**(root.obj or {}))
+    root.call_on_close(client.close)
+    return client
+
+
+def pairs(texts: Iterable[str]) -> dict[str, str]:
+    """`KEY=VALUE` texts as a mapping."""
+    given = [text.partition("=") for text in texts]
+    for key, equals, _ in given:
+        if not key or not equals:
+            raise typer.BadParameter(f"{key!r} is not KEY=VALUE.")
+    return {key: value for key, _, value in given}
+
+
+def size_of(text: str | None) -> tuple[int, int] | None:
+    """`512x512` as width and height."""
+    if text is None:
+        return None
+    width, _, height = text.lower().partition("x")
+    if not (width.isdecimal() and height.isdecimal()):
+        raise typer.BadParameter(f"{text!r} is not WIDTHxHEIGHT, e.g. 512x512.")
+    return int(width), int(height)
+
+
+def print_json(value: BaseModel | Sequence[BaseModel]) -> None:
+    """One JSON document on one line."""
+    typer.echo(TypeAdapter(Any).dump_json(value).decode())
+
+
+def print_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Columns as wide as their widest entry."""
+    texts = [[str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(header, *texts, strict=True)]
+    for row in [list(header), *texts]:
+        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def print_fields(fields: Mapping[str, object]) -> None:
+    """One `name  value` a line, leaving out what is not there."""
+    shown = {name: value for name, value in fields.items() if value not in (None, "", [], {})}
+    width = max(map(len, shown), default=0)
+    for name, value in shown.items():
+        typer.echo(f"{name.ljust(width)}  {value}")
+
+
+def when(unix: float | None) -> str | None:
+    """A time as people write it, in this machine's zone."""
+    return None if unix is None else datetime.fromtimestamp(unix).strftime("%Y-%m-%d %H:%M:%S")

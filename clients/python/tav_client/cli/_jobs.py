@@ -1,0 +1,158 @@
+"""`tav jobs`"""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Annotated
+
+import typer
+
+from tav_client._jobs import Job
+from tav_client._progress import read_job
+from tav_client.cli._common import (
+    JsonOption,
+    client_of,
+    group,
+    pairs,
+    print_fields,
+    print_json,
+    print_table,
+    size_of,
+    when,
+)
+from tav_client.schemas import JobStatus, TuningJob
+
+app = group("Submit clips to be tuned, and follow them.")
+
+JobId = Annotated[str, typer.Argument(metavar="ID", help="A tuning job's id.")]
+
+
+@app.command()
+def submit(
+    ctx: typer.Context,
+    clip: Annotated[str, typer.Argument(metavar="CLIP", help="A video file, or s3://bucket/key.")],
+    caption: Annotated[str, typer.Option(help="What the clip shows.")],
+    model: Annotated[str | None, typer.Option(help="Registry name; left out, made from the caption.")] = None,
+    base: Annotated[str | None, typer.Option(help="Base to tune on; left out, the service's own.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimizer steps.")] = None,
+    num_frames: Annotated[int | None, typer.Option(help="Frames taken from the clip.")] = None,
+    size: Annotated[str | None, typer.Option(metavar="WxH", help="Pixels, e.g. 512x512.")] = None,
+    frame_start: Annotated[int | None, typer.Option(help="First source frame used.")] = None,
+    frame_stride: Annotated[int | None, typer.Option(help="Take every n-th source frame.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="AdamW's constant rate.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Everything random is drawn from it.")] = None,
+    validation_prompt: Annotated[
+        list[str] | None, typer.Option(help="Sampled after tuning; may be given several times.")
+    ] = None,
+    priority: Annotated[int | None, typer.Option(help="Higher goes first.")] = None,
+    metadata: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Kept with the job; may be given several times.")
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Follow the job until it ends.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Submit a clip; prints the job's id, or with --wait the version made."""
+    stored = clip.startswith("s3://")
+    job = client_of(ctx).jobs.create(
+        None if stored else clip,
+        clip_uri=clip if stored else None,
+        caption=caption,
+        model=model,
+        base=base,
+        validation_prompts=validation_prompt or (),
+        priority=priority,
+        metadata=pairs(metadata or ()),
+        steps=steps,
+        num_frames=num_frames,
+        size=size_of(size),
+        frame_start=frame_start,
+        frame_stride=frame_stride,
+        learning_rate=learning_rate,
+        seed=seed,
+    )
+    if wait:
+        _wait(job, json=json, each=False)
+    elif json:
+        print_json(job.snapshot)
+    else:
+        typer.echo(job.id)
+        typer.echo(f"Submitted as model {job.model}; follow it with `tav jobs watch {job.id}`.", err=True)
+
+
+@app.command("list")
+def list_(
+    ctx: typer.Context,
+    status: Annotated[JobStatus | None, typer.Option(help="Only jobs that stand there.")] = None,
+    model: Annotated[str | None, typer.Option(help="Only jobs of this model.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many, newest first.")] = 20,
+    json: JsonOption = False,
+) -> None:
+    """List jobs, newest first."""
+    jobs = client_of(ctx).jobs.list(status=status, model=model, page_size=min(limit, 100))
+    snapshots = [job.snapshot for job in islice(jobs, limit)]
+    if json:
+        print_json(snapshots)
+        return
+    rows = [(job.id, job.status, f"{job.progress:.0%}", job.model, when(job.created_at), job.caption) for job in snapshots]
+    print_table(("ID", "STATUS", "DONE", "MODEL", "CREATED", "CAPTION"), rows)
+
+
+@app.command()
+def show(ctx: typer.Context, id: JobId, json: JsonOption = False) -> None:
+    """Show a job."""
+    job = client_of(ctx).jobs.get(id).snapshot
+    if json:
+        print_json(job)
+    else:
+        print_fields(_fields(job))
+
+
+@app.command()
+def watch(ctx: typer.Context, id: JobId, json: JsonOption = False) -> None:
+    """Follow a job until it ends; --json prints every snapshot on a line of its own."""
+    _wait(client_of(ctx).jobs.get(id), json=json, each=True)
+
+
+@app.command()
+def cancel(ctx: typer.Context, id: JobId, json: JsonOption = False) -> None:
+    """End a job; a running one stops at its next step."""
+    job = client_of(ctx).jobs.cancel(id).snapshot
+    if json:
+        print_json(job)
+    elif job.status.final:
+        typer.echo(f"{job.id} {job.status}")
+    else:
+        typer.echo(f"{job.id} {job.status}: it stops at its next step")
+
+
+def _wait(job: Job, *, json: bool, each: bool) -> None:
+    """Follows a job; `each` prints every snapshot as JSON instead of the last one."""
+    try:
+        job.wait(progress=not (json and each), on_update=print_json if json and each else None)
+    finally:
+        if json and not each:
+            print_json(job.snapshot)
+    if not json:
+        typer.echo(job.model_ref)
+
+
+def _fields(job: TuningJob) -> dict[str, object]:
+    params = job.params.model_dump(exclude_none=True, exclude_unset=True)
+    return {
+        "id": job.id,
+        "status": job.status,
+        "progress": read_job(job).line(),
+        "error": f"{job.error.code}: {job.error.message}" if job.error else None,
+        "caption": job.caption,
+        "model": job.model if job.version is None else f"{job.model}/{job.version}",
+        "base": job.base,
+        "clip": f"{job.clip.width}x{job.clip.height}, {job.clip.num_frames} frames at {job.clip.fps:g}/s  {job.clip.uri}",
+        "params": "  ".join(f"{name}={value}" for name, value in params.items()),
+        "validation": "; ".join(job.validation_prompts),
+        "attempt": job.attempt,
+        "created": when(job.created_at),
+        "started": when(job.started_at),
+        "finished": when(job.finished_at),
+        "metadata": "  ".join(f"{name}={value}" for name, value in job.metadata.items()),
+        "mlflow": job.mlflow_url,
+    }

@@ -1,0 +1,54 @@
+"""`tav videos`"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tav_client.cli._common import JsonOption, client_of, group, print_json
+
+app = group("Make videos of edited prompts.")
+
+
+@app.callback()
+def videos() -> None:
+    """Make videos of edited prompts."""
+
+
+@app.command()
+def create(
+    ctx: typer.Context,
+    model: Annotated[str, typer.Option(help="name (its latest version), name@alias or name/version.")],
+    prompt: Annotated[str, typer.Option(help="The edited prompt.")],
+    output: Annotated[Path, typer.Option("--output", "-o", dir_okay=False, help="Where to write it: .mp4 or .gif.")],
+    negative_prompt: Annotated[str | None, typer.Option(help="What it should not show.")] = None,
+    guidance_scale: Annotated[float | None, typer.Option(help="How closely it follows the prompt.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Sampling steps.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the noise, without inverted latents.")] = None,
+    inverted_latents: Annotated[
+        bool, typer.Option("--inverted-latents/--no-inverted-latents", help="Keep the clip's motion.")
+    ] = True,
+    num_frames: Annotated[int | None, typer.Option(help="Frames, without inverted latents.")] = None,
+    fps: Annotated[float | None, typer.Option(help="Frames a second; left out, the clip's.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Make a video and write it to a file; prints where it is."""
+    video = client_of(ctx).videos.create_and_save(
+        output,
+        model=model,
+        prompt=prompt,
+        progress=True,
+        negative_prompt=negative_prompt,
+        guidance_scale=guidance_scale,
+        num_inference_steps=steps,
+        seed=seed,
+        use_inverted_latents=None if inverted_latents else False,
+        num_frames=num_frames,
+        fps=fps,
+    )
+    if json:
+        print_json(video.snapshot)
+    else:
+        typer.echo(output)
