@@ -1,0 +1,1 @@
+"""What runs: tuning, sampling, the HTTP gateway, and the one-machine stack."""

@@ -1,0 +1,60 @@
+"""All settings of the services, read once from `TAV_*` at the edge and passed on as one object."""
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr
+
+from registry.settings import RegistrySettings
+from tav.probe import ClipLimits
+
+
+class Settings(RegistrySettings):
+    """Settings of tuning, sampling and the gateway."""
+
+    base: str = Field("offline", description="The base: a hub id, a diffusers folder, or `offline` for the shipped one.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where tuners and samplers compute.")
+    precision: Literal["fp32", "bf16", "fp16"] | None = Field(None, description="Of the base; none: bf16 on CUDA, fp32 on CPU.")
+    work_dir: Path = Field(Path("/tmp/tav"), description="Scratch space of workers; nothing there needs keeping.")
+
+    host: str = Field("127.0.0.1", description="Address the gateway binds to. Others than loopback need `api_keys`.")
+    port: int = Field(8000, description="Port of the gateway.")
+    api_keys: list[SecretStr] = Field(default_factory=list, description="Bearer keys; none: no key is asked for.")
+    clip_limits: ClipLimits = Field(default_factory=ClipLimits, description="What is accepted as a clip.")
+    allowed_clip_buckets: list[str] = Field(default_factory=list, description="Buckets `clip_uri` may name, besides our own.")
+
+    max_tuners: int = Field(1, ge=1, description="Tuners at a time.")
+    tuner_workers: int = Field(1, ge=1, description="Ranks, one GPU each, that tune one clip together.")
+    tuner_cpus: float = Field(1, ge=0, description="CPUs that Ray reserves for each rank.")
+    tuner_idle_seconds: float = Field(300, ge=0, description="A tuner without work ends after this.")
+    zero_stage: Literal[1, 2] = Field(1, description="DeepSpeed ZeRO stage of jobs that do not choose one.")
+    max_attempts: int = Field(3, ge=1, description="How often a job is begun before a crash fails it.")
+    checkpoint_seconds: float = Field(20, gt=0, description="Time between two resume checkpoints of a job.")
+
+    sampler_cpus: float = Field(1, ge=0, description="CPUs that Ray reserves for each sampler.")
+    sampler_min_replicas: int = Field(0, ge=0)
+    sampler_max_replicas: int = Field(1, ge=1)
+    sampler_idle_seconds: float = Field(600, ge=0, description="Samplers beyond the minimum end after this.")
+    sampler_deltas: int = Field(16, ge=1, description="Deltas a sampler keeps in host memory.")
+    max_queued_videos: int = Field(64, ge=1, description="Videos waiting for a sampler before new ones get 503.")
+
+    def environment(self) -> dict[str, str]:
+        """These settings as the `TAV_*` variables that give them again in another process."""
+        values = {}
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if value is None:
+                continue
+            values[f"TAV_{name.upper()}"] = value if isinstance(value, str) else json.dumps(_plain(value))
+        return values
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    if isinstance(value, ClipLimits):
+        return value.model_dump()
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value

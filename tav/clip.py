@@ -1,0 +1,50 @@
+"""The clip: source frames and their caption."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tav.errors import InvalidClip, InvalidConfig
+from tav.video import Frames, Video, read_frames
+
+
+@dataclass
+class Clip:
+    """Frames uint8 `[F, H, W, 3]`, their rate in frames per second, and the source prompt."""
+
+    frames: Frames
+    fps: float
+    caption: str
+
+    @classmethod
+    def read(
+        cls,
+        path: str | Path,
+        caption: str,
+        num_frames: int = 32,
+        size: tuple[int, int] = (512, 512),
+        start: int = 0,
+        stride: int | None = None,
+    ) -> Clip:
+        """Decode a clip; see `tav.video.read_frames` for the arguments.
+
+        Raises:
+            InvalidClip: unreadable, too few frames, or no caption.
+            InvalidConfig: `size` is not a pair of multiples of 8.
+        """
+        if not caption.strip():
+            raise InvalidClip("the clip has no caption: say what it shows, e.g. 'a man is skiing'")
+        if any(n < 8 or n % 8 for n in size):
+            raise InvalidConfig(f"size {size[0]}x{size[1]} will not do: width and height must be multiples of 8")
+        frames, fps = read_frames(path, num_frames, size, start, stride)
+        return cls(frames, fps, caption.strip())
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """`(width, height)`."""
+        return self.frames.shape[2], self.frames.shape[1]
+
+    def video(self) -> Video:
+        """The clip's frames as a video."""
+        return Video(self.frames, self.fps)

@@ -1,0 +1,73 @@
+"""Typed settings of tuning, inversion and sampling; the defaults are the paper's (§5 and its reference code)."""
+
+from typing import Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+
+AttentionMode = Literal["sparse_causal", "causal", "full", "frame"]
+GroupNormMode = Literal["video", "frame"]
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ClipConfig(_Config):
+    """Which frames of the source become the clip."""
+
+    num_frames: int = Field(32, ge=1)
+    size: tuple[int, int] = (512, 512)
+    """`(width, height)` in pixels; multiples of 8."""
+    start: int = Field(0, ge=0)
+    """First source frame."""
+    stride: int | None = Field(None, ge=1)
+    """Every n-th source frame; None spreads the frames evenly."""
+
+
+class TuneConfig(_Config):
+    """AdamW on the tuned tensors, constant rate, batch 1."""
+
+    steps: int = Field(500, ge=1)
+    learning_rate: float = Field(3e-5, gt=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = Field(1e-2, ge=0)
+    eps: float = Field(1e-8, gt=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+    seed: int = Field(0, ge=0)
+    gradient_checkpointing: bool = False
+
+
+class InvertConfig(_Config):
+    """DDIM inversion: empty prompt, no guidance."""
+
+    num_inference_steps: int = Field(50, ge=1, le=1000)
+
+
+class SampleConfig(_Config):
+    """DDIM sampling with classifier-free guidance, eta 0."""
+
+    num_inference_steps: int = Field(50, ge=1, le=1000)
+    guidance_scale: float = Field(12.5, ge=1)
+    """1 turns guidance off."""
+    negative_prompt: str = ""
+    seed: int = Field(0, ge=0)
+    """Of the Gaussian noise, where no inverted latents are given."""
+    num_frames: int | None = Field(None, ge=1)
+    """Without inverted latents: frames to make; None takes the delta's."""
+    size: tuple[int, int] | None = None
+    """Without inverted latents: `(width, height)`; None takes the delta's."""
+    fps: float | None = Field(None, gt=0)
+    """None takes the clip's."""
+
+
+class Progress(NamedTuple):
+    """Reported after every step of a phase. Raise in the callback to stop the work."""
+
+    phase: str
+    """tuning, inverting or sampling."""
+    step: int
+    """Steps done, 1 … total."""
+    total: int
+    loss: float | None = None
+    seconds: float = 0.0
+    """Duration of this step."""

@@ -1,0 +1,134 @@
+"""A 2-D Stable Diffusion UNet as a video network (Tune-A-Video §3.2, "network inflation").
+
+A 3×3 convolution becomes 1×3×3: it is the 2-D convolution on a (batch·frames) batch, so the base's own layers run
+unchanged. Only self-attention, the end of each transformer block and, by default, ResNet GroupNorm differ.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from diffusers import UNet2DConditionModel
+from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.resnet import ResnetBlock2D
+from torch import Tensor, nn
+from torch.nn.functional import group_norm
+
+from tav.attention import VideoContext, VideoTransformerBlock
+from tav.config import AttentionMode, GroupNormMode
+
+TUNED = (".attn1.to_q.", ".attn2.to_q.", ".attn_temp.")
+"""Parts of the names of tuned tensors: on SD1.4 112 tensors, 74,354,880 parameters."""
+
+
+def is_tuned(name: str) -> bool:
+    """True for the parameters that a delta holds."""
+    return any(part in name for part in TUNED)
+
+
+class VideoGroupNorm(nn.GroupNorm):
+    """GroupNorm over channels-in-group × frames × height × width, as the reference's 5-D input gives, or per frame."""
+
+    context: VideoContext
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[B·F, C, h, w]` -> the same."""
+        if self.context.group_norm == "frame":
+            return super().forward(x)
+        video = x.unflatten(0, (-1, self.context.num_frames)).transpose(1, 2)  # [B, C, F, h, w]
+        out = group_norm(video, self.num_groups, self.weight, self.bias, self.eps)
+        return out.transpose(1, 2).flatten(0, 1)
+
+
+class VideoUNet(UNet2DConditionModel):
+    """The inflated network. Parameter names are the reference implementation's; build one with `inflate`."""
+
+    context: VideoContext
+
+    def forward(self, latents: Tensor, timesteps: Tensor | int, text: Tensor) -> Tensor:  # type: ignore[override]
+        """The base's prediction (noise or velocity) for every frame.
+
+        Args:
+            latents: `[B, 4, F, h, w]`.
+            timesteps: `[B]` or a scalar, 0 … 999.
+            text: `[B, L, D]` text-encoder states.
+
+        Returns:
+            `[B, 4, F, h, w]`.
+        """
+        batch, _, num_frames = latents.shape[:3]
+        self.context.num_frames = num_frames
+        t = torch.as_tensor(timesteps, device=latents.device).expand(batch).repeat_interleave(num_frames)
+        folded = latents.transpose(1, 2).flatten(0, 1)  # [B·F, 4, h, w]
+        out: Tensor = super().forward(folded, t, text, return_dict=False)[0]
+        return out.unflatten(0, (batch, num_frames)).transpose(1, 2)
+
+    def _inflate(self, context: VideoContext) -> None:
+        self.context = context
+        for module in list(self.modules()):
+            for name, child in list(module.named_children()):
+                if isinstance(child, BasicTransformerBlock):
+                    setattr(module, name, VideoTransformerBlock(child, context))
+                elif isinstance(child, nn.GroupNorm) and _in_resnet(module, name):
+                    wide = VideoGroupNorm(child.num_groups, child.num_channels, child.eps)
+                    wide.context = context
+                    setattr(module, name, wide)
+
+
+def _in_resnet(module: nn.Module, name: str) -> bool:
+    # Transformer2DModel's own GroupNorm stays per frame, as in the reference.
+    return isinstance(module, ResnetBlock2D) or name == "conv_norm_out"
+
+
+def initial_tensors(base_state: Mapping[str, Tensor], net: nn.Module, seed: int) -> dict[str, Tensor]:
+    """The tuned tensors' and `norm_temp`'s values before tuning, fp32 on the CPU.
+
+    Query projections are the base's. Temporal projections are drawn from `seed` as `nn.Linear` draws them, but the output
+    projection is zero, weight and bias: untuned, the new layers add nothing.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    values: dict[str, Tensor] = {}
+    for name, parameter in net.named_parameters():
+        if name in base_state:
+            if is_tuned(name):
+                values[name] = base_state[name].detach().to("cpu", torch.float32, copy=True)
+        elif ".norm_temp." in name:
+            values[name] = torch.ones(parameter.shape) if name.endswith("weight") else torch.zeros(parameter.shape)
+        elif ".to_out." in name:
+            values[name] = torch.zeros(parameter.shape)
+        else:
+            bound = 1 / math.sqrt(parameter.shape[1])
+            values[name] = torch.empty(parameter.shape).uniform_(-bound, bound, generator=generator)
+    return values
+
+
+def inflate(
+    unet: UNet2DConditionModel,
+    attention: AttentionMode = "sparse_causal",
+    group_norm: GroupNormMode = "video",
+    seed: int = 0,
+) -> VideoUNet:
+    """Make a video network of a base's UNet.
+
+    Frozen parameters are shared with `unet`, not copied; the tuned ones are its own. All are frozen: `Tuner` chooses.
+
+    Args:
+        unet: a Stable Diffusion 1.x or 2.x UNet.
+        attention: ST-Attn mode, see `tav.attention`.
+        group_norm: `video` normalises ResNet activations over the whole video, as the reference does; `frame` per frame.
+        seed: of the temporal layers' first values.
+
+    Raises:
+        InvalidConfig: the UNet's blocks are of another kind.
+    """
+    with torch.device("meta"):
+        net: VideoUNet = VideoUNet.from_config(unet.config)
+        net._inflate(VideoContext(attention=attention, group_norm=group_norm))
+    base_state = unet.state_dict()
+    new = initial_tensors(base_state, net, seed)
+    shared = {name: tensor for name, tensor in base_state.items() if name not in new}
+    own = {name: tensor.to(unet.device, unet.dtype) for name, tensor in new.items()}
+    net.load_state_dict(shared | own, assign=True)
+    return net.eval().requires_grad_(False)

@@ -1,0 +1,59 @@
+"""DDIM inversion of the clip under the tuned network (Tune-A-Video §3.4): empty prompt, no guidance."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from tav.base import Base
+from tav.clip import Clip
+from tav.config import InvertConfig, Progress
+from tav.ddim import DDIM
+from tav.delta import Delta, Origin
+from tav.inflation import VideoUNet, inflate
+from tav.latents import Latents, LatentsMeta
+from tav.tuning import OnStep, autocast
+
+
+@torch.no_grad()
+def invert(
+    base: Base,
+    clip: Clip,
+    delta: Delta,
+    config: InvertConfig | None = None,
+    *,
+    on_step: OnStep | None = None,
+    net: VideoUNet | None = None,
+) -> Latents:
+    """The noise from which sampling with `delta` gives the clip back.
+
+    Args:
+        base: the one `delta` was made with.
+        clip: F frames.
+        delta: the tuned tensors.
+        config: steps; without it the base's recommended ones.
+        on_step: called after every step; what it raises stops the work.
+        net: a network inflated from `base` to use instead of a new one; its tuned tensors are overwritten.
+
+    Returns:
+        Latents `[1, 4, F, h, w]`.
+
+    Raises:
+        BaseMismatch: `delta` was made with another base.
+    """
+    config = config or base.invert_config()
+    delta.meta.origin.check(base)
+    net = net or inflate(base.unet)
+    delta.apply(net)
+    ddim = DDIM(base.scheduler_config, config.num_inference_steps)
+    text = base.encode_text([""])
+    x = base.encode_frames(clip.frames)[0].float()
+    for i, t in enumerate(reversed(ddim.timesteps)):
+        began = time.perf_counter()
+        with autocast(base):
+            prediction = net(x.to(base.dtype), t, text)
+        x = ddim.up(x, prediction, t)
+        if on_step:
+            on_step(Progress("inverting", i + 1, config.num_inference_steps, seconds=time.perf_counter() - began))
+    return Latents(x.cpu(), LatentsMeta(origin=Origin.of(base, clip), invert=config))

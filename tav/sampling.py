@@ -1,0 +1,109 @@
+"""Sampling edited prompts (Tune-A-Video §3.4): DDIM from the inverted latents, classifier-free guidance, eta 0."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from torch import Tensor
+
+from tav.base import Base
+from tav.config import Progress, SampleConfig
+from tav.ddim import DDIM
+from tav.delta import Delta
+from tav.errors import InvalidConfig, NanLoss
+from tav.inflation import VideoUNet, inflate
+from tav.latents import Latents
+from tav.tuning import OnStep, autocast
+from tav.video import Video
+
+
+class Sampler:
+    """One inflated network on one base, into which deltas are swapped.
+
+    Args:
+        base: the base.
+        net: a network inflated from it to use instead of a new one; its tuned tensors are overwritten.
+    """
+
+    def __init__(self, base: Base, net: VideoUNet | None = None) -> None:
+        self.base = base
+        self.net = net or inflate(base.unet)
+
+    @torch.inference_mode()
+    def sample(
+        self,
+        prompt: str,
+        *,
+        delta: Delta,
+        latents: Latents | None = None,
+        config: SampleConfig | None = None,
+        on_step: OnStep | None = None,
+    ) -> Video:
+        """Sample one video.
+
+        Args:
+            prompt: the edited prompt.
+            delta: made with this base; swapped in.
+            latents: the clip's inverted latents; without them, Gaussian noise from `config.seed`.
+            config: steps, guidance and the rest; without it the base's recommended ones.
+            on_step: called after every step; what it raises stops the work.
+
+        Raises:
+            BaseMismatch: `delta` or `latents` were made with another base.
+            InvalidConfig: a size or frame count that the latents do not have.
+            NanLoss: the network's arithmetic overflowed.
+        """
+        base, config = self.base, config or self.base.sample_config()
+        delta.meta.origin.check(base)
+        x = self._start(delta, latents, config)
+        delta.apply(self.net)
+        ddim = DDIM(base.scheduler_config, config.num_inference_steps)
+        guided = config.guidance_scale > 1
+        text = base.encode_text([config.negative_prompt, prompt] if guided else [prompt])
+        for i, t in enumerate(ddim.timesteps):
+            began = time.perf_counter()
+            with autocast(base):
+                prediction = self.net(x.to(base.dtype).expand(len(text), -1, -1, -1, -1), t, text)
+            if guided:
+                unconditional, conditional = prediction.float().chunk(2)
+                prediction = unconditional + config.guidance_scale * (conditional - unconditional)
+            x = ddim.down(x, prediction, t)
+            if on_step:
+                on_step(Progress("sampling", i + 1, config.num_inference_steps, seconds=time.perf_counter() - began))
+        if not x.isfinite().all():
+            raise NanLoss("sampling gave values that are not finite: load the base in bf16 or fp32 instead of fp16")
+        return Video(base.decode_latents(x), config.fps or delta.meta.origin.fps)
+
+    def _start(self, delta: Delta, latents: Latents | None, config: SampleConfig) -> Tensor:
+        """Where denoising starts, `[1, 4, F, h, w]` in fp32."""
+        origin = delta.meta.origin
+        if latents is not None:
+            latents.meta.origin.check(self.base)
+            made = (latents.meta.origin.num_frames, latents.meta.origin.size)
+            asked = (config.num_frames or made[0], config.size or made[1])
+            if asked != made:
+                raise InvalidConfig(
+                    f"the inverted latents hold {made[0]} frames of {made[1][0]}x{made[1][1]}: "
+                    "leave num_frames and size out, or sample without inverted latents"
+                )
+            return latents.tensor.to(self.base.device, torch.float32)
+        width, height = config.size or origin.size
+        scale = self.base.scale
+        if width % scale or height % scale:
+            raise InvalidConfig(f"size {width}x{height} will not do: width and height must be multiples of {scale}")
+        shape = (1, self.net.config.in_channels, config.num_frames or origin.num_frames, height // scale, width // scale)
+        return torch.randn(shape, generator=torch.Generator().manual_seed(config.seed)).to(self.base.device)
+
+
+def sample(
+    base: Base,
+    prompt: str,
+    *,
+    delta: Delta,
+    latents: Latents | None = None,
+    config: SampleConfig | None = None,
+    on_step: OnStep | None = None,
+) -> Video:
+    """Sample once; see `Sampler.sample`."""
+    return Sampler(base).sample(prompt, delta=delta, latents=latents, config=config, on_step=on_step)

@@ -1,0 +1,239 @@
+"""One-shot tuning (Tune-A-Video §3.3): the latent-diffusion loss on one clip, for the tuned tensors alone.
+
+Everything random in step s is drawn from (seed, s, rank), so that a run resumed after step s ends as one left alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss
+
+from tav.base import Base
+from tav.clip import Clip
+from tav.config import AttentionMode, GroupNormMode, Progress, TuneConfig
+from tav.ddim import add_noise
+from tav.delta import Delta, DeltaMeta, Origin
+from tav.errors import NanLoss, OutOfMemory
+from tav.inflation import VideoUNet, inflate, initial_tensors, is_tuned
+
+OnStep = Callable[[Progress], None]
+
+
+class Engine(Protocol):
+    """What owns the optimizer and, under DeepSpeed, the memory. One engine serves many jobs."""
+
+    def forward(self, latents: Tensor, timesteps: Tensor, text: Tensor) -> Tensor:
+        """The network's prediction, `[B, 4, F, h, w]`."""
+        ...
+
+    def step(self, loss: Tensor) -> None:
+        """Backward, clip the gradients, update, clear the gradients."""
+        ...
+
+    def reset(self, tensors: dict[str, Tensor], config: TuneConfig) -> None:
+        """Put `tensors` in place of the tuned ones and forget the optimizer's state."""
+        ...
+
+    def state(self) -> dict[str, Tensor]:
+        """The optimizer's state on the CPU, keys like `exp_avg/<parameter>`."""
+        ...
+
+    def restore(self, state: dict[str, Tensor], step: int) -> None:
+        """Take back what `state` gave after `step` steps."""
+        ...
+
+
+EngineFactory = Callable[[VideoUNet, TuneConfig], Engine]
+
+
+@dataclass
+class TuneState:
+    """Enough to go on with a job after `step` steps; fp32 tensors on the CPU."""
+
+    step: int
+    tuned: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+
+
+class AdamWEngine:
+    """torch.optim.AdamW in one process."""
+
+    def __init__(self, net: VideoUNet, config: TuneConfig) -> None:
+        self.net = net
+        self.params = {n: p for n, p in net.named_parameters() if p.requires_grad}
+        dtype = next(p.dtype for p in net.parameters() if not p.requires_grad)
+        self.scaler = torch.amp.GradScaler(net.device.type, enabled=dtype == torch.float16)
+        self._begin(config)
+
+    def _begin(self, config: TuneConfig) -> None:
+        self.max_grad_norm = config.max_grad_norm
+        self.optimizer = torch.optim.AdamW(
+            self.params.values(),
+            lr=config.learning_rate,
+            betas=config.betas,
+            weight_decay=config.weight_decay,
+            eps=config.eps,
+        )
+
+    def forward(self, latents: Tensor, timesteps: Tensor, text: Tensor) -> Tensor:
+        out: Tensor = self.net(latents, timesteps, text)
+        return out
+
+    def step(self, loss: Tensor) -> None:
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimizer)
+        nn.utils.clip_grad_norm_(self.params.values(), self.max_grad_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    @torch.no_grad()
+    def reset(self, tensors: dict[str, Tensor], config: TuneConfig) -> None:
+        for name, parameter in self.params.items():
+            parameter.copy_(tensors[name])
+        self._begin(config)
+
+    def state(self) -> dict[str, Tensor]:
+        kept = {}
+        for name, parameter in self.params.items():
+            for key in ("exp_avg", "exp_avg_sq"):
+                kept[f"{key}/{name}"] = self.optimizer.state[parameter][key].cpu().clone()
+        return kept
+
+    def restore(self, state: dict[str, Tensor], step: int) -> None:
+        for name, parameter in self.params.items():
+            kept = {key: state[f"{key}/{name}"].to(parameter.device, copy=True) for key in ("exp_avg", "exp_avg_sq")}
+            self.optimizer.state[parameter] = kept | {"step": torch.tensor(float(step))}
+
+
+class Tuner:
+    """One inflated network and its optimizer, kept warm over many jobs on one base.
+
+    Args:
+        base: stays untouched; its frozen tensors are shared.
+        engine: makes what owns the optimizer; the default is plain AdamW.
+        config: settings the engine starts with; each job brings its own.
+        rank: of this process among those that tune the same clip together. Each draws its own noise.
+    """
+
+    def __init__(
+        self, base: Base, engine: EngineFactory = AdamWEngine, config: TuneConfig | None = None, rank: int = 0
+    ) -> None:
+        self.base, self.rank = base, rank
+        self.net = inflate(base.unet)
+        self._base_state = base.unet.state_dict()
+        for name, parameter in self.net.named_parameters():
+            if is_tuned(name):  # fp32 masters; autocast narrows them in the forward pass
+                parameter.data = parameter.data.float()
+                parameter.requires_grad_(True)
+        self.engine = engine(self.net, config or TuneConfig())
+        self._step = 0
+
+    def tune(
+        self,
+        clip: Clip,
+        config: TuneConfig,
+        *,
+        attention: AttentionMode = "sparse_causal",
+        group_norm: GroupNormMode = "video",
+        on_step: OnStep | None = None,
+        resume: TuneState | None = None,
+    ) -> Delta:
+        """Tune on one clip from the start, or on from `resume`.
+
+        Args:
+            clip: F frames and a caption.
+            config: steps, rate, seed and the rest.
+            attention: ST-Attn mode.
+            group_norm: ResNet GroupNorm mode.
+            on_step: called after every step; `state()` may be called in it. What it raises stops the work.
+            resume: an earlier `state()` of the same clip and config.
+
+        Raises:
+            NanLoss: the loss is not finite.
+            OutOfMemory: the clip does not fit the device.
+        """
+        base, net = self.base, self.net
+        net.context.attention, net.context.group_norm = attention, group_norm
+        if config.gradient_checkpointing:
+            net.enable_gradient_checkpointing()  # non-reentrant: reentrant drops the down blocks' gradients
+        else:
+            net.disable_gradient_checkpointing()
+        self.engine.reset(resume.tuned if resume else initial_tensors(self._base_state, net, config.seed), config)
+        self._step = 0
+        if resume:
+            self.engine.restore(resume.optimizer, resume.step)
+            self._step = resume.step
+        mean, std = base.encode_frames(clip.frames)
+        text = base.encode_text([clip.caption])
+        net.train()
+        try:
+            for step in range(self._step, config.steps):
+                began = time.perf_counter()
+                loss = self._loss(mean, std, text, step_generator(config.seed, step, self.rank))
+                self.engine.step(loss)
+                self._step = step + 1
+                value = loss.item()
+                if not np.isfinite(value):
+                    raise NanLoss(
+                        f"the loss became {value} in step {step + 1}: lower the learning rate, or use bf16 or fp32 instead of fp16"
+                    )
+                if on_step:
+                    on_step(Progress("tuning", step + 1, config.steps, value, time.perf_counter() - began))
+        except torch.OutOfMemoryError as error:
+            frames, (width, height) = len(clip.frames), clip.size
+            raise OutOfMemory(
+                f"{frames} frames of {width}x{height} do not fit the device's memory: turn on gradient checkpointing, "
+                "or use fewer frames or a smaller size"
+            ) from error
+        finally:
+            net.eval()
+        meta = DeltaMeta(origin=Origin.of(base, clip), attention=attention, group_norm=group_norm, tune=config)
+        return Delta.extract(net, meta)
+
+    def _loss(self, mean: Tensor, std: Tensor, text: Tensor, generator: torch.Generator) -> Tensor:
+        """Latents and noise are `[1, 4, F, h, w]`; the posterior is sampled anew each step, as in the reference."""
+        draw = torch.randn((2, *mean.shape), generator=generator).to(mean.device)
+        t = torch.randint(0, self.base.scheduler_config["num_train_timesteps"], (1,), generator=generator).to(mean.device)
+        noised, target = add_noise(self.base.scheduler_config, mean + std * draw[0], draw[1], t)
+        with autocast(self.base):
+            prediction = self.engine.forward(noised.to(self.base.dtype), t, text)
+        return mse_loss(prediction.float(), target.float())
+
+    def state(self) -> TuneState:
+        """A copy of where the running job stands. With several ranks, call it on all of them."""
+        tuned = {n: p.detach().cpu().clone() for n, p in self.net.named_parameters() if is_tuned(n)}
+        return TuneState(self._step, tuned, self.engine.state())
+
+
+def step_generator(seed: int, step: int, rank: int) -> torch.Generator:
+    """The only source of randomness of one step. On the CPU, so that every device draws the same."""
+    (word,) = np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(word))
+
+
+def autocast(base: Base) -> torch.autocast:
+    """Mixed precision in the base's own dtype; off for fp32."""
+    return torch.autocast(base.device.type, dtype=base.dtype, enabled=base.dtype != torch.float32)
+
+
+def tune(
+    base: Base,
+    clip: Clip,
+    config: TuneConfig | None = None,
+    *,
+    attention: AttentionMode = "sparse_causal",
+    group_norm: GroupNormMode = "video",
+    on_step: OnStep | None = None,
+) -> Delta:
+    """Tune once; see `Tuner.tune`. Without `config` the base's recommended one is used."""
+    config = config or base.tune_config()
+    tuner = Tuner(base, config=config)
+    return tuner.tune(clip, config, attention=attention, group_norm=group_norm, on_step=on_step)
