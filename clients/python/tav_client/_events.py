@@ -36,6 +36,8 @@ class EventParser:
     """
 
     last_id: str | None = None
+    """Of the last whole event."""
+    _id: str | None = None
     _rest: bytes = b""
     _name: str = ""
     _data: list[str] = field(default_factory=list)
@@ -50,6 +52,7 @@ class EventParser:
 
     def _line(self, line: str) -> Event | None:
         if line == "":
+            self.last_id = self._id or self.last_id
             event = Event(self._name or "message", "\n".join(self._data), self.last_id) if self._data else None
             self._name, self._data = "", []
             return event
@@ -60,7 +63,7 @@ class EventParser:
         elif name == "event":
             self._name = value
         elif name == "id" and "\0" not in value:
-            self.last_id = value
+            self._id = value
         return None
 
 

@@ -31,6 +31,7 @@ JobId = Annotated[str, typer.Argument(metavar="ID", help="A tuning job's id.")]
 def submit(
     ctx: typer.Context,
     clip: Annotated[str, typer.Argument(metavar="CLIP", help="A video file, or s3://bucket/key.")],
+    *,
     caption: Annotated[str, typer.Option(help="What the clip shows.")],
     model: Annotated[str | None, typer.Option(help="Registry name; left out, made from the caption.")] = None,
     base: Annotated[str | None, typer.Option(help="Base to tune on; left out, the service's own.")] = None,
@@ -42,7 +43,7 @@ def submit(
     learning_rate: Annotated[float | None, typer.Option(help="AdamW's constant rate.")] = None,
     seed: Annotated[int | None, typer.Option(help="Everything random is drawn from it.")] = None,
     validation_prompt: Annotated[
-        list[str] | None, typer.Option(help="Sampled after tuning; may be given several times.")
+        list[str] | None, typer.Option(metavar="TEXT", help="Sampled after tuning; may be given several times.")
     ] = None,
     priority: Annotated[int | None, typer.Option(help="Higher goes first.")] = None,
     metadata: Annotated[

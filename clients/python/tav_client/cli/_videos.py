@@ -20,6 +20,7 @@ def videos() -> None:
 @app.command()
 def create(
     ctx: typer.Context,
+    *,
     model: Annotated[str, typer.Option(help="name (its latest version), name@alias or name/version.")],
     prompt: Annotated[str, typer.Option(help="The edited prompt.")],
     output: Annotated[Path, typer.Option("--output", "-o", dir_okay=False, help="Where to write it: .mp4 or .gif.")],

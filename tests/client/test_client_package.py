@@ -1,0 +1,92 @@
+"""What `import tav_client` gives, and what it costs."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+
+import pytest
+import tav_client
+from tav_client import TavClient, TavClientError, _errors
+
+
+def test_the_export_list_is_exactly_the_public_face() -> None:
+    assert tav_client.__all__ == [
+        "APIConnectionError",
+        "APIResponseError",
+        "APIStatusError",
+        "BadRequest",
+        "Conflict",
+        "FailureCode",
+        "Forbidden",
+        "InvalidRequest",
+        "Job",
+        "JobFailed",
+        "JobPhase",
+        "JobStatus",
+        "Model",
+        "ModelVersion",
+        "NotFound",
+        "RateLimited",
+        "ServerError",
+        "TavClient",
+        "TavClientError",
+        "TuningJob",
+        "TuningParams",
+        "Unauthorized",
+        "Unprocessable",
+        "Video",
+        "VideoContent",
+        "VideoFailed",
+        "VideoStatus",
+        "WaitTimeout",
+        "__version__",
+    ]
+    assert all(hasattr(tav_client, name) for name in tav_client.__all__)
+
+
+def test_every_exported_class_and_every_method_of_it_says_what_it_is() -> None:
+    for name in tav_client.__all__:
+        thing = getattr(tav_client, name)
+        if inspect.isclass(thing):
+            assert thing.__doc__, name
+            members = [m for key, m in vars(thing).items() if not key.startswith("_") and inspect.isfunction(m)]
+            assert all(member.__doc__ for member in members), name
+
+
+def test_the_drawing_of_the_errors_names_every_error() -> None:
+    errors = [name for name, thing in vars(_errors).items() if inspect.isclass(thing) and issubclass(thing, TavClientError)]
+    assert errors
+    assert all(name in (_errors.__doc__ or "") and name in tav_client.__all__ for name in errors)
+
+
+def test_importing_it_is_light() -> None:
+    code = (
+        "import sys, time, httpx, pydantic\n"
+        "known, begun = set(sys.modules), time.perf_counter()\n"
+        "import tav_client\n"
+        "print(time.perf_counter() - begun, *set(sys.modules) - known)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    took, *modules = out.split()
+    heavy = {"torch", "ray", "mlflow", "boto3", "numpy", "typer", "rich", "tav", "registry", "services"}
+    assert heavy.isdisjoint(name.partition(".")[0] for name in modules)
+    assert float(took) < 0.5
+
+
+def test_the_address_and_the_key_come_from_arguments_then_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TAV_URL", raising=False)
+    assert TavClient().base_url == "http://127.0.0.1:8000"
+    monkeypatch.setenv("TAV_URL", "https://tav.example.org/v1/")
+    monkeypatch.setenv("TAV_API_KEY", "from-environment")
+    client = TavClient()
+    assert client.base_url == "https://tav.example.org"
+    assert client._transport.http.headers["authorization"] == "Bearer from-environment"
+    assert TavClient(api_key="given")._transport.http.headers["authorization"] == "Bearer given"
+
+
+@pytest.mark.parametrize("address", ["localhost:8000", "ftp://somewhere", "not an address", "http://"])
+def test_an_address_that_is_none_is_refused_with_a_sentence(address: str) -> None:
+    with pytest.raises(tav_client.InvalidRequest, match="is not the address of a service"):
+        TavClient(address)
