@@ -154,7 +154,7 @@ def test_platform_without_the_server_package_says_what_to_install(monkeypatch: p
     monkeypatch.setattr(_app.importlib, "import_module", missing)
     result = tav("platform", "up")
     assert result.exit_code == 1
-    assert "pip install tav" in result.stderr
+    assert "pip install 'tav[service]'" in result.stderr
 
 
 def test_platform_hands_its_words_to_the_server_package(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -135,3 +135,12 @@ def test_the_waits_grow_and_stay_bounded() -> None:
     assert 0.375 <= waits[0] <= 0.5
     assert 0.75 <= waits[1] <= 1.0
     assert max(waits) <= policy.longest_delay
+
+
+def test_a_service_on_this_machine_is_not_sought_through_a_proxy(service: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
+    service.on("GET", "/v1/models/m", service.ok(service.model("m")))
+    with TavClient(api_key="k") as client:
+        assert client.models.get("m").name == "m"
+    assert service.asked[0].headers["authorization"] == "Bearer k"

@@ -45,7 +45,8 @@ def platform(ctx: typer.Context) -> None:
     try:
         commands = importlib.import_module(PLATFORM)
     except ModuleNotFoundError as error:
-        if error.name is None or not f"{PLATFORM}.".startswith(f"{error.name}."):
-            raise
-        fail("`tav platform` runs the service on this machine and needs the server package: pip install tav.")
+        fail(
+            f"`tav platform` runs the service on this machine and needs the server package ({error.name} is missing): "
+            "pip install 'tav[service]'."
+        )
     commands.app(args=ctx.args, prog_name="tav platform")
