@@ -1,0 +1,68 @@
+"""What can go wrong with what is kept.
+
+TavError
+├── StorageUnavailable   S3 or MLflow did not answer, or refused the credentials
+├── NotFound             no such job, video, model, version, alias or cursor
+├── NotReady             it exists, but has not come so far
+├── InvalidReference     a name, alias or `s3://` address that is not well-formed or not allowed
+└── CorruptVersion       (tav.errors) an object's digest differs from the registered one
+    └── ObjectMissing    an object is not in the bucket
+"""
+
+from __future__ import annotations
+
+from tav.errors import CorruptVersion, TavError
+
+__all__ = ["CorruptVersion", "InvalidReference", "NotFound", "NotReady", "ObjectMissing", "StorageUnavailable"]
+
+
+class StorageUnavailable(TavError):
+    """S3 or MLflow did not answer, or refused the credentials."""
+
+    code = "storage_unavailable"
+
+
+class NotFound(TavError):
+    """Nothing of that name is kept.
+
+    Args:
+        kind: `job`, `video`, `model`, `version`, `alias` or `cursor`.
+        name: What was asked for.
+        hint: A sentence that says what to do; left out, one that fits the kind.
+    """
+
+    def __init__(self, kind: str, name: str, hint: str = "") -> None:
+        self.kind = kind
+        self.name = name
+        self.code = f"{kind}_not_found"
+        super().__init__(f"There is no {kind} {name!r}. {hint or _HINTS[kind]}")
+
+    def __reduce__(self) -> tuple[type[NotFound], tuple[str, str], dict[str, object]]:
+        """Pickle across Ray actors: the sentence is kept as it is."""
+        return type(self), (self.kind, self.name), {"args": self.args}
+
+
+_HINTS = {
+    "job": "List the tuning jobs to see which there are.",
+    "video": "List the videos to see which there are.",
+    "model": "List the models to see which there are.",
+    "version": "Show the model to see its versions.",
+    "alias": "Show the model to see its aliases.",
+    "cursor": "Start the list again without `after`.",
+}
+
+
+class NotReady(TavError):
+    """It exists, but has not come so far."""
+
+    code = "not_ready"
+
+
+class InvalidReference(TavError):
+    """A name, alias or `s3://` address that is not well-formed or not allowed."""
+
+    code = "invalid_reference"
+
+
+class ObjectMissing(CorruptVersion):
+    """An object is not in the bucket."""

@@ -1,0 +1,202 @@
+"""A tuning job is an MLflow run; there is no other job database.
+
+Whatever a job is, is rebuilt from its run alone. The live fields (step, loss, ETA) are the scheduler's to add.
+MLflow has no compare-and-set, so one party, the scheduler, changes statuses.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from mlflow.entities import Run
+from tav_client.schemas import (
+    ClipInfo,
+    Failure,
+    JobPhase,
+    JobStatus,
+    Page,
+    StoredFile,
+    TuningJob,
+    TuningJobCreate,
+)
+
+from registry.objects import ObjectStore
+from registry.settings import RegistrySettings
+from registry.tracking import OPEN, Runs, artifact_uri, join_tag, now_ms, seconds, split_tag, tag_equals
+
+RUN_STATUS = {
+    JobStatus.queued: "SCHEDULED",
+    JobStatus.running: "RUNNING",
+    JobStatus.succeeded: "FINISHED",
+    JobStatus.failed: "FAILED",
+    JobStatus.cancelled: "KILLED",
+}
+"""The one table of job status and MLflow run status."""
+
+_JOB_STATUS = {run: job for job, run in RUN_STATUS.items()}
+_KEY = "tav.idempotency_key"
+
+
+class JobStore:
+    """Tuning jobs. Methods block; every change is kept when they return."""
+
+    def __init__(self, settings: RegistrySettings, objects: ObjectStore | None = None) -> None:
+        self._runs = Runs(settings, "tuning", "job")
+        self._objects = objects or ObjectStore(settings)
+
+    def create(
+        self, request: TuningJobCreate, clip: ClipInfo, base: str, model: str, idempotency_key: str | None = None
+    ) -> TuningJob:
+        """Keep a new job, queued, with its clip and request among the run's artifacts.
+
+        Args:
+            request: As the user sent it.
+            clip: The stored clip.
+            base: What to tune on; the request's, or the service's own.
+            model: Registry name the version will get.
+            idempotency_key: Lets `find` give the same job for a repeated request.
+        """
+        tags = {
+            **split_tag("tav.request", request.model_dump_json(exclude_none=True)),
+            "tav.clip": clip.model_dump_json(),
+            "tav.base": base,
+            "tav.model": model,
+            "tav.caption": request.caption,
+            "mlflow.note.content": request.caption,
+            "mlflow.source.name": "tav",
+        }
+        if idempotency_key is not None:
+            tags[_KEY] = _digest(idempotency_key)
+        run = self._runs.create(model, tags)
+        try:
+            self._objects.copy(clip.uri, artifact_uri(run, "source.mp4"))
+            config = json.dumps(request.model_dump(mode="json"), indent=2, ensure_ascii=False).encode()
+            self._objects.put_bytes(config, artifact_uri(run, "config.json"))
+            shown = request.params.model_dump(mode="json", exclude_none=True)
+            self._runs.log(run.info.run_id, params={"base": base, "caption": request.caption, **shown})
+            self._runs.set_status(run.info.run_id, RUN_STATUS[JobStatus.queued])
+        except Exception:
+            self._runs.delete(run.info.run_id)
+            raise
+        return self.get(run.info.run_id)
+
+    def find(self, idempotency_key: str) -> TuningJob | None:
+        """The newest job created with that key."""
+        run = next(self._runs.search([tag_equals(_KEY, _digest(idempotency_key))]), None)
+        return None if run is None else self._job(run)
+
+    def get(self, job_id: str) -> TuningJob:
+        """One job."""
+        return self._job(self._runs.get(job_id))
+
+    def list(
+        self, after: str | None = None, limit: int = 20, status: JobStatus | None = None, model: str | None = None
+    ) -> Page[TuningJob]:
+        """Jobs, newest first."""
+        conditions = []
+        if status is not None:
+            conditions.append(f"attributes.status = '{RUN_STATUS[status]}'")
+        if model is not None:
+            conditions.append(tag_equals("tav.model", model))
+        jobs, cursor = self._runs.page(
+            self._job, after, limit, conditions, keep=lambda job: status is None or job.status is status
+        )
+        return Page[TuningJob](data=jobs, next_cursor=cursor, has_more=cursor is not None)
+
+    def open(self) -> list[TuningJob]:
+        """All jobs that have not ended, oldest first."""
+        return [self._job(run) for run in self._runs.search(OPEN, oldest_first=True)]
+
+    def start(self, job_id: str, attempt: int) -> None:
+        """A tuner begins the job, for the `attempt`-th time."""
+        tags = {"tav.attempt": str(attempt), "tav.phase": JobPhase.preparing.value}
+        if "tav.started_at" not in self._runs.get(job_id).data.tags:
+            tags["tav.started_at"] = str(now_ms())
+        self._runs.log(job_id, tags=tags)
+        self._runs.set_status(job_id, RUN_STATUS[JobStatus.running])
+
+    def requeue(self, job_id: str, attempt: int) -> None:
+        """The job waits for a tuner again, `attempt` having ended without a result."""
+        self._runs.log(job_id, tags={"tav.attempt": str(attempt), "tav.phase": ""})
+        self._runs.set_status(job_id, RUN_STATUS[JobStatus.queued])
+
+    def set_phase(self, job_id: str, phase: JobPhase) -> None:
+        """What the running job does now."""
+        self._runs.log(job_id, tags={"tav.phase": JobPhase(phase).value})
+
+    def succeed(self, job_id: str, version: int) -> None:
+        """The job ended with a registered version."""
+        self._runs.log(job_id, tags={"tav.version": str(version), "tav.phase": ""})
+        self._runs.set_status(job_id, RUN_STATUS[JobStatus.succeeded])
+
+    def fail(self, job_id: str, failure: Failure, traceback: str | None = None) -> None:
+        """The job ended for a reason; the traceback becomes the artifact `traceback.txt`."""
+        if traceback:
+            self.log_bytes(job_id, traceback.encode(), "traceback.txt")
+        tags = {"tav.error": failure.message, "tav.error_code": failure.code.value, "tav.phase": ""}
+        self._runs.log(job_id, tags=tags)
+        self._runs.set_status(job_id, RUN_STATUS[JobStatus.failed])
+
+    def cancel(self, job_id: str) -> None:
+        """The job ended by a cancel call."""
+        self._runs.log(job_id, tags={"tav.phase": ""})
+        self._runs.set_status(job_id, RUN_STATUS[JobStatus.cancelled])
+
+    def log_metrics(self, job_id: str, points: Iterable[tuple[str, float, int, int]]) -> None:
+        """Metrics as (key, value, step, UNIX milliseconds); collect some seconds' worth before calling."""
+        self._runs.log(job_id, metrics=points)
+
+    def log_file(self, job_id: str, path: str | Path, name: str) -> StoredFile:
+        """A file as the run's artifact `name`, straight to S3."""
+        return self._objects.put_file(path, artifact_uri(self._runs.get(job_id), name))
+
+    def log_bytes(self, job_id: str, data: bytes, name: str) -> StoredFile:
+        """Bytes as the run's artifact `name`, straight to S3."""
+        return self._objects.put_bytes(data, artifact_uri(self._runs.get(job_id), name))
+
+    def read_artifact(self, job_id: str, name: str) -> bytes:
+        """An artifact's content, such as the log."""
+        return self._objects.get_bytes(artifact_uri(self._runs.get(job_id), name))
+
+    def _job(self, run: Run) -> TuningJob:
+        tags = run.data.tags
+        request = TuningJobCreate.model_validate_json(join_tag(tags, "tav.request"))
+        attempt = int(tags.get("tav.attempt", 0))
+        status = _JOB_STATUS[run.info.status]
+        if status is JobStatus.running and attempt == 0:
+            status = JobStatus.queued  # its creation broke off before MLflow's RUNNING was changed
+        error = None
+        if status is JobStatus.failed:
+            message = tags.get("tav.error") or "The job's run was marked as failed in MLflow."
+            error = Failure.model_validate({"code": tags.get("tav.error_code", "internal"), "message": message})
+        version = tags.get("tav.version") if status is JobStatus.succeeded else None
+        return TuningJob(
+            id=run.info.run_id,
+            status=status,
+            phase=JobPhase(tags["tav.phase"]) if status is JobStatus.running and tags.get("tav.phase") else None,
+            progress=1.0 if status is JobStatus.succeeded else 0.0,
+            loss=run.data.metrics.get("loss"),
+            attempt=attempt,
+            created_at=run.info.start_time / 1000,
+            started_at=seconds(tags.get("tav.started_at")),
+            finished_at=seconds(run.info.end_time) if status.final else None,
+            caption=request.caption,
+            clip=ClipInfo.model_validate_json(tags["tav.clip"]),
+            base=tags["tav.base"],
+            model=tags["tav.model"],
+            version=None if version is None else int(version),
+            params=request.params,
+            validation_prompts=request.validation_prompts,
+            priority=request.priority,
+            error=error,
+            metadata=request.metadata,
+            mlflow_url=self._runs.url(run),
+        )
+
+
+def _digest(key: str) -> str:
+    """A key of any length and alphabet, as MLflow's search can take it."""
+    return hashlib.sha256(key.encode()).hexdigest()

@@ -1,0 +1,298 @@
+"""Files in and out of S3; every upload is verified before anybody is told of it.
+
+An upload is sent with its MD5, which every S3 server checks, and its SHA-256. A server that has checked the SHA-256
+says so in its answer; where it does not (the embedded one), the object is read back and hashed.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, IncompleteReadError, ResponseStreamingError
+from tav_client.schemas import StoredFile
+
+from registry.errors import CorruptVersion, InvalidReference, ObjectMissing, StorageUnavailable
+from registry.settings import RegistrySettings
+
+_CHUNK = 1 << 20
+_SINGLE_PUT_LIMIT = 5 * 1024**3
+_MISSING = {"404", "NoSuchKey", "NotFound", "NoSuchBucket"}
+_DOWNLOAD_ATTEMPTS = 3
+_CONTENT_TYPES = {
+    ".mp4": "video/mp4",
+    ".gif": "image/gif",
+    ".png": "image/png",
+    ".json": "application/json",
+    ".txt": "text/plain; charset=utf-8",
+    ".log": "text/plain; charset=utf-8",
+}
+
+
+@dataclass(frozen=True)
+class ObjectInfo:
+    """One object as the server describes it."""
+
+    uri: str
+    size: int
+    modified: float
+    """UNIX seconds."""
+
+
+def parse_uri(uri: str) -> tuple[str, str]:
+    """`s3://bucket/key` → bucket and key; anything else is refused."""
+    scheme, _, rest = uri.partition("://")
+    bucket, _, key = rest.partition("/")
+    if scheme != "s3" or not bucket or not key:
+        raise InvalidReference(f"{uri!r} is not the address of an object; write s3://bucket/key.")
+    return bucket, key
+
+
+class ObjectStore:
+    """Objects of one S3 account; keys without `s3://` are in the settings' bucket.
+
+    Safe to share among threads. Nothing is contacted until the first call.
+    """
+
+    def __init__(self, settings: RegistrySettings) -> None:
+        self.settings = settings
+        secret = settings.s3_secret_access_key
+        self._client = boto3.client(
+            "s3",
+            endpoint_url=settings.s3_endpoint_url,
+            region_name=settings.s3_region,
+            aws_access_key_id=settings.s3_access_key_id,
+            aws_secret_access_key=secret.get_secret_value() if secret else None,
+            config=Config(
+                connect_timeout=10,
+                read_timeout=settings.s3_timeout_seconds,
+                retries={"mode": "standard", "total_max_attempts": 4},
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+                s3={"addressing_style": "path"} if settings.s3_endpoint_url else {},
+                max_pool_connections=16,
+            ),
+        )
+
+    def uri(self, key: str) -> str:
+        """The address of a key in the settings' bucket."""
+        return f"s3://{self.settings.s3_bucket}/{key}"
+
+    def ensure_bucket(self) -> None:
+        """Create the bucket unless it is there."""
+        bucket = self.settings.s3_bucket
+        with self._errors(f"s3://{bucket}"):
+            try:
+                self._client.head_bucket(Bucket=bucket)
+            except ClientError as e:
+                if _code(e) not in _MISSING:
+                    raise
+                self._create_bucket(bucket)
+
+    def _create_bucket(self, bucket: str) -> None:
+        region = self.settings.s3_region
+        elsewhere: dict[str, Any] = (
+            {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
+        )
+        try:
+            self._client.create_bucket(Bucket=bucket, **elsewhere)
+        except ClientError as e:
+            if _code(e) not in {"BucketAlreadyExists", "BucketAlreadyOwnedByYou"}:
+                raise
+            self._client.head_bucket(Bucket=bucket)
+
+    def put_file(self, path: str | Path, key: str, content_type: str | None = None) -> StoredFile:
+        """Upload a file and verify it; `key` may also be a whole `s3://` address."""
+        with open(path, "rb") as body:
+            return self._put(body, key, content_type or _content_type(str(path)))
+
+    def put_bytes(self, data: bytes, key: str, content_type: str | None = None) -> StoredFile:
+        """Upload bytes and verify them; `key` may also be a whole `s3://` address."""
+        return self._put(data, key, content_type or _content_type(key))
+
+    def _put(self, body: IO[bytes] | bytes, key: str, content_type: str) -> StoredFile:
+        bucket, key = self._locate(key)
+        uri = f"s3://{bucket}/{key}"
+        sha256, md5, size = _digests(body)
+        if size > _SINGLE_PUT_LIMIT:
+            raise InvalidReference(f"{uri} would be {size} bytes; S3 takes at most {_SINGLE_PUT_LIMIT} in one upload.")
+        with self._errors(uri):
+            answer = self._client.put_object(
+                Bucket=bucket,
+                Key=key,
+                Body=body,
+                ContentType=content_type,
+                ContentMD5=base64.b64encode(md5).decode(),
+                ChecksumSHA256=base64.b64encode(sha256).decode(),
+                Metadata={"sha256": sha256.hex()},
+            )
+        if answer.get("ChecksumSHA256") != base64.b64encode(sha256).decode():
+            self._verify(uri, sha256.hex(), size)
+        return StoredFile(uri=uri, sha256=sha256.hex(), size=size)
+
+    def _verify(self, uri: str, sha256: str, size: int) -> None:
+        digest, count = hashlib.sha256(), 0
+        for chunk in self._stream(uri):
+            digest.update(chunk)
+            count += len(chunk)
+        if count != size or digest.hexdigest() != sha256:
+            raise CorruptVersion(
+                f"{uri} reads back as {count} bytes with sha256 {digest.hexdigest()}, not the {size} bytes with {sha256} "
+                "that were sent. Check the storage behind the S3 endpoint, then try again."
+            )
+
+    def put_clip(self, path: str | Path) -> StoredFile:
+        """Store a clip under its content's digest, `clips/<sha256>.mp4`; the same content is uploaded once."""
+        with open(path, "rb") as file:
+            sha256, _, size = _digests(file)
+        uri = self.uri(f"clips/{sha256.hex()}.mp4")
+        try:
+            if self.stat(uri).size == size:
+                return StoredFile(uri=uri, sha256=sha256.hex(), size=size)
+        except ObjectMissing:
+            pass
+        return self.put_file(path, uri, content_type="video/mp4")
+
+    def copy(self, source: str, target: str) -> None:
+        """Copy an object inside the server; both may be keys or whole addresses."""
+        (from_bucket, from_key), (to_bucket, to_key) = self._locate(source), self._locate(target)
+        with self._errors(f"s3://{from_bucket}/{from_key}"):
+            self._client.copy_object(Bucket=to_bucket, Key=to_key, CopySource={"Bucket": from_bucket, "Key": from_key})
+
+    def get_file(self, uri: str, path: str | Path, sha256: str | None = None) -> Path:
+        """Download to `path`, which appears only when it is whole and has the digest asked for."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+        try:
+            digest = hashlib.sha256()
+            with open(part, "wb") as file:
+                for chunk in self._stream(uri):
+                    digest.update(chunk)
+                    file.write(chunk)
+            _check_digest(uri, digest.hexdigest(), sha256)
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+        return path
+
+    def get_bytes(self, uri: str, sha256: str | None = None) -> bytes:
+        """An object's content, with the digest asked for."""
+        data = b"".join(self._stream(uri))
+        _check_digest(uri, hashlib.sha256(data).hexdigest(), sha256)
+        return data
+
+    def _stream(self, uri: str) -> Iterator[bytes]:
+        """An object's chunks; a connection that breaks is taken up again where it broke."""
+        bucket, key = self._locate(uri)
+        done, total, etag, attempt = 0, None, None, 1
+        while total is None or done < total:
+            wanted: dict[str, str] = {"Range": f"bytes={done}-", "IfMatch": etag} if done and etag else {}
+            with self._errors(f"s3://{bucket}/{key}"):
+                try:
+                    answer = self._client.get_object(Bucket=bucket, Key=key, **wanted)
+                    if total is None:
+                        total, etag = answer["ContentLength"], answer.get("ETag")
+                    for chunk in answer["Body"].iter_chunks(_CHUNK):
+                        done += len(chunk)
+                        yield chunk
+                    if done >= total:
+                        return
+                except (IncompleteReadError, ResponseStreamingError, HTTPClientError):
+                    if attempt >= _DOWNLOAD_ATTEMPTS or (done and not etag):
+                        raise
+                attempt += 1
+                if attempt > _DOWNLOAD_ATTEMPTS:
+                    raise StorageUnavailable(f"s3://{bucket}/{key} breaks off after {done} of {total} bytes. Try again.")
+
+    def stat(self, uri: str) -> ObjectInfo:
+        """Size and age, without the content."""
+        bucket, key = self._locate(uri)
+        with self._errors(f"s3://{bucket}/{key}"):
+            head = self._client.head_object(Bucket=bucket, Key=key)
+        return ObjectInfo(f"s3://{bucket}/{key}", head["ContentLength"], head["LastModified"].timestamp())
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Every object whose key starts with `prefix` (a key's start, or a whole address's)."""
+        bucket, prefix = self._locate(prefix)
+        with self._errors(f"s3://{bucket}/{prefix}"):
+            for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+                for item in page.get("Contents", []):
+                    uri = f"s3://{bucket}/{item['Key']}"
+                    yield ObjectInfo(uri, item["Size"], item["LastModified"].timestamp())
+
+    def delete(self, uri: str) -> None:
+        """Remove an object; one that is not there is no error."""
+        bucket, key = self._locate(uri)
+        with self._errors(f"s3://{bucket}/{key}"):
+            self._client.delete_object(Bucket=bucket, Key=key)
+
+    def delete_prefix(self, prefix: str) -> int:
+        """Remove every object below `prefix`, which must end with `/`; answers how many there were."""
+        if not prefix.endswith("/"):
+            raise InvalidReference(f"The prefix {prefix!r} must end with a slash, so that it names a folder.")
+        found = [item.uri for item in self.list(prefix)]
+        for uri in found:
+            self.delete(uri)
+        return len(found)
+
+    def presign_put(self, key: str, expires_seconds: int = 3600) -> str:
+        """A URL that takes one upload by PUT from whoever holds it."""
+        bucket, key = self._locate(key)
+        with self._errors(f"s3://{bucket}/{key}"):
+            url: str = self._client.generate_presigned_url(
+                "put_object", Params={"Bucket": bucket, "Key": key}, ExpiresIn=expires_seconds
+            )
+        return url
+
+    def _locate(self, key: str) -> tuple[str, str]:
+        return parse_uri(key) if "://" in key else (self.settings.s3_bucket, key)
+
+    @contextmanager
+    def _errors(self, uri: str) -> Iterator[None]:
+        where = self.settings.s3_endpoint_url or "Amazon S3"
+        try:
+            yield
+        except ClientError as e:
+            if _code(e) in _MISSING:
+                raise ObjectMissing(f"{uri} is not in the bucket. It was deleted, or never uploaded.") from e
+            raise StorageUnavailable(f"S3 at {where} refused {uri} ({e}). Check TAV_S3_* and the bucket's rights.") from e
+        except BotoCoreError as e:
+            raise StorageUnavailable(f"S3 at {where} does not answer ({e}). Check that it runs, and TAV_S3_*.") from e
+
+
+def _code(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def _content_type(name: str) -> str:
+    return _CONTENT_TYPES.get(Path(name).suffix.lower(), "application/octet-stream")
+
+
+def _digests(body: IO[bytes] | bytes) -> tuple[bytes, bytes, int]:
+    """SHA-256, MD5 (S3's transport check) and size; a file is left at its start."""
+    sha256, md5, size = hashlib.sha256(), hashlib.md5(usedforsecurity=False), 0
+    chunks = [body] if isinstance(body, bytes) else iter(lambda: body.read(_CHUNK), b"")
+    for chunk in chunks:
+        sha256.update(chunk)
+        md5.update(chunk)
+        size += len(chunk)
+    if not isinstance(body, bytes):
+        body.seek(0)
+    return sha256.digest(), md5.digest(), size
+
+
+def _check_digest(uri: str, found: str, wanted: str | None) -> None:
+    if wanted is not None and found != wanted:
+        raise CorruptVersion(
+            f"{uri} has sha256 {found}, but {wanted} was registered. It was changed after that; tune the clip again."
+        )

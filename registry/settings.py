@@ -1,0 +1,29 @@
+"""Where MLflow and S3 are."""
+
+from __future__ import annotations
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class RegistrySettings(BaseSettings):
+    """Read once, at the edge, from `TAV_*`; travels as a typed object from there."""
+
+    model_config = SettingsConfigDict(env_prefix="TAV_", frozen=True, extra="ignore")
+
+    mlflow_tracking_uri: str = Field("http://127.0.0.1:5000", description="The MLflow server, as services reach it.")
+    mlflow_public_url: str | None = Field(None, description="The MLflow UI, as people reach it; default: as services do.")
+    mlflow_timeout_seconds: int = Field(30, ge=1, description="Of one MLflow request.")
+    mlflow_max_retries: int = Field(3, ge=0, le=8, description="Of one MLflow request, with growing pauses between.")
+    experiment: str = Field("tav", min_length=1, description="The MLflow experiment that holds all runs.")
+    s3_endpoint_url: str | None = Field(None, description="Left out, Amazon's.")
+    s3_bucket: str = Field("tav", min_length=3, max_length=63, description="Holds clips, runs' artifacts and versions.")
+    s3_region: str = Field("us-east-1", description="Of the bucket.")
+    s3_access_key_id: str | None = Field(None, description="Left out, boto3's own credential chain is used.")
+    s3_secret_access_key: SecretStr | None = Field(None, description="Goes with the access key id.")
+    s3_timeout_seconds: int = Field(60, ge=1, description="Without a byte from S3 for so long, a request is retried.")
+
+    def run_url(self, experiment_id: str, run_id: str) -> str:
+        """A run's page in the MLflow UI."""
+        root = (self.mlflow_public_url or self.mlflow_tracking_uri).rstrip("/")
+        return f"{root}/#/experiments/{experiment_id}/runs/{run_id}"

@@ -1,0 +1,243 @@
+"""MLflow's runs with our errors, stable paging, and tags of any length."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any, TypeVar
+
+from mlflow import MlflowClient
+from mlflow import environment_variables as mlflow_env
+from mlflow.entities import Experiment, Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+
+from registry.errors import InvalidReference, NotFound, StorageUnavailable
+from registry.settings import RegistrySettings
+from tav.errors import TavError
+
+KIND = "tav.kind"
+"""Tag that tells a tuning job's run from a video's."""
+
+OPEN = [f"attributes.status != '{status}'" for status in ("FINISHED", "FAILED", "KILLED")]
+"""Conditions of a run that has not ended."""
+
+_TAG_LIMIT = 8000
+_PARAM_LIMIT = 6000
+_METRICS_PER_CALL = 1000
+_PAGE = 200
+
+T = TypeVar("T")
+
+
+def now_ms() -> int:
+    """UNIX milliseconds, MLflow's time."""
+    return int(time.time() * 1000)
+
+
+def split_tag(key: str, text: str) -> dict[str, str]:
+    """A text of any length as tags `key`, `key.1`, `key.2`, … of MLflow's 8000 characters."""
+    pieces = [text[i : i + _TAG_LIMIT] for i in range(0, len(text), _TAG_LIMIT)] or [""]
+    return {key if i == 0 else f"{key}.{i}": piece for i, piece in enumerate(pieces)}
+
+
+def join_tag(tags: Mapping[str, str], key: str) -> str:
+    """The text that `split_tag` split."""
+    pieces = [tags[key]]
+    while (piece := tags.get(f"{key}.{len(pieces)}")) is not None:
+        pieces.append(piece)
+    return "".join(pieces)
+
+
+def tag_equals(key: str, value: str) -> str:
+    """A search condition; a value that would end the quotes is refused."""
+    if "'" in value:
+        raise InvalidReference(f"{value!r} cannot be searched for: leave out the quotation marks.")
+    return f"tags.`{key}` = '{value}'"
+
+
+@contextmanager
+def mlflow_errors(
+    settings: RegistrySettings, missing: TavError | None = None, *, invalid_is_missing: bool = False
+) -> Iterator[None]:
+    """MLflow's exceptions as ours.
+
+    Args:
+        settings: Name the server in the sentence.
+        missing: Raised where MLflow finds nothing of that name.
+        invalid_is_missing: Also where MLflow finds the name itself not well-formed.
+    """
+    codes = {"RESOURCE_DOES_NOT_EXIST", *(["INVALID_PARAMETER_VALUE"] if invalid_is_missing else [])}
+    try:
+        yield
+    except MlflowException as e:
+        if missing is not None and e.error_code in codes:
+            raise missing from e
+        where = settings.mlflow_tracking_uri
+        raise StorageUnavailable(
+            f"MLflow at {where} does not do what was asked ({str(e)[:500]}). Check that it runs, and TAV_MLFLOW_TRACKING_URI."
+        ) from e
+
+
+def connect(settings: RegistrySettings) -> MlflowClient:
+    """A client that gives up in seconds, not in MLflow's default of minutes, unless the operator has set that otherwise."""
+    for variable, value in (
+        (mlflow_env.MLFLOW_HTTP_REQUEST_TIMEOUT, settings.mlflow_timeout_seconds),
+        (mlflow_env.MLFLOW_HTTP_REQUEST_MAX_RETRIES, settings.mlflow_max_retries),
+        (mlflow_env.MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR, 1),
+        (mlflow_env.MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT, "true"),
+    ):
+        if not variable.is_set():
+            variable.set(value)
+    return MlflowClient(settings.mlflow_tracking_uri, settings.mlflow_tracking_uri)
+
+
+class Runs:
+    """The runs of one kind (`tuning` or `video`) in the settings' experiment."""
+
+    def __init__(self, settings: RegistrySettings, kind: str, noun: str) -> None:
+        self.settings = settings
+        self.kind = kind
+        self.noun = noun
+        self._client = connect(settings)
+
+    @cached_property
+    def experiment_id(self) -> str:
+        """The experiment, made at first use."""
+        name = self.settings.experiment
+        with mlflow_errors(self.settings):
+            found = self._client.get_experiment_by_name(name)
+            if found is None:
+                try:
+                    return str(self._client.create_experiment(name))
+                except MlflowException as e:
+                    if e.error_code != "RESOURCE_ALREADY_EXISTS":
+                        raise
+                    found = self._client.get_experiment_by_name(name)
+        return self._active(found)
+
+    def _active(self, found: Experiment | None) -> str:
+        if found is None or found.lifecycle_stage != "active":
+            raise StorageUnavailable(
+                f"The MLflow experiment {self.settings.experiment!r} was deleted. Restore it in the MLflow UI, or set "
+                "TAV_EXPERIMENT to another name."
+            )
+        return str(found.experiment_id)
+
+    def create(self, name: str, tags: Mapping[str, str]) -> Run:
+        """A new run; MLflow makes it RUNNING."""
+        with mlflow_errors(self.settings):
+            return self._client.create_run(
+                self.experiment_id, start_time=now_ms(), tags={**tags, KIND: self.kind}, run_name=name
+            )
+
+    def get(self, run_id: str) -> Run:
+        """A run of this kind; a deleted one counts as missing."""
+        missing = NotFound(self.noun, run_id)
+        with mlflow_errors(self.settings, missing, invalid_is_missing=True):
+            run = self._client.get_run(run_id)
+        if run.data.tags.get(KIND) != self.kind or run.info.lifecycle_stage != "active":
+            raise missing
+        return run
+
+    def set_status(self, run_id: str, status: str) -> None:
+        """MLflow's status; the final ones note the end's time too."""
+        with mlflow_errors(self.settings, NotFound(self.noun, run_id)):
+            if status in ("FINISHED", "FAILED", "KILLED"):
+                self._client.set_terminated(run_id, status)
+            else:
+                self._client.update_run(run_id, status=status)
+
+    def log(
+        self,
+        run_id: str,
+        *,
+        metrics: Iterable[tuple[str, float, int, int]] = (),
+        tags: Mapping[str, str] | None = None,
+        params: Mapping[str, object] | None = None,
+    ) -> None:
+        """Metrics as (key, value, step, UNIX milliseconds), tags and params, in as few calls as MLflow's limits allow."""
+        points = [Metric(key, float(value), int(ms), int(step)) for key, value, step, ms in metrics]
+        run_tags = [RunTag(k, str(v)[:_TAG_LIMIT]) for k, v in (tags or {}).items()]
+        run_params = [Param(k, str(v)[:_PARAM_LIMIT]) for k, v in (params or {}).items()]
+        free = _METRICS_PER_CALL - len(run_tags) - len(run_params)
+        with mlflow_errors(self.settings, NotFound(self.noun, run_id)):
+            self._client.log_batch(run_id, points[:free], run_params, run_tags)
+            for start in range(free, len(points), _METRICS_PER_CALL):
+                self._client.log_batch(run_id, points[start : start + _METRICS_PER_CALL])
+
+    def delete(self, run_id: str) -> None:
+        """MLflow keeps a deleted run until its own garbage collection."""
+        with mlflow_errors(self.settings, NotFound(self.noun, run_id)):
+            self._client.delete_run(run_id)
+
+    def search(self, conditions: Sequence[str] = (), *, oldest_first: bool = False) -> Iterator[Run]:
+        """All runs of this kind that meet the conditions, newest first unless told otherwise."""
+        query = " AND ".join([tag_equals(KIND, self.kind), *conditions])
+        order = f"attributes.start_time {'ASC' if oldest_first else 'DESC'}"
+        token: str | None = None
+        while True:
+            with mlflow_errors(self.settings):
+                page = self._client.search_runs([self.experiment_id], query, 1, _PAGE, [order], token)
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+    def page(
+        self,
+        make: Callable[[Run], T],
+        after: str | None,
+        limit: int,
+        conditions: Sequence[str] = (),
+        keep: Callable[[T], bool] = lambda _: True,
+    ) -> tuple[list[T], str | None]:
+        """Up to `limit` items newest first, and the id to go on after.
+
+        The cursor is the last item's id, so that items added meanwhile neither repeat nor hide any. MLflow orders runs of
+        one millisecond by their ids.
+        """
+        cursor = self._cursor(after)
+        if cursor is not None:
+            conditions = [*conditions, f"attributes.start_time <= {cursor[0]}"]
+        items: list[T] = []
+        last: str | None = None
+        for run in self.search(conditions):
+            if cursor is not None and run.info.start_time == cursor[0] and run.info.run_id <= cursor[1]:
+                continue
+            item = make(run)
+            if not keep(item):
+                continue
+            if len(items) == limit:
+                return items, last
+            items.append(item)
+            last = run.info.run_id
+        return items, None
+
+    def _cursor(self, after: str | None) -> tuple[int, str] | None:
+        if after is None:
+            return None
+        missing = NotFound("cursor", after)
+        with mlflow_errors(self.settings, missing, invalid_is_missing=True):
+            run = self._client.get_run(after)
+        if run.data.tags.get(KIND) != self.kind:
+            raise missing
+        return run.info.start_time, run.info.run_id
+
+    def url(self, run: Run) -> str:
+        """The run's page in the MLflow UI."""
+        return self.settings.run_url(run.info.experiment_id, run.info.run_id)
+
+
+def artifact_uri(run: Run, name: str) -> str:
+    """Where an artifact of a run is, `name` being its path in the UI; never outside the run's folder."""
+    parts = name.split("/")
+    if any(part in ("", ".", "..") for part in parts):
+        raise ValueError(f"{name!r} is not the name of an artifact.")
+    return f"{str(run.info.artifact_uri).rstrip('/')}/{name}"
+
+
+def seconds(ms: Any) -> float | None:
+    """MLflow's milliseconds as UNIX seconds."""
+    return None if not ms else float(ms) / 1000

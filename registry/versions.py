@@ -1,0 +1,245 @@
+"""Model versions: a delta, its inverted latents and what they were made with.
+
+A version becomes visible only when all its objects are in S3 and read back with the right digests: they are uploaded
+under the job's own prefix first, and the MLflow model version, which alone makes them findable, is created last.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow
+from mlflow import pyfunc
+from mlflow.entities.model_registry import ModelVersion as MlflowVersion
+from mlflow.entities.model_registry import RegisteredModel
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model as MlflowModel
+from tav_client.schemas import Model, ModelVersion, Page, StoredFile, TuningJob
+
+from registry.errors import CorruptVersion, InvalidReference, NotFound, ObjectMissing
+from registry.objects import ObjectStore
+from registry.settings import RegistrySettings
+from registry.tracking import connect, mlflow_errors
+
+NEEDED = ("delta.safetensors", "latents.safetensors", "config.json")
+"""The files that sampling needs."""
+
+_REF = re.compile(r"(?P<name>[a-z0-9][a-z0-9._-]{0,63})(?:@(?P<alias>[A-Za-z0-9_-]{1,64})|/(?P<version>[1-9][0-9]{0,8}))?")
+_JOB = "tav.job_id"
+_INFO = "tav.info"
+_FILES = "tav.files"
+
+
+@dataclass(frozen=True)
+class VersionInfo:
+    """What a delta was made with."""
+
+    base: str
+    base_fingerprint: str
+    caption: str
+    num_frames: int
+    size: tuple[int, int]
+    """Width and height."""
+
+
+class VersionStore:
+    """Models, versions and aliases. Methods block."""
+
+    def __init__(self, settings: RegistrySettings, objects: ObjectStore | None = None) -> None:
+        self.settings = settings
+        self._objects = objects or ObjectStore(settings)
+        self._client = connect(settings)
+
+    def register(self, job: TuningJob, folder: Path, info: VersionInfo) -> ModelVersion:
+        """Upload every file of `folder` and, once all are verified, create the job's version.
+
+        Called again for the same job it gives the version that is already there.
+        """
+        if (done := self._of_job(job.id)) is not None:
+            return done
+        absent = [name for name in NEEDED if not (folder / name).is_file()]
+        if absent:
+            raise CorruptVersion(f"The result of job {job.id} lacks {', '.join(absent)}. Tune the clip again.")
+        prefix = f"models/{job.model}/{job.id}/"
+        self._objects.delete_prefix(prefix)
+        files = {
+            str(path.relative_to(folder)): self._objects.put_file(path, prefix + path.relative_to(folder).as_posix())
+            for path in sorted(folder.rglob("*"))
+            if path.is_file()
+        }
+        files["MLmodel"] = self._objects.put_bytes(_mlmodel(job).encode(), prefix + "MLmodel", "text/yaml")
+        for stored in files.values():
+            if self._objects.stat(stored.uri).size != stored.size:
+                raise CorruptVersion(f"{stored.uri} changed while the version was being registered. Try again.")
+        self._ensure_model(job.model)
+        tags = {
+            _JOB: job.id,
+            _INFO: json.dumps(
+                {
+                    "base": info.base,
+                    "base_fingerprint": info.base_fingerprint,
+                    "caption": info.caption,
+                    "num_frames": info.num_frames,
+                    "size": list(info.size),
+                },
+                ensure_ascii=False,
+            ),
+            _FILES: json.dumps({name: f.model_dump(mode="json") for name, f in files.items()}),
+            "base": info.base,
+            "caption": info.caption,
+        }
+        with mlflow_errors(self.settings):
+            made = self._client.create_model_version(
+                job.model, self._objects.uri(prefix.rstrip("/")), job.id, tags=tags, await_creation_for=0
+            )
+        return self._version(made)
+
+    def _of_job(self, job_id: str) -> ModelVersion | None:
+        with mlflow_errors(self.settings):
+            found = self._client.search_model_versions(f"run_id = '{job_id}'", max_results=100)
+        ours = sorted((mv for mv in found if mv.tags.get(_JOB) == job_id), key=lambda mv: int(mv.version))
+        return self._version(ours[0]) if ours else None
+
+    def _ensure_model(self, name: str) -> None:
+        with mlflow_errors(self.settings):
+            try:
+                self._client.create_registered_model(name)
+            except MlflowException as e:
+                if e.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+
+    def resolve(self, ref: str) -> ModelVersion:
+        """The version that `name` (its latest), `name@alias` or `name/version` means now."""
+        match = _REF.fullmatch(ref)
+        if match is None:
+            raise InvalidReference(f"{ref!r} is not a model; write name, name@alias or name/version.")
+        name, alias, number = match["name"], match["alias"], match["version"]
+        if number:
+            return self.get(name, int(number))
+        if not alias:
+            return self._latest(name)
+        self._registered(name)
+        with mlflow_errors(self.settings, NotFound("alias", ref), invalid_is_missing=True):
+            found = self._client.get_model_version_by_alias(name, alias)
+        return self._own(found, NotFound("alias", ref))
+
+    def _latest(self, name: str) -> ModelVersion:
+        versions = self.list_versions(name, limit=1)
+        if not versions:
+            raise NotFound("model", name)
+        return versions[0]
+
+    def get(self, name: str, version: int) -> ModelVersion:
+        """One version by its number."""
+        self._registered(name)
+        missing = NotFound("version", f"{name}/{version}")
+        with mlflow_errors(self.settings, missing):
+            found = self._client.get_model_version(name, str(version))
+        return self._own(found, missing)
+
+    def get_model(self, name: str) -> Model:
+        """A named entry with its aliases and latest version's number."""
+        entry = self._registered(name)
+        return self._model(entry, self._latest(name).version)
+
+    def list_models(self, after: str | None = None, limit: int = 20) -> Page[Model]:
+        """Named entries that have a version, last changed first; `after` is the former page's `next_cursor`."""
+        with mlflow_errors(self.settings, NotFound("cursor", after or ""), invalid_is_missing=after is not None):
+            page = self._client.search_registered_models(
+                max_results=limit, order_by=["last_updated_timestamp DESC"], page_token=after
+            )
+        models = []
+        for entry in page:
+            newest = self.list_versions(entry.name, limit=1)
+            if newest:
+                models.append(self._model(entry, newest[0].version))
+        return Page[Model](data=models, next_cursor=page.token or None, has_more=bool(page.token))
+
+    def list_versions(self, name: str, limit: int = 1000) -> list[ModelVersion]:
+        """A model's versions, newest first."""
+        self._registered(name)
+        with mlflow_errors(self.settings):
+            found = self._client.search_model_versions(f"name = '{name}'", max_results=limit, order_by=["version_number DESC"])
+        return [self._version(mv) for mv in found if _INFO in mv.tags]
+
+    def set_alias(self, name: str, alias: str, version: int) -> ModelVersion:
+        """Let an alias point at a version, wherever it pointed before."""
+        self.get(name, version)
+        refused = InvalidReference(
+            f"{alias!r} cannot be an alias: use letters, digits, - and _, and neither 'latest' nor v1, v2, ...."
+        )
+        with mlflow_errors(self.settings, refused, invalid_is_missing=True):
+            self._client.set_registered_model_alias(name, alias, str(version))
+        return self.get(name, version)
+
+    def delete_alias(self, name: str, alias: str) -> None:
+        """Remove an alias; the version it points at stays."""
+        if alias not in self.get_model(name).aliases:
+            raise NotFound("alias", f"{name}@{alias}")
+        with mlflow_errors(self.settings):
+            self._client.delete_registered_model_alias(name, alias)
+
+    def delete_version(self, name: str, version: int) -> None:
+        """Remove a version and then its objects."""
+        found = self.get(name, version)
+        with mlflow_errors(self.settings):
+            self._client.delete_model_version(name, str(version))
+        self._objects.delete_prefix(f"models/{name}/{found.job_id}/")
+
+    def delete_model(self, name: str) -> None:
+        """Remove a model, all its versions and their objects."""
+        for version in self.list_versions(name):
+            self.delete_version(name, version.version)
+        with mlflow_errors(self.settings):
+            self._client.delete_registered_model(name)
+
+    def fetch(self, version: ModelVersion, folder: Path, files: tuple[str, ...] = NEEDED) -> Path:
+        """Download a version's files into `folder`, each checked against its registered digest."""
+        for name in files:
+            stored = version.files.get(name)
+            if stored is None:
+                raise ObjectMissing(f"{version.name}/{version.version} was registered without {name}. Tune the clip again.")
+            self._objects.get_file(stored.uri, folder / name, stored.sha256)
+        return folder
+
+    def _registered(self, name: str) -> RegisteredModel:
+        with mlflow_errors(self.settings, NotFound("model", name), invalid_is_missing=True):
+            return self._client.get_registered_model(name)
+
+    def _own(self, found: MlflowVersion, missing: NotFound) -> ModelVersion:
+        if _INFO not in found.tags:
+            raise missing
+        return self._version(found)
+
+    @staticmethod
+    def _model(entry: RegisteredModel, latest: int) -> Model:
+        return Model(
+            name=entry.name,
+            created_at=entry.creation_timestamp / 1000,
+            updated_at=entry.last_updated_timestamp / 1000,
+            latest_version=latest,
+            aliases={alias: int(version) for alias, version in entry.aliases.items()},
+        )
+
+    @staticmethod
+    def _version(found: MlflowVersion) -> ModelVersion:
+        files = json.loads(found.tags[_FILES])
+        return ModelVersion(
+            name=found.name,
+            version=int(found.version),
+            created_at=found.creation_timestamp / 1000,
+            job_id=found.tags[_JOB],
+            aliases=list(found.aliases or []),
+            files={name: StoredFile.model_validate(f) for name, f in files.items()},
+            **json.loads(found.tags[_INFO]),
+        )
+
+
+def _mlmodel(job: TuningJob) -> str:
+    model = MlflowModel(run_id=job.id, mlflow_version=mlflow.__version__)
+    pyfunc.add_to_model(model, loader_module="registry.pyfunc")
+    text: str = model.to_yaml()
+    return text

@@ -1,0 +1,142 @@
+"""A video is an MLflow run nested under its tuning job's, so that the UI shows every clip with its samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mlflow.entities import Run
+from tav_client.schemas import Failure, ModelVersion, Page, Video, VideoCreate, VideoStatus
+
+from registry.errors import NotReady
+from registry.objects import ObjectStore
+from registry.settings import RegistrySettings
+from registry.tracking import OPEN, Runs, artifact_uri, join_tag, now_ms, seconds, split_tag, tag_equals
+
+RUN_STATUS = {
+    VideoStatus.queued: "SCHEDULED",
+    VideoStatus.in_progress: "RUNNING",
+    VideoStatus.completed: "FINISHED",
+    VideoStatus.failed: "FAILED",
+}
+"""The one table of video status and MLflow run status."""
+
+_VIDEO_STATUS = {run: video for video, run in RUN_STATUS.items()} | {"KILLED": VideoStatus.failed}
+
+
+class VideoStore:
+    """Videos. Methods block; every change is kept when they return."""
+
+    def __init__(self, settings: RegistrySettings, objects: ObjectStore | None = None) -> None:
+        self._runs = Runs(settings, "video", "video")
+        self._objects = objects or ObjectStore(settings)
+
+    def create(self, request: VideoCreate, version: ModelVersion) -> Video:
+        """Keep a new video, queued, of the version that the request's reference meant."""
+        tags = {
+            **split_tag("tav.request", request.model_dump_json(exclude_none=True)),
+            "tav.model": version.name,
+            "tav.model_version": f"{version.name}/{version.version}",
+            "mlflow.parentRunId": version.job_id,
+            "mlflow.note.content": request.prompt,
+            "mlflow.source.name": "tav",
+        }
+        run = self._runs.create(request.prompt[:100], tags)
+        shown = request.model_dump(mode="json", exclude_none=True, exclude={"model"})
+        self._runs.log(run.info.run_id, params={"model_version": tags["tav.model_version"], **shown})
+        self._runs.set_status(run.info.run_id, RUN_STATUS[VideoStatus.queued])
+        return self.get(run.info.run_id)
+
+    def get(self, video_id: str) -> Video:
+        """One video."""
+        return self._video(self._runs.get(video_id))
+
+    def list(self, after: str | None = None, limit: int = 20, model: str | None = None) -> Page[Video]:
+        """Videos, newest first; of one model's name, if given."""
+        conditions = [] if model is None else [tag_equals("tav.model", model)]
+        videos, cursor = self._runs.page(self._video, after, limit, conditions)
+        return Page[Video](data=videos, next_cursor=cursor, has_more=cursor is not None)
+
+    def open(self) -> list[Video]:
+        """All videos that have not ended, oldest first."""
+        return [self._video(run) for run in self._runs.search(OPEN, oldest_first=True)]
+
+    def start(self, video_id: str) -> None:
+        """A sampler begins the video."""
+        self._runs.log(video_id, tags={"tav.started_at": str(now_ms())})
+        self._runs.set_status(video_id, RUN_STATUS[VideoStatus.in_progress])
+
+    def complete(
+        self,
+        video_id: str,
+        data: bytes,
+        seconds: float,
+        size: tuple[int, int],
+        metrics: Mapping[str, float] | None = None,
+    ) -> Video:
+        """Keep the content as the run's artifact `video.<format>`, then end the video.
+
+        Args:
+            video_id: Which.
+            data: The encoded video.
+            seconds: How long it plays.
+            size: Width and height.
+            metrics: Logged to the run, such as `sampling_seconds`.
+        """
+        run = self._runs.get(video_id)
+        stored = self._objects.put_bytes(data, self._content_uri(run))
+        tags = {"tav.seconds": f"{seconds:g}", "tav.size": f"{size[0]}x{size[1]}", "tav.sha256": stored.sha256}
+        now = now_ms()
+        self._runs.log(video_id, tags=tags, metrics=[(k, v, 0, now) for k, v in (metrics or {}).items()])
+        self._runs.set_status(video_id, RUN_STATUS[VideoStatus.completed])
+        return self.get(video_id)
+
+    def fail(self, video_id: str, failure: Failure) -> None:
+        """The video ended for a reason."""
+        self._runs.log(video_id, tags={"tav.error": failure.message, "tav.error_code": failure.code.value})
+        self._runs.set_status(video_id, RUN_STATUS[VideoStatus.failed])
+
+    def content(self, video_id: str) -> bytes:
+        """A completed video's bytes, checked against the digest kept with it."""
+        run = self._runs.get(video_id)
+        if run.info.status != RUN_STATUS[VideoStatus.completed]:
+            raise NotReady(f"Video {video_id} is not completed, so it has no content. Wait until its status is completed.")
+        return self._objects.get_bytes(self._content_uri(run), run.data.tags.get("tav.sha256"))
+
+    def delete(self, video_id: str) -> None:
+        """Remove the video and its content."""
+        run = self._runs.get(video_id)
+        self._runs.delete(video_id)
+        self._objects.delete_prefix(artifact_uri(run, "video").removesuffix("video"))
+
+    def _content_uri(self, run: Run) -> str:
+        return artifact_uri(run, f"video.{self._request(run).format}")
+
+    @staticmethod
+    def _request(run: Run) -> VideoCreate:
+        return VideoCreate.model_validate_json(join_tag(run.data.tags, "tav.request"))
+
+    def _video(self, run: Run) -> Video:
+        tags, request = run.data.tags, self._request(run)
+        status = _VIDEO_STATUS[run.info.status]
+        if status is VideoStatus.in_progress and "tav.started_at" not in tags:
+            status = VideoStatus.queued  # its creation broke off before MLflow's RUNNING was changed
+        error = None
+        if status is VideoStatus.failed:
+            message = tags.get("tav.error") or "The video's run was ended in MLflow."
+            error = Failure.model_validate({"code": tags.get("tav.error_code", "internal"), "message": message})
+        return Video(
+            id=run.info.run_id,
+            created_at=run.info.start_time / 1000,
+            completed_at=seconds(run.info.end_time) if status is VideoStatus.completed else None,
+            status=status,
+            progress=100 if status is VideoStatus.completed else 0,
+            model=request.model,
+            model_version=tags["tav.model_version"],
+            prompt=request.prompt,
+            request=request,
+            seconds=tags.get("tav.seconds"),
+            size=tags.get("tav.size"),
+            format=request.format,
+            error=error,
+            mlflow_url=self._runs.url(run),
+        )

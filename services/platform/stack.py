@@ -1,0 +1,327 @@
+"""The one-machine stack: bring up what is missing, tell what runs, take everything down.
+
+All it knows is in the data directory: `run/*.json` are pid files, `ports.json` the ports, `s3-keys.json` the S3
+keys, `ray-token` what Ray asks of whoever connects, `stack.env` the settings for programs that want to join. A second
+command, later, goes on from there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import secrets
+import shlex
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+
+import psutil
+from pydantic import SecretStr
+
+from services.platform import parts as make
+from services.platform import ports, processes
+from services.platform.config import LOOPBACK, PlatformConfig
+from services.platform.errors import PartFailed, PlatformError
+from services.platform.parts import Credentials, Part
+from services.platform.processes import MARK, Record
+from services.settings import Settings
+
+PARTS = ("s3", "mlflow", "ray", "services")
+"""In the order of starting."""
+
+_PORT_OF = {"s3": "s3_port", "mlflow": "mlflow_port", "ray": "ray_port", "services": "port"}
+_TITLE = {"s3": "the S3 server", "mlflow": "the MLflow server", "ray": "the Ray head", "services": "the gateway"}
+_LOOPBACKS = (LOOPBACK, "localhost", "::1")
+_LONGEST_RAY_FOLDER = 40
+"""Ray keeps sockets below its folder; a socket's path is limited to 107 bytes."""
+
+
+@dataclass(frozen=True)
+class PartStatus:
+    """One row of `status`."""
+
+    name: str
+    state: str
+    """`running`, `stopped`, `starting` (it lives but does not answer) or `crashed` (its pid file names a dead process)."""
+    pid: int | None
+    address: str | None
+    seconds: float | None = None
+    """How long `up` took to start it; None when it ran already."""
+
+
+class Stack:
+    """The stack of one data directory.
+
+    Args:
+        config: Ports and places.
+        environment: What the daemons inherit; default: this process's own.
+    """
+
+    def __init__(self, config: PlatformConfig | None = None, environment: Mapping[str, str] | None = None) -> None:
+        self.config = config or PlatformConfig()
+        self.root = self.config.root
+        self._inherited = dict(os.environ if environment is None else environment)
+
+    # What it does.
+
+    def up(self, parts: Iterable[str] = PARTS, say: Callable[[str], None] = lambda _: None) -> list[PartStatus]:
+        """Start what is missing of `parts`, in order, and return when all of them answer.
+
+        Args:
+            parts: Names out of `PARTS`; each needs those before it.
+            say: Gets a line per part.
+        """
+        wanted = [name for name in PARTS if name in set(parts)]
+        self._make_folders()
+        with self._lock():
+            chosen = self._choose_ports(wanted)
+            self._write_env(chosen)
+            rows = []
+            for name in wanted:
+                began = monotonic()
+                fresh = self._deploy(chosen) if name == "services" else self._start(self._part(name, chosen))
+                took = monotonic() - began if fresh else None
+                row = self._row(name, chosen, took)
+                say(f"{name}: {'already running' if took is None else f'started in {took:.1f} s'} ({row.address})")
+                rows.append(row)
+            return rows
+
+    def status(self) -> list[PartStatus]:
+        """Every part as it is now."""
+        return [self._row(name, self._ports()) for name in PARTS]
+
+    def down(self, say: Callable[[str], None] = lambda _: None) -> None:
+        """Stop everything in reverse order, see that no process is left, and keep the data."""
+        if not self.root.is_dir():
+            return
+        with self._lock():
+            for name in reversed(PARTS):
+                record = Record.load(self._pid_file(name))
+                count = processes.stop(record, self._mark(name), self._grace(name), _TITLE[name])
+                self._pid_file(name).unlink(missing_ok=True)
+                if count:
+                    say(f"{name}: stopped ({count} process{'es' if count > 1 else ''})")
+            processes.stop(None, self._mark(), 5.0, "the stack")
+            (self.root / "stack.env").unlink(missing_ok=True)
+
+    # What others need of it.
+
+    @property
+    def client_url(self) -> str:
+        """The gateway, as a client on this machine reaches it."""
+        host = LOOPBACK if self.config.host in ("0.0.0.0", "::") else self.config.host
+        return f"http://{host}:{self._ports().get('port', self.config.port)}"
+
+    @property
+    def mlflow_url(self) -> str:
+        """The MLflow UI."""
+        return f"http://{LOOPBACK}:{self._ports().get('mlflow_port', self.config.mlflow_port)}"
+
+    @property
+    def ray_address(self) -> str:
+        """What `ray.init` takes."""
+        return f"{LOOPBACK}:{self._ports().get('ray_port', self.config.ray_port)}"
+
+    def settings(self) -> Settings:
+        """The services' settings with this stack's MLflow, S3, host and port."""
+        return self._settings(self._ports() or self.config.ports())
+
+    def environment(self) -> dict[str, str]:
+        """The settings as variables, as `stack.env` has them."""
+        return self._environment(self._ports() or self.config.ports())
+
+    def log(self, name: str) -> Path:
+        """A part's log."""
+        return self.root / "logs" / f"{name}.log"
+
+    # How.
+
+    def _part(self, name: str, chosen: Mapping[str, int]) -> Part:
+        keys, settings = self._keys(), self._settings(chosen)
+        if name == "s3":
+            return make.s3(self.root, chosen["s3_port"], keys, settings)
+        if name == "mlflow":
+            return make.mlflow(self.root, chosen["mlflow_port"], keys, settings)
+        environment = {**self._inherited, **self._environment(chosen)}
+        return make.ray(self.config, self._ray_folder(), chosen["ray_port"], environment, self.log("ray"))
+
+    def _start(self, part: Part) -> bool:
+        """Start a part unless it runs; True when it was started."""
+        record = Record.load(self._pid_file(part.name))
+        running = record.process() if record else None
+        log = self.log(part.name)
+        if running is None:
+            processes.stop(record, self._mark(part.name), part.grace_seconds, part.title)
+            if part.name == "ray":
+                shutil.rmtree(self._ray_folder(), ignore_errors=True)
+        fresh = running is None
+        if running is None:
+            running = processes.spawn(part.command, self._daemon_environment(part.name, part.env), log)
+            port = int(part.address.rpartition(":")[2])
+            record = Record(running.pid, running.create_time(), port, part.command)
+            record.save(self._pid_file(part.name))
+        try:
+            processes.wait_ready(running, part.ready, self.config.ready_seconds, part.title, log)
+        except PartFailed:
+            if fresh:
+                processes.stop(record, self._mark(part.name), part.grace_seconds, part.title)
+                self._pid_file(part.name).unlink(missing_ok=True)
+            raise
+        return fresh
+
+    def _deploy(self, chosen: Mapping[str, int]) -> bool:
+        """Put the services onto Ray unless they answer; the one-shot that does it ends before this returns."""
+        ready = f"{self.client_url}/readyz"
+        if self._alive("ray") and make.http_ok(ready):
+            return False
+        environment = {**self._inherited, **self._environment(chosen)}
+        environment["PYTHONPATH"] = make.python_path(environment.get("PYTHONPATH", ""))
+        log = self.log("services")
+        command = [sys.executable, "-m", "services.platform.deploy"]
+        one_shot = processes.spawn(command, self._daemon_environment("services", environment), log)
+        try:
+            code = one_shot.wait(timeout=self.config.ready_seconds)
+        except psutil.TimeoutExpired:
+            code = None
+        if code != 0 or not make.http_ok(ready):
+            processes.stop(None, self._mark("services"), 5.0, _TITLE["services"])
+            raise PartFailed(f"The services did not come up. The end of the log, {log}:\n{processes.tail(log)}")
+        return True
+
+    def _row(self, name: str, chosen: Mapping[str, int], seconds: float | None = None) -> PartStatus:
+        port = chosen.get(_PORT_OF[name])
+        if name == "services":
+            up = port is not None and self._alive("ray") and make.http_ok(f"{self.client_url}/readyz")
+            return PartStatus(name, "running" if up else "stopped", None, self.client_url if up else None, seconds)
+        record = Record.load(self._pid_file(name))
+        if record is None or port is None:
+            return PartStatus(name, "stopped", None, None)
+        if record.process() is None:
+            return PartStatus(name, "crashed", record.pid, None)
+        state = "running" if ports.answers(record.port, LOOPBACK) else "starting"
+        scheme = "" if name == "ray" else "http://"
+        return PartStatus(name, state, record.pid, f"{scheme}{LOOPBACK}:{record.port}", seconds)
+
+    def _choose_ports(self, wanted: Iterable[str]) -> dict[str, int]:
+        """A running part keeps its port; the others get theirs, each different."""
+        known, chosen = self._ports(), dict(self.config.ports())
+        for name in PARTS:
+            field, host = _PORT_OF[name], self.config.host if name == "services" else LOOPBACK
+            if self._alive("ray" if name == "services" else name) and field in known:
+                chosen[field] = known[field]
+            elif name in wanted or chosen[field] == 0:
+                flag = "--" + field.replace("_", "-")
+                chosen[field] = ports.choose(chosen[field], known.get(field), host, _TITLE[name], flag)
+        if len(set(chosen.values())) < len(chosen):
+            raise PlatformError(f"Two parts would share a port ({chosen}). Give each its own, or use --free-ports.")
+        self._write_private("ports.json", json.dumps(chosen))
+        return chosen
+
+    def _alive(self, name: str) -> bool:
+        record = Record.load(self._pid_file(name))
+        return record is not None and record.process() is not None
+
+    def _ports(self) -> dict[str, int]:
+        with contextlib.suppress(OSError, ValueError):
+            found = json.loads((self.root / "ports.json").read_text())
+            return {str(name): int(port) for name, port in found.items()}
+        return {}
+
+    def _keys(self) -> Credentials:
+        path = self.root / "s3-keys.json"
+        if not path.exists():
+            self._write_private(
+                path.name, json.dumps({"id": f"tav{secrets.token_hex(8)}", "secret": secrets.token_urlsafe(30)})
+            )
+        found = json.loads(path.read_text())
+        return Credentials(found["id"], found["secret"])
+
+    def _settings(self, chosen: Mapping[str, int]) -> Settings:
+        keys = self._keys()
+        base = {"base": self.config.base} if self.config.base else {}
+        settings = Settings(
+            mlflow_tracking_uri=f"http://{LOOPBACK}:{chosen['mlflow_port']}",
+            s3_endpoint_url=f"http://{LOOPBACK}:{chosen['s3_port']}",
+            s3_bucket=self.config.s3_bucket,
+            s3_access_key_id=keys.access_key_id,
+            s3_secret_access_key=SecretStr(keys.secret_access_key),
+            host=self.config.host,
+            port=chosen["port"],
+            **base,
+        )
+        if settings.host not in _LOOPBACKS and not settings.api_keys:
+            raise PlatformError(
+                f"The gateway may not listen on {settings.host} without keys: anybody could use it. Set TAV_API_KEYS, "
+                f"or listen on {LOOPBACK}."
+            )
+        return settings
+
+    def _environment(self, chosen: Mapping[str, int]) -> dict[str, str]:
+        keys, settings = self._keys(), self._settings(chosen)
+        return {
+            **settings.environment(),
+            "TAV_DATA_DIR": str(self.root),
+            "TAV_URL": self.client_url,
+            "RAY_ADDRESS": f"{LOOPBACK}:{chosen['ray_port']}",
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(self._ray_token()),
+            "MLFLOW_TRACKING_URI": settings.mlflow_tracking_uri,
+            **make.s3_environment(keys, settings),
+        }
+
+    def _write_env(self, chosen: Mapping[str, int]) -> None:
+        lines = [f"{name}={shlex.quote(value)}" for name, value in self._environment(chosen).items()]
+        self._write_private("stack.env", "\n".join(lines) + "\n")
+
+    def _daemon_environment(self, name: str, extra: Mapping[str, str]) -> dict[str, str]:
+        direct = ",".join(filter(None, [self._inherited.get("NO_PROXY", ""), LOOPBACK, "localhost"]))
+        own = {MARK: self._mark(name), "NO_PROXY": direct, "no_proxy": direct, "PYTHONUNBUFFERED": "1"}
+        return {**self._inherited, **extra, **own}
+
+    def _ray_token(self) -> Path:
+        path = self.root / "ray-token"
+        if not path.exists():
+            self._write_private(path.name, secrets.token_hex(32))
+        return path
+
+    def _mark(self, name: str = "") -> str:
+        return f"{self.root}:{name}"
+
+    def _pid_file(self, name: str) -> Path:
+        return self.root / "run" / f"{name}.json"
+
+    def _ray_folder(self) -> Path:
+        inside = self.root / "ray"
+        if len(str(inside)) <= _LONGEST_RAY_FOLDER:
+            return inside
+        digest = hashlib.sha256(str(self.root).encode()).hexdigest()[:8]
+        return Path(tempfile.gettempdir()) / f"tav-ray-{digest}"
+
+    @staticmethod
+    def _grace(name: str) -> float:
+        return 20.0 if name == "ray" else 10.0
+
+    def _make_folders(self) -> None:
+        for name in ("run", "logs", "s3"):
+            (self.root / name).mkdir(parents=True, exist_ok=True)
+
+    def _write_private(self, name: str, text: str) -> None:
+        path = self.root / f".{name}.part"
+        path.unlink(missing_ok=True)
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(text)
+        path.replace(self.root / name)
+
+    @contextlib.contextmanager
+    def _lock(self) -> Iterator[None]:
+        """One `up` or `down` at a time; a second one waits."""
+        with open(self.root / "stack.lock", "w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield

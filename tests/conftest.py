@@ -1,0 +1,66 @@
+"""Real parts, started once per session: an S3 server, an MLflow server, and settings that point at them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from registry.jobs import JobStore
+from registry.objects import ObjectStore
+from registry.settings import RegistrySettings
+from registry.versions import VersionStore
+from registry.videos import VideoStore
+from services.platform import PlatformConfig, Stack
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A stack with a data directory and ports of its own; fixtures bring up the parts that they need."""
+    made = Stack(PlatformConfig(data_dir=tmp_path_factory.mktemp("stack")).with_free_ports())
+    yield made
+    made.down()
+
+
+@pytest.fixture(scope="session")
+def s3_server(stack: Stack) -> Stack:
+    """A real S3 server with an empty bucket."""
+    stack.up(["s3"])
+    return stack
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(s3_server: Stack) -> Stack:
+    """A real MLflow server on SQLite, its artifacts in the S3 server."""
+    s3_server.up(["s3", "mlflow"])
+    return s3_server
+
+
+@pytest.fixture(scope="session")
+def registry_settings(mlflow_server: Stack) -> RegistrySettings:
+    """Where the session's MLflow and S3 are."""
+    return mlflow_server.settings()
+
+
+@pytest.fixture
+def objects(s3_server: Stack) -> ObjectStore:
+    """Objects in the session's S3 server."""
+    return ObjectStore(s3_server.settings())
+
+
+@pytest.fixture
+def jobs(registry_settings: RegistrySettings) -> JobStore:
+    """Jobs in the session's MLflow."""
+    return JobStore(registry_settings)
+
+
+@pytest.fixture
+def versions(registry_settings: RegistrySettings) -> VersionStore:
+    """Versions in the session's MLflow."""
+    return VersionStore(registry_settings)
+
+
+@pytest.fixture
+def videos(registry_settings: RegistrySettings) -> VideoStore:
+    """Videos in the session's MLflow."""
+    return VideoStore(registry_settings)

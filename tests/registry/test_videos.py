@@ -1,0 +1,78 @@
+"""A video is a run nested under its tuning job's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+from mlflow import MlflowClient
+from tav_client.schemas import Failure, FailureCode, ModelVersion, TuningJob, VideoCreate, VideoStatus
+
+from registry.errors import NotFound, NotReady
+from registry.jobs import JobStore
+from registry.settings import RegistrySettings
+from registry.versions import VersionInfo, VersionStore
+from registry.videos import VideoStore
+
+INFO = VersionInfo(base="offline", base_fingerprint="f" * 64, caption="a red ball is moving", num_frames=8, size=(64, 48))
+
+
+@pytest.fixture
+def version(versions: VersionStore, new_job: Callable[..., TuningJob], result: Path) -> ModelVersion:
+    return versions.register(new_job(), result, INFO)
+
+
+def test_a_videos_life_is_kept_in_its_run(
+    videos: VideoStore, version: ModelVersion, registry_settings: RegistrySettings
+) -> None:
+    made = videos.create(VideoCreate(model=f"{version.name}@production", prompt="a blue ball", seed=3), version)
+    assert (made.status, made.model_version) == (VideoStatus.queued, f"{version.name}/1")
+    assert made.model == f"{version.name}@production"
+    assert made.id in [video.id for video in videos.open()]
+    videos.start(made.id)
+    assert videos.get(made.id).status is VideoStatus.in_progress
+    with pytest.raises(NotReady, match="not completed"):
+        videos.content(made.id)
+    done = videos.complete(made.id, b"mp4 bytes", 1.5, (64, 48), {"sampling_seconds": 2.5})
+    assert done == VideoStore(registry_settings).get(made.id)
+    assert (done.status, done.progress, done.seconds, done.size) == (VideoStatus.completed, 100, "1.5", "64x48")
+    assert done.completed_at is not None
+    assert videos.content(made.id) == b"mp4 bytes"
+    assert made.id not in [video.id for video in videos.open()]
+
+
+def test_a_video_is_nested_under_its_job_and_plays_from_the_mlflow_server(
+    videos: VideoStore, version: ModelVersion, registry_settings: RegistrySettings, jobs: JobStore
+) -> None:
+    made = videos.create(VideoCreate(model=version.name, prompt="a blue ball"), version)
+    videos.complete(made.id, b"mp4 bytes", 1, (64, 48))
+    client = MlflowClient(registry_settings.mlflow_tracking_uri)
+    run, parent = client.get_run(made.id), client.get_run(version.job_id)
+    assert run.data.tags["mlflow.parentRunId"] == version.job_id
+    assert run.info.experiment_id == parent.info.experiment_id
+    url = f"{registry_settings.mlflow_tracking_uri}/get-artifact"
+    assert httpx.get(url, params={"run_uuid": made.id, "path": "video.mp4"}).content == b"mp4 bytes"
+    with pytest.raises(NotFound):
+        jobs.get(made.id)
+
+
+def test_a_failed_video_tells_why(videos: VideoStore, version: ModelVersion) -> None:
+    made = videos.create(VideoCreate(model=version.name, prompt="a blue ball", format="gif"), version)
+    videos.fail(made.id, Failure(code=FailureCode.base_mismatch, message="Made with another base."))
+    failed = videos.get(made.id)
+    assert (failed.status, failed.error) == (
+        VideoStatus.failed,
+        Failure(code=FailureCode.base_mismatch, message="Made with another base."),
+    )
+
+
+def test_videos_page_newest_first_and_a_deleted_one_is_gone(videos: VideoStore, version: ModelVersion) -> None:
+    made = [videos.create(VideoCreate(model=version.name, prompt=f"ball {i}"), version).id for i in range(3)]
+    page = videos.list(limit=2, model=version.name)
+    assert [video.id for video in page.data] == made[:0:-1]
+    videos.delete(made[1])
+    assert [video.id for video in videos.list(after=page.next_cursor, model=version.name).data] == [made[0]]
+    with pytest.raises(NotFound):
+        videos.get(made[1])
