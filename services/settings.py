@@ -15,7 +15,8 @@ class Settings(RegistrySettings):
 
     base: str = Field("offline", description="The base: a hub id, a diffusers folder, or `offline` for the shipped one.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where tuners and samplers compute.")
-    precision: Literal["fp32", "bf16", "fp16"] | None = Field(None, description="Of the base; none: bf16 on CUDA, fp32 on CPU.")
+    precision: Literal["fp32", "bf16"] | None = Field(None, description="Of the base; none: bf16 on CUDA, fp32 on CPU.")
+    compute_threads: int | None = Field(None, ge=1, description="Threads of one tuner or sampler on the CPU; none: all cores.")
     work_dir: Path = Field(Path("/tmp/tav"), description="Scratch space of workers; nothing there needs keeping.")
 
     host: str = Field("127.0.0.1", description="Address the gateway binds to. Others than loopback need `api_keys`.")
@@ -28,7 +29,9 @@ class Settings(RegistrySettings):
     tuner_workers: int = Field(1, ge=1, description="Ranks, one GPU each, that tune one clip together.")
     tuner_cpus: float = Field(1, ge=0, description="CPUs that Ray reserves for each rank.")
     tuner_idle_seconds: float = Field(300, ge=0, description="A tuner without work ends after this.")
-    zero_stage: Literal[1, 2] = Field(1, description="DeepSpeed ZeRO stage of jobs that do not choose one.")
+    zero_stage: Literal[1, 2] = Field(
+        1, description="DeepSpeed ZeRO stage: 1 shards optimizer states over the ranks, 2 gradients too."
+    )
     max_attempts: int = Field(3, ge=1, description="How often a job is begun before a crash fails it.")
     checkpoint_seconds: float = Field(20, gt=0, description="Time between two resume checkpoints of a job.")
 

@@ -131,5 +131,6 @@ def _check_shapes(given: dict[str, Tensor], wanted: dict[str, torch.nn.Parameter
     for name, tensor in given.items():
         if tensor.shape != wanted[name].shape:
             raise CorruptVersion(
-                f"{name} is {list(tensor.shape)} in the delta, {list(wanted[name].shape)} in the network: it belongs to another base"
+                f"{name} is {list(tensor.shape)} in the delta, {list(wanted[name].shape)} in the network: "
+                "it belongs to another base"
             )

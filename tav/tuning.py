@@ -183,7 +183,8 @@ class Tuner:
                 value = loss.item()
                 if not np.isfinite(value):
                     raise NanLoss(
-                        f"the loss became {value} in step {step + 1}: lower the learning rate, or use bf16 or fp32 instead of fp16"
+                        f"the loss became {value} in step {step + 1}: lower the learning rate, "
+                        "or use bf16 or fp32 instead of fp16"
                     )
                 if on_step:
                     on_step(Progress("tuning", step + 1, config.steps, value, time.perf_counter() - began))

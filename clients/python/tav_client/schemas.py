@@ -104,8 +104,6 @@ class TuningParams(_Request):
     seed: int = Field(0, ge=0, lt=2**63, description="Everything random is drawn from it.")
     attention: Literal["sparse_causal", "causal", "full", "frame"] | None = Field(None, description="ST-Attn mode.")
     group_norm: Literal["video", "frame"] | None = Field(None, description="ResNet GroupNorm over the video or per frame.")
-    precision: Literal["fp32", "fp16", "bf16"] | None = Field(None, description="Arithmetic of the frozen base.")
-    zero_stage: Literal[1, 2] | None = Field(None, description="DeepSpeed ZeRO stage; left out, the tuner's own.")
     gradient_checkpointing: bool | None = Field(None, description="Recompute activations to save memory.")
 
 

@@ -1,0 +1,53 @@
+"""What scheduler and tuner say to each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from tav_client.schemas import Failure, JobPhase, TuningJob
+
+SCHEDULER = "tav-scheduler"
+NAMESPACE = "tav"
+
+
+@dataclass(frozen=True)
+class Lease:
+    """One attempt at one job."""
+
+    job: TuningJob
+    attempt: int
+
+
+@dataclass(frozen=True)
+class Beat:
+    """A running job's progress."""
+
+    phase: JobPhase
+    step: int
+    total_steps: int
+    progress: float
+    """Of the whole job, 0–1."""
+    loss: float | None
+    eta_seconds: float | None
+
+
+class Verdict(StrEnum):
+    """The scheduler's answer to a beat."""
+
+    go_on = "go_on"
+    cancel = "cancel"
+    """Somebody cancelled the job: stop and report `cancelled`."""
+    lost = "lost"
+    """The attempt is no longer this tuner's: stop and report nothing."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an attempt ended: exactly one of a version, a failure, or cancelled."""
+
+    version: int | None = None
+    failure: Failure | None = None
+    traceback: str | None = None
+    retry: bool = False
+    """The failure may pass (storage away): try again while attempts are left."""

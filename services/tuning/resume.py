@@ -1,0 +1,47 @@
+"""A job's resume checkpoint: tuned tensors, optimizer state and step, one safetensors object under the job's own prefix.
+
+It belongs to the job, not to the tuner, so that any tuner can go on with it; it is deleted when the job ends.
+"""
+
+from __future__ import annotations
+
+import json
+
+from safetensors.torch import load, save
+
+from registry.errors import ObjectMissing
+from registry.objects import ObjectStore
+from tav.tuning import TuneState
+
+_STEP = "step"
+
+
+class ResumeStore:
+    """Where one job's checkpoint is kept."""
+
+    def __init__(self, objects: ObjectStore, job_id: str) -> None:
+        self._objects = objects
+        self._key = f"resume/{job_id}/state.safetensors"
+
+    def save(self, state: TuneState) -> None:
+        """Replace the checkpoint."""
+        tensors = {f"tuned/{n}": t for n, t in state.tuned.items()} | {f"optimizer/{n}": t for n, t in state.optimizer.items()}
+        self._objects.put_bytes(save(tensors, metadata={_STEP: str(state.step)}), self._key)
+
+    def load(self) -> TuneState | None:
+        """The checkpoint, or None where the job has none."""
+        try:
+            data = self._objects.get_bytes(self._objects.uri(self._key))
+        except ObjectMissing:
+            return None
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        tensors = load(data)
+        return TuneState(int(header["__metadata__"][_STEP]), _under("tuned/", tensors), _under("optimizer/", tensors))
+
+    def delete(self) -> None:
+        """Forget the checkpoint."""
+        self._objects.delete_prefix(self._key.rsplit("/", 1)[0] + "/")
+
+
+def _under(prefix: str, tensors: dict) -> dict:  # type: ignore[type-arg]
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,102 @@
+"""The tuning service on a real Ray, MLflow and S3: scheduler, warm tuner, DeepSpeed."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import ray
+from tav_client.schemas import FailureCode, JobPhase, JobStatus
+
+from registry.jobs import JobStore
+from registry.objects import ObjectStore
+from registry.versions import VersionStore
+from services.settings import Settings
+from services.tuning.lease import NAMESPACE, SCHEDULER
+from tav import Base, Delta, Latents
+from tests.tuning.conftest import follow
+
+pytestmark = pytest.mark.slow
+
+
+def worker_pids() -> list[int]:
+    """Processes that hold a tuner's rank."""
+    import psutil
+
+    return [p.pid for p in psutil.process_iter(["name", "cmdline"]) if "RayTrainWorker" in " ".join(p.info["cmdline"] or [])]
+
+
+def version_files(settings: Settings, version: int, folder: Path) -> tuple[Delta, Latents]:
+    store = VersionStore(settings)
+    store.fetch(store.get("red-square", version), folder)
+    return Delta.load(folder / "delta.safetensors"), Latents.load(folder / "latents.safetensors")
+
+
+def test_a_job_goes_through_its_phases_and_registers_a_version(settings: Settings, submit, finished, tmp_path: Path) -> None:  # noqa: ANN001
+    job = finished(submit())
+    assert job.status == JobStatus.succeeded, job.error
+    delta, latents = version_files(settings, job.version, tmp_path / "version")
+    base = Base.load(settings.base)
+    delta.meta.origin.check(base)
+    assert delta.meta.tune.steps == 5
+    assert latents.tensor.shape == (1, 4, 4, 8, 8)
+    names = {info.uri.rsplit("/artifacts/")[-1] for info in ObjectStore(settings).list("mlflow/") if job.id in info.uri}
+    assert {"source.mp4", "config.json", "samples/1.mp4", "samples/prompts.json"} <= names
+    assert not list(ObjectStore(settings).list("resume/"))
+
+
+def test_a_bad_job_fails_with_its_reason_and_the_next_one_is_unharmed(submit, finished) -> None:  # noqa: ANN001
+    broken = submit(content=b"this was a video once" * 40)
+    too_long = submit(num_frames=50)
+    diverging = submit(learning_rate=1.0, steps=200)
+    good = submit()
+    for job, code in ((broken, "invalid_clip"), (too_long, "invalid_clip")):
+        ended = finished(job)
+        assert (ended.status, ended.error.code) == (JobStatus.failed, code), ended
+        assert ended.attempt == 1
+    assert finished(diverging).status.final
+    assert finished(good).status == JobStatus.succeeded
+
+
+def test_an_unknown_base_fails_the_job_with_advice(submit, finished) -> None:  # noqa: ANN001
+    ended = finished(submit(base="/nowhere/at-all"))
+    assert (ended.status, ended.error.code) == (JobStatus.failed, FailureCode.base_unavailable)
+    assert "/nowhere/at-all" in ended.error.message
+
+
+def test_queued_and_running_jobs_are_cancelled(scheduler: ray.actor.ActorHandle, settings: Settings, submit, finished) -> None:  # noqa: ANN001
+    running, queued = submit(steps=100_000), submit()
+    follow(scheduler, running, lambda job: job.phase == JobPhase.tuning and job.step > 2)
+    ray.get(scheduler.cancel.remote(queued.id))
+    ray.get(scheduler.cancel.remote(running.id))
+    for job in (queued, running):
+        assert finished(job).status == JobStatus.cancelled
+        assert JobStore(settings).get(job.id).status == JobStatus.cancelled
+    assert finished(submit()).status == JobStatus.succeeded  # the tuner is free again
+
+
+def test_a_job_whose_worker_is_killed_resumes_and_ends_in_the_same_delta(
+    scheduler: ray.actor.ActorHandle, settings: Settings, submit, finished, tmp_path: Path  # noqa: ANN001
+) -> None:
+    undisturbed = finished(submit(steps=80))
+    job = submit(steps=80)
+    follow(scheduler, job, lambda j: j.phase == JobPhase.tuning and j.step > 40)
+    pids = worker_pids()
+    assert pids
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    ended = finished(job)
+    assert (ended.status, ended.attempt) == (JobStatus.succeeded, 2), ended
+    alone, _ = version_files(settings, undisturbed.version, tmp_path / "a")
+    killed, _ = version_files(settings, ended.version, tmp_path / "b")
+    assert all((alone.tensors[name] == tensor).all() for name, tensor in killed.tensors.items())
+
+
+def test_a_killed_scheduler_comes_back_and_finishes_what_was_queued(
+    scheduler: ray.actor.ActorHandle, submit, finished  # noqa: ANN001
+) -> None:
+    jobs = [submit(steps=300), submit()]
+    follow(scheduler, jobs[0], lambda job: job.phase == JobPhase.tuning)
+    ray.kill(ray.get_actor(SCHEDULER, NAMESPACE), no_restart=False)
+    for job in jobs:
+        assert finished(job).status == JobStatus.succeeded
