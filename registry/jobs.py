@@ -92,6 +92,10 @@ class JobStore:
         """One job."""
         return self._job(self._runs.get(job_id))
 
+    def open(self) -> list[TuningJob]:
+        """All jobs that have not ended, oldest first."""
+        return [self._job(run) for run in self._runs.search(OPEN, oldest_first=True)]
+
     def list(
         self, after: str | None = None, limit: int = 20, status: JobStatus | None = None, model: str | None = None
     ) -> Page[TuningJob]:
@@ -105,10 +109,6 @@ class JobStore:
             self._job, after, limit, conditions, keep=lambda job: status is None or job.status is status
         )
         return Page[TuningJob](data=jobs, next_cursor=cursor, has_more=cursor is not None)
-
-    def open(self) -> list[TuningJob]:
-        """All jobs that have not ended, oldest first."""
-        return [self._job(run) for run in self._runs.search(OPEN, oldest_first=True)]
 
     def start(self, job_id: str, attempt: int) -> None:
         """A tuner begins the job, for the `attempt`-th time."""

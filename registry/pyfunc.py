@@ -2,42 +2,80 @@
 
     model.predict([{"prompt": "spider man is skiing", "guidance_scale": 7.5}])
 
-answers one dict per row with `video` (the encoded bytes), `format`, `fps` and `size`. The base is named in the version's
-`config.json`; a base with another fingerprint is refused.
+answers one dict per row with `video` (the encoded bytes), `format`, `fps`, `num_frames` and `size`. The base is the one that
+the delta names, or `model_config={"base": …}` at loading; a base with another fingerprint is refused.
 """
 
 from __future__ import annotations
 
-import json
+from math import isnan
 from pathlib import Path
 from typing import Any
 
-import tav
+import torch
+from pydantic import ValidationError
+
+from tav.base import Base
+from tav.delta import Delta
+from tav.errors import InvalidConfig
+from tav.latents import Latents
+from tav.sampling import Sampler
 
 
 class VersionModel:
-    """A version's files and, from the first row on, its base."""
+    """A version's delta and latents on its base, which is loaded once, at the first prediction."""
 
-    def __init__(self, folder: Path) -> None:
-        self.config: dict[str, Any] = json.loads((folder / "config.json").read_text())
-        self.delta = tav.Delta.load(folder / "delta.safetensors")
-        self.latents = tav.Latents.load(folder / "latents.safetensors")
-        self._base: tav.Base | None = None
+    def __init__(self, folder: Path, base: str | None = None, device: str | None = None) -> None:
+        self.delta = Delta.load(folder / "delta.safetensors")
+        self.latents = Latents.load(folder / "latents.safetensors")
+        self._base = base or self.delta.meta.origin.base
+        self._device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self._sampler: Sampler | None = None
 
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> list[dict[str, Any]]:
         """Sample one video per row.
 
         Args:
-            model_input: A DataFrame, or dicts, with `prompt` and, as wanted, fields of `VideoCreate`.
+            model_input: A DataFrame, or dicts, with `prompt` and, as wanted, `format` (mp4, gif), `use_inverted_latents` and
+                the fields of `tav.SampleConfig`.
             params: Fields for all rows; a row's own win.
         """
         rows = model_input.to_dict("records") if hasattr(model_input, "to_dict") else list(model_input)
-        return [self._sample({**(params or {}), **{k: v for k, v in row.items() if v is not None}}) for row in rows]
+        return [self._sample({**(params or {}), **_given(row)}) for row in rows]
 
     def _sample(self, row: dict[str, Any]) -> dict[str, Any]:
-        raise NotImplementedError
+        if not row.get("prompt"):
+            raise InvalidConfig("A row without a prompt: say in its `prompt` what the video shall show.")
+        prompt, file_format = row.pop("prompt"), row.pop("format", "mp4")
+        latents = self.latents if row.pop("use_inverted_latents", True) else None
+        if self._sampler is None:
+            dtype = torch.bfloat16 if self._device.startswith("cuda") else torch.float32
+            self._sampler = Sampler(Base.load(self._base, device=self._device, dtype=dtype))
+        try:
+            config = self._sampler.base.sample_config(**row)
+        except ValidationError as e:
+            wrong = "; ".join(f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in e.errors())
+            raise InvalidConfig(f"The row cannot be sampled ({wrong}). Name only fields of tav.SampleConfig.") from e
+        video = self._sampler.sample(prompt, delta=self.delta, latents=latents, config=config)
+        frames, height, width, _ = video.frames.shape
+        return {
+            "video": video.encode(file_format),
+            "format": file_format,
+            "fps": video.fps,
+            "num_frames": frames,
+            "size": (width, height),
+        }
 
 
-def _load_pyfunc(path: str) -> VersionModel:
+def _given(row: dict[str, Any]) -> dict[str, Any]:
+    """A row without the cells that a DataFrame fills with None or NaN."""
+    return {key: value for key, value in row.items() if value is not None and not _nan(value)}
+
+
+def _nan(value: object) -> bool:
+    return isinstance(value, float) and isnan(value)
+
+
+def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> VersionModel:
     """MLflow's entry point: `path` is the downloaded version."""
-    return VersionModel(Path(path))
+    return VersionModel(Path(path), **(model_config or {}))

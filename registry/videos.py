@@ -50,15 +50,15 @@ class VideoStore:
         """One video."""
         return self._video(self._runs.get(video_id))
 
+    def open(self) -> list[Video]:
+        """All videos that have not ended, oldest first."""
+        return [self._video(run) for run in self._runs.search(OPEN, oldest_first=True)]
+
     def list(self, after: str | None = None, limit: int = 20, model: str | None = None) -> Page[Video]:
         """Videos, newest first; of one model's name, if given."""
         conditions = [] if model is None else [tag_equals("tav.model", model)]
         videos, cursor = self._runs.page(self._video, after, limit, conditions)
         return Page[Video](data=videos, next_cursor=cursor, has_more=cursor is not None)
-
-    def open(self) -> list[Video]:
-        """All videos that have not ended, oldest first."""
-        return [self._video(run) for run in self._runs.search(OPEN, oldest_first=True)]
 
     def start(self, video_id: str) -> None:
         """A sampler begins the video."""

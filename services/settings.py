@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 
 from registry.settings import RegistrySettings
 from tav.probe import ClipLimits
@@ -46,11 +46,15 @@ class Settings(RegistrySettings):
         """These settings as the `TAV_*` variables that give them again in another process."""
         values = {}
         for name in type(self).model_fields:
-            value = getattr(self, name)
-            if value is None:
-                continue
-            values[f"TAV_{name.upper()}"] = value if isinstance(value, str) else json.dumps(_plain(value))
+            value = _plain(getattr(self, name))
+            if value is not None:
+                values[f"TAV_{name.upper()}"] = value if isinstance(value, str) else json.dumps(value)
         return values
+
+    @field_validator("zero_stage", mode="before")
+    @classmethod
+    def _from_text(cls, value: object) -> object:
+        return int(value) if isinstance(value, str) and value.isdigit() else value
 
 
 def _plain(value: object) -> object:

@@ -82,10 +82,17 @@ def wait_ready(process: psutil.Process, ready: Callable[[], bool], seconds: floa
         if _ended(process, _POLL_SECONDS):
             raise PartFailed(f"{title} ended before it was ready. The end of its log, {log}:\n{tail(log)}")
         if monotonic() > deadline:
-            raise PartFailed(
-                f"{title} was not ready within {seconds:g} seconds; TAV_READY_SECONDS gives it more. "
-                f"The end of its log, {log}:\n{tail(log)}"
-            )
+            raise PartFailed(_late(title, seconds, log))
+
+
+def wait_done(process: psutil.Process, seconds: float, title: str, log: Path) -> None:
+    """Return once a one-shot child has ended well."""
+    try:
+        code = process.wait(timeout=seconds)
+    except psutil.TimeoutExpired as e:
+        raise PartFailed(_late(title, seconds, log)) from e
+    if code != 0:
+        raise PartFailed(f"{title} failed. The end of its log, {log}:\n{tail(log)}")
 
 
 def marked(mark: str) -> list[psutil.Process]:
@@ -137,6 +144,13 @@ def tail(log: Path, lines: int = _LOG_LINES) -> str:
     except OSError:
         return "(there is no log)"
     return "\n".join(text.splitlines()[-lines:])
+
+
+def _late(title: str, seconds: float, log: Path) -> str:
+    return (
+        f"{title} was not ready within {seconds:g} seconds; TAV_READY_SECONDS gives it more. "
+        f"The end of its log, {log}:\n{tail(log)}"
+    )
 
 
 def _family(record: Record | None, mark: str) -> list[psutil.Process]:

@@ -21,8 +21,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
-import psutil
 from pydantic import SecretStr
 
 from services.platform import parts as make
@@ -179,7 +179,11 @@ class Stack:
     def _deploy(self, chosen: Mapping[str, int]) -> bool:
         """Put the services onto Ray unless they answer; the one-shot that does it ends before this returns."""
         ready = f"{self.client_url}/readyz"
-        if self._alive("ray") and make.http_ok(ready):
+        record = Record.load(self._pid_file("ray"))
+        head = record.process() if record else None
+        if head is None:
+            raise PlatformError("The services need Ray. Start it too: leave out --part, or name ray as well.")
+        if make.http_ok(ready):
             return False
         environment = {**self._inherited, **self._environment(chosen)}
         environment["PYTHONPATH"] = make.python_path(environment.get("PYTHONPATH", ""))
@@ -187,12 +191,11 @@ class Stack:
         command = [sys.executable, "-m", "services.platform.deploy"]
         one_shot = processes.spawn(command, self._daemon_environment("services", environment), log)
         try:
-            code = one_shot.wait(timeout=self.config.ready_seconds)
-        except psutil.TimeoutExpired:
-            code = None
-        if code != 0 or not make.http_ok(ready):
+            processes.wait_done(one_shot, self.config.ready_seconds, "the services' start", log)
+            processes.wait_ready(head, lambda: make.http_ok(ready), self.config.ready_seconds, "the gateway", log)
+        except PartFailed:
             processes.stop(None, self._mark("services"), 5.0, _TITLE["services"])
-            raise PartFailed(f"The services did not come up. The end of the log, {log}:\n{processes.tail(log)}")
+            raise
         return True
 
     def _row(self, name: str, chosen: Mapping[str, int], seconds: float | None = None) -> PartStatus:
@@ -245,7 +248,7 @@ class Stack:
 
     def _settings(self, chosen: Mapping[str, int]) -> Settings:
         keys = self._keys()
-        base = {"base": self.config.base} if self.config.base else {}
+        base: dict[str, Any] = {"base": self.config.base} if self.config.base else {}
         settings = Settings(
             mlflow_tracking_uri=f"http://{LOOPBACK}:{chosen['mlflow_port']}",
             s3_endpoint_url=f"http://{LOOPBACK}:{chosen['s3_port']}",
