@@ -1,6 +1,5 @@
 """A real Ray head beside the session's S3 and MLflow, a small random base, and real clips."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,26 +23,12 @@ def small_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_random_base(tmp_path_factory.mktemp("bases") / "small", seed=3)
 
 
-@pytest.fixture(scope="session")
-def cluster(mlflow_server: Stack) -> Iterator[Stack]:
-    """A Ray head, joined by this process."""
-    mlflow_server.up(["s3", "mlflow", "ray"])
-    patch = pytest.MonkeyPatch()
-    for name, value in mlflow_server.environment().items():
-        if name.startswith("RAY_"):
-            patch.setenv(name, value)
-    ray.init(address=mlflow_server.ray_address, namespace=NAMESPACE, log_to_driver=False)
-    yield mlflow_server
-    ray.shutdown()
-    patch.undo()
-
-
-@pytest.fixture
-def settings(cluster: Stack, small_base: Path, tmp_path: Path) -> Settings:
+@pytest.fixture(scope="module")
+def settings(cluster: Stack, small_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Settings:
     return cluster.settings().model_copy(
         update={
             "base": str(small_base),
-            "work_dir": tmp_path,
+            "work_dir": tmp_path_factory.mktemp("work"),
             "compute_threads": 1,
             "tuner_idle_seconds": 60.0,
             "checkpoint_seconds": 0.5,
@@ -51,7 +36,7 @@ def settings(cluster: Stack, small_base: Path, tmp_path: Path) -> Settings:
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def scheduler(settings: Settings) -> Iterator[ray.actor.ActorHandle]:
     actor = start_scheduler(settings)
     yield actor
@@ -59,7 +44,7 @@ def scheduler(settings: Settings) -> Iterator[ray.actor.ActorHandle]:
 
 
 @pytest.fixture
-def submit(settings: Settings, tmp_path: Path, scheduler: ray.actor.ActorHandle):  # noqa: ANN201
+def submit(settings: Settings, tmp_path: Path, scheduler: ray.actor.ActorHandle):
     """Store a small clip and queue a job on it, as the gateway does."""
     objects, jobs = ObjectStore(settings), JobStore(settings)
 
@@ -81,7 +66,7 @@ def submit(settings: Settings, tmp_path: Path, scheduler: ray.actor.ActorHandle)
 
 
 @pytest.fixture
-def finished(scheduler: ray.actor.ActorHandle):  # noqa: ANN201
+def finished(scheduler: ray.actor.ActorHandle):
     """Wait for a job to end, by its events."""
 
     def wait(job: TuningJob, timeout_s: float = 240) -> TuningJob:
@@ -90,7 +75,7 @@ def finished(scheduler: ray.actor.ActorHandle):  # noqa: ANN201
     return wait
 
 
-def follow(scheduler: ray.actor.ActorHandle, job: TuningJob, until, timeout_s: float = 240) -> TuningJob:  # noqa: ANN001
+def follow(scheduler: ray.actor.ActorHandle, job: TuningJob, until, timeout_s: float = 240) -> TuningJob:
     """The first snapshot that fulfils `until`."""
     import time
 

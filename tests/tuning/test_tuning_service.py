@@ -32,7 +32,7 @@ def version_files(settings: Settings, version: int, folder: Path) -> tuple[Delta
     return Delta.load(folder / "delta.safetensors"), Latents.load(folder / "latents.safetensors")
 
 
-def test_a_job_goes_through_its_phases_and_registers_a_version(settings: Settings, submit, finished, tmp_path: Path) -> None:  # noqa: ANN001
+def test_a_job_goes_through_its_phases_and_registers_a_version(settings: Settings, submit, finished, tmp_path: Path) -> None:
     job = finished(submit())
     assert job.status == JobStatus.succeeded, job.error
     delta, latents = version_files(settings, job.version, tmp_path / "version")
@@ -45,7 +45,7 @@ def test_a_job_goes_through_its_phases_and_registers_a_version(settings: Setting
     assert not list(ObjectStore(settings).list("resume/"))
 
 
-def test_a_bad_job_fails_with_its_reason_and_the_next_one_is_unharmed(submit, finished) -> None:  # noqa: ANN001
+def test_a_bad_job_fails_with_its_reason_and_the_next_one_is_unharmed(submit, finished) -> None:
     broken = submit(content=b"this was a video once" * 40)
     too_long = submit(num_frames=50)
     diverging = submit(learning_rate=1.0, steps=200)
@@ -58,13 +58,13 @@ def test_a_bad_job_fails_with_its_reason_and_the_next_one_is_unharmed(submit, fi
     assert finished(good).status == JobStatus.succeeded
 
 
-def test_an_unknown_base_fails_the_job_with_advice(submit, finished) -> None:  # noqa: ANN001
+def test_an_unknown_base_fails_the_job_with_advice(submit, finished) -> None:
     ended = finished(submit(base="/nowhere/at-all"))
     assert (ended.status, ended.error.code) == (JobStatus.failed, FailureCode.base_unavailable)
     assert "/nowhere/at-all" in ended.error.message
 
 
-def test_queued_and_running_jobs_are_cancelled(scheduler: ray.actor.ActorHandle, settings: Settings, submit, finished) -> None:  # noqa: ANN001
+def test_queued_and_running_jobs_are_cancelled(scheduler: ray.actor.ActorHandle, settings: Settings, submit, finished) -> None:
     running, queued = submit(steps=100_000), submit()
     follow(scheduler, running, lambda job: job.phase == JobPhase.tuning and job.step > 2)
     ray.get(scheduler.cancel.remote(queued.id))
@@ -76,7 +76,7 @@ def test_queued_and_running_jobs_are_cancelled(scheduler: ray.actor.ActorHandle,
 
 
 def test_a_job_whose_worker_is_killed_resumes_and_ends_in_the_same_delta(
-    scheduler: ray.actor.ActorHandle, settings: Settings, submit, finished, tmp_path: Path  # noqa: ANN001
+    scheduler: ray.actor.ActorHandle, settings: Settings, submit, finished, tmp_path: Path
 ) -> None:
     undisturbed = finished(submit(steps=80))
     job = submit(steps=80)
@@ -93,7 +93,7 @@ def test_a_job_whose_worker_is_killed_resumes_and_ends_in_the_same_delta(
 
 
 def test_a_killed_scheduler_comes_back_and_finishes_what_was_queued(
-    scheduler: ray.actor.ActorHandle, submit, finished  # noqa: ANN001
+    scheduler: ray.actor.ActorHandle, submit, finished
 ) -> None:
     jobs = [submit(steps=300), submit()]
     follow(scheduler, jobs[0], lambda job: job.phase == JobPhase.tuning)

@@ -1,0 +1,62 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+DATA ?= .data
+OUT ?= out
+
+.PHONY: help setup demo up down status test test-fast lint format bench quality constraints clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(READY) ## Install everything into .venv
+
+$(READY): pyproject.toml clients/python/pyproject.toml constraints.txt tools/system-packages.sh
+	tools/system-packages.sh $(PYTHON)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0 -c constraints.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e clients/python -e '.[service,dev]'
+	@# DeepSpeed compiles its CPU communication at first use, a minute that belongs to the set-up, not to a job.
+	$(BIN)/python -c 'import torch; torch.cuda.is_available() or __import__("services.tuning.prebuild")'
+	touch $@
+
+demo: $(READY) ## Tune a clip and sample three edits on this machine, through the public interfaces
+	$(BIN)/python examples/demo.py --out $(OUT)/demo --data-dir $(DATA)
+
+up: $(READY) ## Start the one-machine stack and keep it
+	$(BIN)/tav platform up --data-dir $(DATA)
+
+down: $(READY) ## Stop the stack; its data stay
+	$(BIN)/tav platform down --data-dir $(DATA)
+
+status: $(READY) ## What runs
+	$(BIN)/tav platform status --data-dir $(DATA)
+
+test: $(READY) ## All tests, on real parts
+	$(BIN)/python -m pytest tests
+
+test-fast: $(READY) ## The tests that take no tens of seconds each
+	$(BIN)/python -m pytest tests -m 'not slow'
+
+lint: $(READY) ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	cd clients/python && ../../$(BIN)/mypy
+
+format: $(READY) ## Let ruff rewrite
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+quality: $(READY) ## The whole quality table, into benchmarks/results/
+	$(BIN)/python -m benchmarks.quality
+
+constraints: $(READY) ## Pin what is installed now
+	@(sed -n '1p' constraints.txt; $(BIN)/pip freeze --exclude-editable | sed -E 's/^(torch==[0-9.]+).*/\1/') > constraints.new
+	mv constraints.new constraints.txt
+
+clean: ## Forget the environment; data stay
+	rm -rf $(VENV) build dist *.egg-info
