@@ -6,7 +6,6 @@ MLflow has no compare-and-set, so one party, the scheduler, changes statuses.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -25,7 +24,7 @@ from tav_client.schemas import (
 
 from registry.objects import ObjectStore
 from registry.settings import RegistrySettings
-from registry.tracking import OPEN, Runs, artifact_uri, join_tag, now_ms, seconds, split_tag, tag_equals
+from registry.tracking import OPEN, Runs, artifact_uri, join_tag, key_digest, now_ms, seconds, split_tag, tag_equals
 
 RUN_STATUS = {
     JobStatus.queued: "SCHEDULED",
@@ -69,7 +68,7 @@ class JobStore:
             "mlflow.source.name": "tav",
         }
         if idempotency_key is not None:
-            tags[_KEY] = _digest(idempotency_key)
+            tags[_KEY] = key_digest(idempotency_key)
         run = self._runs.create(model, tags)
         try:
             self._objects.copy(clip.uri, artifact_uri(run, "source.mp4"))
@@ -85,7 +84,7 @@ class JobStore:
 
     def find(self, idempotency_key: str) -> TuningJob | None:
         """The newest job created with that key."""
-        run = next(self._runs.search([tag_equals(_KEY, _digest(idempotency_key))]), None)
+        run = next(self._runs.search([tag_equals(_KEY, key_digest(idempotency_key))]), None)
         return None if run is None else self._job(run)
 
     def get(self, job_id: str) -> TuningJob:
@@ -195,8 +194,3 @@ class JobStore:
             metadata=request.metadata,
             mlflow_url=self._runs.url(run),
         )
-
-
-def _digest(key: str) -> str:
-    """A key of any length and alphabet, as MLflow's search can take it."""
-    return hashlib.sha256(key.encode()).hexdigest()

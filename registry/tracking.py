@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -48,6 +49,11 @@ def join_tag(tags: Mapping[str, str], key: str) -> str:
     while (piece := tags.get(f"{key}.{len(pieces)}")) is not None:
         pieces.append(piece)
     return "".join(pieces)
+
+
+def key_digest(key: str) -> str:
+    """An idempotency key of any length and alphabet, as MLflow's search can take it."""
+    return hashlib.sha256(key.encode()).hexdigest()
 
 
 def tag_equals(key: str, value: str) -> str:

@@ -10,7 +10,7 @@ from tav_client.schemas import Failure, ModelVersion, Page, Video, VideoCreate, 
 from registry.errors import NotReady
 from registry.objects import ObjectStore
 from registry.settings import RegistrySettings
-from registry.tracking import OPEN, Runs, artifact_uri, join_tag, now_ms, seconds, split_tag, tag_equals
+from registry.tracking import OPEN, Runs, artifact_uri, join_tag, key_digest, now_ms, seconds, split_tag, tag_equals
 
 RUN_STATUS = {
     VideoStatus.queued: "SCHEDULED",
@@ -21,6 +21,7 @@ RUN_STATUS = {
 """The one table of video status and MLflow run status."""
 
 _VIDEO_STATUS = {run: video for video, run in RUN_STATUS.items()} | {"KILLED": VideoStatus.failed}
+_KEY = "tav.idempotency_key"
 
 
 class VideoStore:
@@ -30,8 +31,14 @@ class VideoStore:
         self._runs = Runs(settings, "video", "video")
         self._objects = objects or ObjectStore(settings)
 
-    def create(self, request: VideoCreate, version: ModelVersion) -> Video:
-        """Keep a new video, queued, of the version that the request's reference meant."""
+    def create(self, request: VideoCreate, version: ModelVersion, idempotency_key: str | None = None) -> Video:
+        """Keep a new video, queued, of the version that the request's reference meant.
+
+        Args:
+            request: As the user sent it.
+            version: What its `model` means now.
+            idempotency_key: Lets `find` give the same video for a repeated request.
+        """
         tags = {
             **split_tag("tav.request", request.model_dump_json(exclude_none=True)),
             "tav.model": version.name,
@@ -40,11 +47,18 @@ class VideoStore:
             "mlflow.note.content": request.prompt,
             "mlflow.source.name": "tav",
         }
+        if idempotency_key is not None:
+            tags[_KEY] = key_digest(idempotency_key)
         run = self._runs.create(request.prompt[:100], tags)
         shown = request.model_dump(mode="json", exclude_none=True, exclude={"model"})
         self._runs.log(run.info.run_id, params={"model_version": tags["tav.model_version"], **shown})
         self._runs.set_status(run.info.run_id, RUN_STATUS[VideoStatus.queued])
         return self.get(run.info.run_id)
+
+    def find(self, idempotency_key: str) -> Video | None:
+        """The newest video created with that key."""
+        run = next(self._runs.search([tag_equals(_KEY, key_digest(idempotency_key))]), None)
+        return None if run is None else self._video(run)
 
     def get(self, video_id: str) -> Video:
         """One video."""

@@ -79,6 +79,8 @@ class FailureCode(StrEnum):
     """S3 or MLflow did not answer in every attempt."""
     corrupt_version = "corrupt_version"
     """An object of the model version is missing or its digest differs from the one registered."""
+    cancelled = "cancelled"
+    """Whoever waited for the video went away. Tuning jobs have a status for it instead."""
     internal = "internal"
     """A defect of ours; the traceback is an artifact of the run."""
 

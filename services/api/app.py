@@ -1,0 +1,95 @@
+"""The gateway: the FastAPI application, and its Serve deployment.
+
+serve.run(build(settings), name="tav", route_prefix="/")
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from fastapi import Depends, FastAPI
+from ray import serve
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp
+
+import tav
+from services.api import errors, jobs, models, openapi, operations, videos
+from services.api.auth import check_exposure, key_required
+from services.api.parts import Parts
+from services.api.requests import Requests
+from services.api.scheduler import RayScheduler
+from services.sampling.client import ServeSampler
+from services.sampling.deployment import build_sampler
+from services.settings import Settings
+
+_REQUESTS_AT_A_TIME = 1000
+"""Most of them are followers that wait for events."""
+
+
+def create_app(parts: Parts, behind_serve: bool = False) -> FastAPI:
+    """The HTTP interface over given parts."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        resuming = asyncio.create_task(parts.driver.resume())
+        try:
+            yield
+        finally:
+            resuming.cancel()
+            with suppress(asyncio.CancelledError):
+                await resuming
+            await parts.driver.close()
+
+    app = FastAPI(
+        title="tav",
+        summary="One-shot video tuning as a service",
+        description=openapi.DESCRIPTION,
+        version=tav.__version__,
+        openapi_tags=openapi.TAGS,
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        lifespan=lifespan,
+        redoc_url=None,
+        middleware=[Middleware(Requests, behind_serve=behind_serve)],
+    )
+    guard = [Depends(key_required(parts.settings.api_keys))]
+    for module in (jobs, models, videos):
+        app.include_router(module.router(parts), prefix="/v1", dependencies=guard, responses=openapi.problems(401, 500))
+    app.include_router(operations.router(parts))
+    errors.install(app)
+    openapi.install(app)
+    return app
+
+
+@serve.ingress()
+class Gateway:
+    """The Serve ingress: the application over the real scheduler and sampler."""
+
+    def __init__(self, settings: Settings, sampler: Any) -> None:
+        logging.getLogger("services").setLevel(logging.INFO)
+        self._parts = Parts.make(settings, RayScheduler(), ServeSampler(sampler))
+
+    def __serve_build_asgi_app__(self) -> ASGIApp:
+        """Made in the replica: the application holds clients that do not travel."""
+        return create_app(self._parts, behind_serve=True)
+
+
+def build(settings: Settings) -> serve.Application:
+    """Gateway and sampler as one Serve application. Ray must be initialised.
+
+    Raises:
+        InvalidConfig: it would listen to others than this machine without keys.
+    """
+    check_exposure(settings)
+    gateway = serve.deployment(
+        Gateway,
+        name="Gateway",
+        num_replicas=1,
+        ray_actor_options={"num_cpus": 0},
+        max_ongoing_requests=_REQUESTS_AT_A_TIME,
+        graceful_shutdown_timeout_s=5.0,
+    )
+    return gateway.bind(settings, build_sampler(settings))

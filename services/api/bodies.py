@@ -1,0 +1,119 @@
+"""Reading what is sent, never more of it than is allowed."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+from fastapi import Request
+from pydantic import BaseModel, ValidationError
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.types import Message, Receive
+
+from services.api.errors import ApiError, invalid, invalid_fields
+
+_JSON_LIMIT = 1 << 20
+_FRAMING = 64 << 10  # a multipart body's boundaries and headers
+
+T = TypeVar("T", bound=BaseModel)
+
+
+def media_type(request: Request) -> str:
+    """The body's type without parameters, in lower case."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+async def read_json(request: Request, model: type[T]) -> T:
+    """The JSON body as a `model`.
+
+    Raises:
+        ApiError: 415 another type, 422 not a `model`, or too large.
+    """
+    if media_type(request) != "application/json":
+        raise _unsupported("send JSON with 'Content-Type: application/json'")
+    too_large = invalid(f"The body may have {_JSON_LIMIT} bytes at most: send less.")
+    return parse(await Request(request.scope, _limited(request, _JSON_LIMIT, too_large)).body(), model)
+
+
+def parse(data: bytes | str, model: type[T]) -> T:
+    """JSON as a `model`.
+
+    Raises:
+        ApiError: 422, with every field at fault.
+    """
+    try:
+        return model.model_validate_json(data)
+    except ValidationError as error:
+        raise invalid_fields(error.errors(include_url=False, include_context=False, include_input=False)) from error
+
+
+async def read_upload(request: Request, model: type[T], folder: Path, max_bytes: int) -> tuple[T, Path | None]:
+    """The multipart parts `job` (JSON, a `model`) and `clip` (a file, written to `folder`).
+
+    Raises:
+        ApiError: 413 the clip is larger than `max_bytes`, 422 parts are missing, unknown or not what they should be.
+    """
+    too_large = ApiError(413, "clip_too_large", f"The clip may have {max_bytes} bytes at most: shorten or compress it.")
+    receive = _limited(request, max_bytes + _JSON_LIMIT + _FRAMING, too_large)
+    try:
+        form = await Request(request.scope, receive).form(max_files=2, max_fields=8, max_part_size=_JSON_LIMIT)
+    except HTTPException as error:
+        raise invalid(f"The body cannot be read as multipart/form-data ({error.detail}).") from error
+    try:
+        names = [name for name, _ in form.multi_items()]
+        for name in names:
+            if name not in ("clip", "job") or names.count(name) > 1:
+                raise invalid("Send one part 'job' with JSON and one part 'clip' with the file, and no others.", name)
+        job = form.get("job")
+        if job is None:
+            raise invalid("The part 'job' is missing: send the job's JSON in it, at least a caption.", "job", kind="missing")
+        if isinstance(job, UploadFile):
+            job = (await job.read(_JSON_LIMIT)).decode("utf-8", "replace")
+        created = parse(job, model)
+        clip = form.get("clip")
+        if clip is None:
+            return created, None
+        if not isinstance(clip, UploadFile):
+            raise invalid("The part 'clip' is not a file: send it with a file name, as in curl -F clip=@ball.mp4.", "clip")
+        if (clip.size or 0) > max_bytes:
+            raise too_large
+        path = folder / "clip"
+        await asyncio.to_thread(_copy, clip.file, path)
+        return created, path
+    finally:
+        await form.close()
+
+
+def _copy(source: BinaryIO, path: Path) -> None:
+    with path.open("wb") as target:
+        shutil.copyfileobj(source, target, 1 << 20)
+
+
+def _limited(request: Request, limit: int, too_large: ApiError) -> Receive:
+    """The request's messages, up to `limit` bytes of body; a body that announces more is not read at all."""
+    announced = request.headers.get("content-length", "")
+    if announced.isdigit() and int(announced) > limit:
+        raise too_large
+    seen = 0
+
+    async def receive() -> Message:
+        nonlocal seen
+        message = await request.receive()
+        seen += len(message.get("body", b""))
+        if seen > limit:
+            raise too_large
+        return message
+
+    return receive
+
+
+def _unsupported(what: str) -> ApiError:
+    return ApiError(415, "unsupported_media_type", f"This call does not take such a body: {what}.")
+
+
+def unsupported_job_body() -> ApiError:
+    """415 of a tuning job that is neither JSON nor multipart."""
+    return _unsupported("send multipart/form-data with the parts 'job' and 'clip', or JSON with 'clip_uri'")

@@ -1,0 +1,116 @@
+"""From an upload or an address to a stored clip that is known to decode and to fit the job. Everything here blocks."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import unicodedata
+from pathlib import Path
+
+from tav_client.schemas import ClipInfo, TuningJobCreate
+
+import tav
+from registry.errors import InvalidReference, ObjectMissing
+from registry.objects import ObjectStore, parse_uri
+from services.api.errors import ApiError, invalid
+from services.settings import Settings
+from tav.config import ClipConfig
+from tav.errors import InvalidClip
+from tav.probe import ClipProbe, probe_isolated
+from tav.video import frame_indices
+
+_LONGEST_NAME = 64
+
+
+def check_request(request: TuningJobCreate, settings: Settings) -> None:
+    """What can be said about a job without its clip.
+
+    Raises:
+        ApiError: 422 `invalid_request`.
+    """
+    if request.base not in (None, settings.base):
+        raise invalid(f"This service tunes on base {settings.base!r}: leave base out, or name that one.", "base")
+    if size := request.params.size:
+        if any(n < 8 or n % 8 for n in size):
+            raise invalid(f"size {size[0]}x{size[1]} will not do: width and height must be multiples of 8.", "params", "size")
+        if size[0] * size[1] > settings.clip_limits.max_pixels:
+            limit = settings.clip_limits.max_pixels
+            raise invalid(f"size {size[0]}x{size[1]} has more than {limit} pixels: ask for less.", "params", "size")
+
+
+def fetch(uri: str, objects: ObjectStore, settings: Settings, path: Path) -> None:
+    """Download a clip from our bucket or an allowed one.
+
+    Raises:
+        ApiError: 403 `clip_uri_not_allowed`, 413 `clip_too_large`.
+        InvalidClip: there is no such object.
+    """
+    try:
+        bucket, _ = parse_uri(uri)
+    except InvalidReference as error:
+        raise ApiError(403, "clip_uri_not_allowed", "clip_uri must be s3://bucket/key; or upload the clip.") from error
+    if bucket not in (settings.s3_bucket, *settings.allowed_clip_buckets):
+        raise ApiError(
+            403,
+            "clip_uri_not_allowed",
+            f"Clips are not taken from bucket {bucket!r}: upload the clip, or ask the operator to add it to "
+            "TAV_ALLOWED_CLIP_BUCKETS.",
+        )
+    try:
+        if objects.stat(uri).size > settings.clip_limits.max_bytes:
+            limit = settings.clip_limits.max_bytes
+            raise ApiError(413, "clip_too_large", f"The clip may have {limit} bytes at most: shorten or compress it.")
+        objects.get_file(uri, path)
+    except ObjectMissing as error:
+        raise InvalidClip(f"there is no object {uri}: upload it first, or correct clip_uri") from error
+
+
+def check(path: Path, request: TuningJobCreate, settings: Settings) -> ClipProbe:
+    """Decode the clip in a process of its own, and see that it has the frames that the job asks for.
+
+    Raises:
+        InvalidClip: says what is wrong with it.
+    """
+    found = probe_isolated(path, settings.clip_limits)
+    params = request.params
+    wanted = params.num_frames or _default_frames(settings.base)
+    frame_indices(found.num_frames, wanted, params.frame_start, params.frame_stride)
+    return found
+
+
+def store(path: Path, found: ClipProbe, objects: ObjectStore) -> ClipInfo:
+    """Keep the clip under its content's digest."""
+    stored = objects.put_clip(path)
+    return ClipInfo(
+        uri=stored.uri,
+        sha256=stored.sha256,
+        width=found.width,
+        height=found.height,
+        num_frames=found.num_frames,
+        fps=found.fps,
+    )
+
+
+def digest(path: Path) -> str:
+    """sha256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def model_name(request: TuningJobCreate, sha256: str) -> str:
+    """The name asked for, or else one made from the caption; from the clip where no letter of it is in a name's alphabet."""
+    if request.model:
+        return request.model
+    plain = unicodedata.normalize("NFKD", request.caption).encode("ascii", "ignore").decode().lower()
+    slug = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:_LONGEST_NAME].strip("-")
+    return slug or f"clip-{sha256[:12]}"
+
+
+def _default_frames(base: str) -> int:
+    """What a job that does not say takes. A hub base's own recommendation is not at hand here: the tuner checks again."""
+    folder = Path(tav.__file__).parent / "bases" / "offline" if base == "offline" else Path(base)
+    recommended = folder / "tav.json"
+    clip = json.loads(recommended.read_text()).get("clip", {}) if recommended.is_file() else {}
+    frames: int = ClipConfig.model_validate(clip).num_frames
+    return frames

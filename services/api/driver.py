@@ -1,0 +1,231 @@
+"""Takes every video from queued to its end, and knows how far it is.
+
+The run is what is kept. Progress is in memory; a gateway that starts finds the open videos in the runs and drives them again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import time
+from collections.abc import Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from tav_client.schemas import Failure, FailureCode, ModelVersion, Video, VideoCreate, VideoStatus
+
+from registry.errors import NotFound, StorageUnavailable
+from registry.versions import VersionStore
+from registry.videos import VideoStore
+from services.api.errors import unavailable
+from services.sampling.client import SamplerLost, Samples
+from services.settings import Settings
+from tav.errors import TavError
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+_STORAGE_PAUSES = (0.5, 1.0, 2.0, 4.0)
+_RESUME_PAUSE = 5.0
+
+
+class SamplingFailed(Exception):
+    """A video ended for a reason."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+@dataclass
+class _Drive:
+    """One video on its way."""
+
+    progress: int = 0
+    started: bool = False
+    cancelled: bool = False
+    task: asyncio.Task[bytes] | None = None
+
+
+class VideoDriver:
+    """Lives in one event loop; blocking calls of the registry run in threads.
+
+    Args:
+        videos: Where videos are kept.
+        versions: Where a video's version is found again.
+        sampler: Draws them.
+        settings: `max_queued_videos`, `max_attempts`.
+    """
+
+    def __init__(self, videos: VideoStore, versions: VersionStore, sampler: Samples, settings: Settings) -> None:
+        self._videos = videos
+        self._versions = versions
+        self._sampler = sampler
+        self._settings = settings
+        self._drives: dict[str, _Drive] = {}
+        self._unrecorded: dict[str, Failure] = {}
+        self._creating = 0
+        self._since = time.time()
+
+    async def create(self, request: VideoCreate, version: ModelVersion, key: str | None = None) -> Video:
+        """Keep a new video and start on it, even if the caller is cancelled meanwhile.
+
+        Raises:
+            ApiError: 503 `queue_full`.
+        """
+        if len(self._drives) + self._creating >= self._settings.max_queued_videos:
+            raise unavailable("queue_full", f"{self._settings.max_queued_videos} videos are waiting already: ask again later.")
+        return await asyncio.shield(self._create(request, version, key))
+
+    async def _create(self, request: VideoCreate, version: ModelVersion, key: str | None) -> Video:
+        self._creating += 1
+        try:
+            video = await asyncio.to_thread(self._videos.create, request, version, key)
+        finally:
+            self._creating -= 1
+        self._start(video, version)
+        return video
+
+    def live(self, video: Video) -> Video:
+        """The video as its run says, with what only this process knows."""
+        if video.status.final:
+            return video
+        if failure := self._unrecorded.get(video.id):
+            return video.model_copy(update={"status": VideoStatus.failed, "error": failure})
+        drive = self._drives.get(video.id)
+        if drive is None or not drive.started:
+            return video
+        return video.model_copy(update={"status": VideoStatus.in_progress, "progress": drive.progress})
+
+    async def wait(self, video_id: str) -> bytes:
+        """The content of a video that this process drives. The waiting may be cancelled; the video goes on.
+
+        Raises:
+            SamplingFailed: it ended without.
+        """
+        drive = self._drives.get(video_id)
+        if drive is None or drive.task is None:
+            return await asyncio.to_thread(self._videos.content, video_id)
+        return await asyncio.shield(drive.task)
+
+    def cancel(self, video_id: str) -> None:
+        """Nobody wants the video any more: its sampling stops at the next step."""
+        if (drive := self._drives.get(video_id)) and drive.task:
+            drive.cancelled = True
+            drive.task.cancel()
+
+    async def resume(self) -> None:
+        """Drive the videos that an earlier gateway left open."""
+        while True:
+            try:
+                left = await asyncio.to_thread(self._videos.open)
+                break
+            except StorageUnavailable as error:
+                log.warning("Open videos cannot be looked for yet: %s", error)
+                await asyncio.sleep(_RESUME_PAUSE)
+        for video in left:
+            if video.id in self._drives or video.created_at >= self._since:
+                continue
+            name, _, number = video.model_version.partition("/")
+            try:
+                version = await self._persist(self._versions.get, name, int(number))
+            except NotFound as error:
+                failure = Failure(code=FailureCode.corrupt_version, message=f"Its version was deleted. {error}")
+                await self._persist(self._videos.fail, video.id, failure)
+                continue
+            log.info("Video %s is taken up again", video.id)
+            self._start(video, version)
+
+    async def close(self) -> None:
+        """Stop; what is open stays open in the runs, for the next gateway."""
+        tasks = [drive.task for drive in self._drives.values() if drive.task]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _start(self, video: Video, version: ModelVersion) -> None:
+        drive = self._drives[video.id] = _Drive()
+        # Its own context: Ray Serve would otherwise count it to the HTTP request, and end it with that.
+        drive.task = asyncio.get_running_loop().create_task(self._drive(video, version, drive), context=contextvars.Context())
+        drive.task.add_done_callback(lambda task: self._ended(video.id, task))
+
+    def _ended(self, video_id: str, task: asyncio.Task[bytes]) -> None:
+        del self._drives[video_id]
+        if not task.cancelled() and (error := task.exception()):
+            log.info("Video %s failed: %s", video_id, error)
+
+    async def _drive(self, video: Video, version: ModelVersion, drive: _Drive) -> bytes:
+        try:
+            drawn = await self._draw(video, version, drive)
+            await self._persist(
+                self._videos.complete,
+                video.id,
+                drawn["video"],
+                drawn["seconds"],
+                tuple(drawn["size"]),
+                {**drawn.get("metrics", {}), "latency_seconds": drawn["latency_s"]},
+            )
+            content: bytes = drawn["video"]
+            return content
+        except asyncio.CancelledError:
+            if not drive.cancelled:
+                raise  # the gateway ends: the next one takes it up
+            failure = Failure(code=FailureCode.cancelled, message="Whoever waited for the video went away.")
+        except SamplingFailed as error:
+            failure = error.failure
+        except TavError as error:
+            failure = _failure(error.code, str(error))
+        except Exception:
+            log.exception("Video %s failed", video.id)
+            failure = Failure(code=FailureCode.internal, message="A defect of the service ended it; its log says where.")
+        await self._fail(video.id, failure)
+        raise SamplingFailed(failure)
+
+    async def _draw(self, video: Video, version: ModelVersion, drive: _Drive) -> dict[str, Any]:
+        reason = ""
+        for attempt in range(1, self._settings.max_attempts + 1):
+            try:
+                async with aclosing(self._sampler.sample(video.request, version)) as items:
+                    async for item in items:
+                        if "error" in item:
+                            raise SamplingFailed(_failure(item["error"]["code"], item["error"]["message"]))
+                        if "video" in item:
+                            return item
+                        await self._step(video, drive, item)
+                reason = "It ended without a result."
+            except SamplerLost as error:
+                reason = str(error).strip().splitlines()[-1]
+            log.warning("Video %s lost its sampler (attempt %d): %s", video.id, attempt, reason)
+            await asyncio.sleep(attempt)
+        message = f"The sampler was lost in {self._settings.max_attempts} attempts: ask again. The last time: {reason[:300]}"
+        raise SamplingFailed(Failure(code=FailureCode.worker_lost, message=message))
+
+    async def _step(self, video: Video, drive: _Drive, item: dict[str, Any]) -> None:
+        drive.progress = min(99, 100 * item["step"] // item["total"])
+        if not drive.started:
+            drive.started = True
+            await self._persist(self._videos.start, video.id)
+
+    async def _fail(self, video_id: str, failure: Failure) -> None:
+        try:
+            await self._persist(self._videos.fail, video_id, failure)
+        except TavError as error:
+            log.error("The end of video %s cannot be kept: %s", video_id, error)
+            self._unrecorded[video_id] = failure
+
+    async def _persist(self, write: Callable[..., T], *args: Any) -> T:
+        """A registry call in a thread, repeated for some seconds while storage is away."""
+        for pause in _STORAGE_PAUSES:
+            try:
+                return await asyncio.to_thread(write, *args)
+            except StorageUnavailable as error:
+                log.warning("Storage is away, trying again in %.1f s: %s", pause, error)
+                await asyncio.sleep(pause)
+        return await asyncio.to_thread(write, *args)
+
+
+def _failure(code: str, message: str) -> Failure:
+    known = code in FailureCode.__members__
+    return Failure(code=FailureCode(code) if known else FailureCode.internal, message=message)

@@ -1,0 +1,60 @@
+"""Around every request: its id, and an answer where nothing else has given one."""
+
+from __future__ import annotations
+
+import logging
+import re
+import uuid
+
+from fastapi import Request
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from services.api.errors import INTERNAL, ApiError, answer
+
+log = logging.getLogger(__name__)
+
+HEADER = "x-request-id"
+_VALID = re.compile(r"[A-Za-z0-9_.-]{1,128}")
+
+
+class Requests:
+    """ASGI middleware.
+
+    Args:
+        app: What it wraps.
+        behind_serve: Ray Serve's proxy puts the id on requests and answers itself.
+    """
+
+    def __init__(self, app: ASGIApp, behind_serve: bool = False) -> None:
+        self._app = app
+        self._behind_serve = behind_serve
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get(HEADER, "")
+        request_id = given if _VALID.fullmatch(given) else uuid.uuid4().hex
+        started = False
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                if not self._behind_serve:
+                    MutableHeaders(scope=message)[HEADER] = request_id
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_id)
+        except ClientDisconnect:
+            log.info("%s %s: the client went away (request %s)", scope["method"], scope["path"], request_id)
+        except Exception:
+            log.exception("%s %s failed (request %s)", scope["method"], scope["path"], request_id)
+            if started:
+                raise
+            response = answer(Request(scope), ApiError(500, "internal", INTERNAL))
+            await response(scope, receive, send_with_id)

@@ -1,0 +1,176 @@
+"""The sampler as a Ray Serve deployment: one base per replica, any version of it, one video at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import ray
+import torch
+from ray import serve
+from ray.serve.config import AutoscalingConfig
+from tav_client.schemas import ModelVersion, VideoCreate
+
+from registry.versions import VersionStore
+from services.compute import load_base
+from services.sampling.deltas import DeltaCache, Loaded, version_id
+from services.settings import Settings
+from tav.config import Progress
+from tav.errors import Cancelled, OutOfMemory, TavError
+from tav.sampling import Sampler
+
+log = logging.getLogger(__name__)
+
+NAME = "Sampler"
+CONTENT_TYPES = {"mp4": "video/mp4", "gif": "image/gif"}
+
+_UPSCALE_SECONDS = 2.0
+_LONGEST_SAMPLE_SECONDS = 900.0
+Item = dict[str, Any]
+
+
+class Engine:
+    """A loaded base, its inflated network, and the deltas at hand."""
+
+    def __init__(self, settings: Settings) -> None:
+        base = load_base(settings.base, settings)
+        self.sampler = Sampler(base)
+        self.deltas = DeltaCache(VersionStore(settings), base, settings.sampler_deltas, settings.work_dir)
+
+    def sample(self, request: VideoCreate, loaded: Loaded, on_step: Callable[[Progress], None]) -> Item:
+        """Sample and encode one video; blocks. Parameters left out take the base's recommended values."""
+        config = self.sampler.base.sample_config(
+            num_inference_steps=request.num_inference_steps,
+            guidance_scale=request.guidance_scale,
+            negative_prompt=request.negative_prompt,
+            seed=request.seed,
+            num_frames=request.num_frames,
+            fps=request.fps,
+        )
+        latents = loaded.latents if request.use_inverted_latents else None
+        began = time.perf_counter()
+        try:
+            video = self.sampler.sample(request.prompt, delta=loaded.delta, latents=latents, config=config, on_step=on_step)
+        except torch.OutOfMemoryError as error:
+            raise OutOfMemory(
+                "The video does not fit the device's memory: tune with fewer frames or a smaller size."
+            ) from error
+        seconds = time.perf_counter() - began
+        frames, height, width = video.frames.shape[:3]
+        return {
+            "video": video.encode(request.format),
+            "content_type": CONTENT_TYPES[request.format],
+            "seconds": frames / video.fps,
+            "size": (width, height),
+            "metrics": {"sampling_seconds": seconds, "steps": config.num_inference_steps, "frames": frames},
+        }
+
+
+class SamplerDeployment:
+    """A replica. Errors leave it as a last item, so that their code and sentence survive the way."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._engine: Engine | None = None
+        self._starting = threading.Lock()
+        self._one = ThreadPoolExecutor(1, "sampling")  # one video at a time, in the order of asking
+
+        async def hold(model_id: str) -> str:
+            return model_id
+
+        # Tells Serve which versions are held here, so that requests come to where their delta is. The deltas themselves
+        # are the cache's: Serve drops its oldest entry before the new one has loaded.
+        self._hold = serve.multiplexed(max_num_models_per_replica=settings.sampler_deltas)(hold)
+        try:
+            self._ready()
+        except TavError:
+            log.exception("The base cannot be loaded; every request is answered with the reason, and tries again.")
+
+    async def sample(self, request: dict[str, Any], version: dict[str, Any]) -> AsyncIterator[Item]:
+        """Sample a video.
+
+        Args:
+            request: A `VideoCreate`.
+            version: The `ModelVersion` that its reference meant.
+
+        Yields:
+            `{"step": i, "total": n}` after every step, and last `{"video": bytes, "content_type", "seconds", "size", "metrics",
+            "latency_s"}` or `{"error": {"code", "message"}}`. When the caller goes away the next step is the last.
+        """
+        gone = threading.Event()
+        try:
+            async for item in self._sample(VideoCreate.model_validate(request), ModelVersion.model_validate(version), gone):
+                yield item
+        except TavError as error:
+            yield {"error": {"code": error.code, "message": str(error)}}
+        except Exception:
+            log.exception("Sampling %s of %s/%s failed.", request.get("prompt"), version.get("name"), version.get("version"))
+            yield {"error": {"code": "internal", "message": "Sampling failed by a defect of the service; its log says where."}}
+        finally:
+            gone.set()
+
+    async def _sample(self, request: VideoCreate, version: ModelVersion, gone: threading.Event) -> AsyncIterator[Item]:
+        began = time.perf_counter()
+        engine = await asyncio.to_thread(self._ready)
+        loaded = await engine.deltas.get(version)
+        await self._hold(version_id(version))
+        loop, items = asyncio.get_running_loop(), asyncio.Queue[Item | None]()
+
+        def on_step(progress: Progress) -> None:
+            stop_if_gone()
+            loop.call_soon_threadsafe(items.put_nowait, {"step": progress.step, "total": progress.total})
+
+        def stop_if_gone() -> None:
+            if gone.is_set():
+                raise Cancelled("The caller went away.")
+
+        def compute() -> Item:
+            stop_if_gone()
+            return engine.sample(request, loaded, on_step)
+
+        def ended(work: asyncio.Future[Item]) -> None:
+            if not work.cancelled() and (error := work.exception()):
+                log.info("%s of %s ended early: %s", request.prompt, version_id(version), error)
+            items.put_nowait(None)
+
+        work = loop.run_in_executor(self._one, compute)
+        work.add_done_callback(ended)
+        while (item := await items.get()) is not None:
+            yield item
+        yield {**work.result(), "latency_s": time.perf_counter() - began}
+
+    def _ready(self) -> Engine:
+        with self._starting:
+            if self._engine is None:
+                self._engine = Engine(self._settings)
+            return self._engine
+
+
+def build_sampler(settings: Settings) -> serve.Application:
+    """The deployment, scaled by the videos asked for at a time. Ray must be initialised."""
+    gpu = settings.device == "cuda" or (settings.device == "auto" and ray.cluster_resources().get("GPU", 0) > 0)
+    deployment = serve.deployment(
+        SamplerDeployment,
+        name=NAME,
+        ray_actor_options={"num_cpus": settings.sampler_cpus, "num_gpus": int(gpu)},
+        autoscaling_config=AutoscalingConfig(
+            min_replicas=settings.sampler_min_replicas,
+            max_replicas=max(settings.sampler_min_replicas, settings.sampler_max_replicas),
+            target_ongoing_requests=1,
+            upscale_delay_s=_UPSCALE_SECONDS,
+            downscale_delay_s=settings.sampler_idle_seconds,
+            downscale_to_zero_delay_s=settings.sampler_idle_seconds,
+            metrics_interval_s=1.0,
+            look_back_period_s=2.0,
+        ),
+        max_ongoing_requests=2,
+        max_queued_requests=settings.max_queued_videos,
+        graceful_shutdown_timeout_s=_LONGEST_SAMPLE_SECONDS,
+        health_check_timeout_s=60.0,
+    )
+    return deployment.bind(settings)

@@ -1,0 +1,90 @@
+"""Stand-ins for what runs on Ray, where Ray is not the point."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from tav_client.schemas import ModelVersion, TuningJob, VideoCreate
+
+from registry import JobStore
+from services.api.scheduler import SchedulerAway
+
+MP4 = b"\0\0\0\x18ftypisom" + bytes(64)
+
+
+class FakeScheduler:
+    """Knows the snapshots that a test publishes."""
+
+    def __init__(self, jobs: JobStore) -> None:
+        self.away = False
+        self.notified = 0
+        self.snapshots: dict[str, list[TuningJob]] = {}
+        self._jobs = jobs
+
+    def publish(self, job: TuningJob) -> None:
+        self.snapshots.setdefault(job.id, []).append(job)
+
+    async def notify(self) -> None:
+        self._answer()
+        self.notified += 1
+
+    async def cancel(self, job_id: str) -> TuningJob:
+        self._answer()
+        await asyncio.to_thread(self._jobs.cancel, job_id)
+        return await asyncio.to_thread(self._jobs.get, job_id)
+
+    async def live(self, job_id: str) -> TuningJob | None:
+        self._answer()
+        return self.snapshots[job_id][-1] if job_id in self.snapshots else None
+
+    async def events(self, job_id: str, after: int, timeout_s: float) -> list[tuple[int, TuningJob]]:
+        self._answer()
+        if job_id not in self.snapshots:
+            return [(1, await asyncio.to_thread(self._jobs.get, job_id))]
+        for _ in range(int(timeout_s * 20) + 1):
+            if news := [(n, job) for n, job in enumerate(self.snapshots[job_id], 1) if n > after]:
+                return news
+            await asyncio.sleep(0.05)
+        return []
+
+    async def status(self) -> dict[str, Any]:
+        self._answer()
+        return {}
+
+    def _answer(self) -> None:
+        if self.away:
+            raise SchedulerAway("The scheduler does not answer.")
+
+
+class FakeSampler:
+    """Draws ten steps, waiting at the fifth for `gate`; then ends with `last`."""
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.gate.set()
+        self.last: dict[str, Any] | Exception = {
+            "video": MP4,
+            "content_type": "video/mp4",
+            "seconds": 1.0,
+            "size": (64, 64),
+            "metrics": {"sampling_seconds": 0.5},
+            "latency_s": 0.6,
+        }
+        self.asked: list[tuple[VideoCreate, ModelVersion]] = []
+        self.closed = threading.Event()
+
+    async def sample(self, request: VideoCreate, version: ModelVersion) -> AsyncGenerator[dict[str, Any], None]:
+        self.asked.append((request, version))
+        try:
+            for step in range(1, 11):
+                yield {"step": step, "total": 10}
+                while step == 5 and not self.gate.is_set():
+                    await asyncio.sleep(0.01)
+            if isinstance(self.last, Exception):
+                raise self.last
+            yield self.last
+        finally:
+            self.closed.set()
