@@ -7,4 +7,55 @@ jobs        a tuning job is a run; the one table of statuses
 videos      a video is a run nested under its job's
 versions    a model version is visible only when all its objects are there
 pyfunc      what `mlflow.pyfunc.load_model` loads
+
+Names are imported on first use, so that reading settings does not pay for MLflow.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from registry.errors import InvalidReference, NotFound, NotReady, ObjectMissing, StorageUnavailable
+    from registry.jobs import JobStore
+    from registry.objects import ObjectStore
+    from registry.settings import RegistrySettings
+    from registry.versions import VersionInfo, VersionStore
+    from registry.videos import VideoStore
+
+_HOME = {
+    "InvalidReference": "errors",
+    "JobStore": "jobs",
+    "NotFound": "errors",
+    "NotReady": "errors",
+    "ObjectMissing": "errors",
+    "ObjectStore": "objects",
+    "RegistrySettings": "settings",
+    "StorageUnavailable": "errors",
+    "VersionInfo": "versions",
+    "VersionStore": "versions",
+    "VideoStore": "videos",
+}
+
+__all__ = [
+    "InvalidReference",
+    "JobStore",
+    "NotFound",
+    "NotReady",
+    "ObjectMissing",
+    "ObjectStore",
+    "RegistrySettings",
+    "StorageUnavailable",
+    "VersionInfo",
+    "VersionStore",
+    "VideoStore",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'registry' has no attribute {name!r}")
+    return getattr(import_module(f"registry.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -3,7 +3,7 @@
 TavError
 ├── StorageUnavailable   S3 or MLflow did not answer, or refused the credentials
 ├── NotFound             no such job, video, model, version, alias or cursor
-├── NotReady             it exists, but has not come so far
+├── NotReady             a video's content that does not exist, or not yet
 ├── InvalidReference     a name, alias or `s3://` address that is not well-formed or not allowed
 └── CorruptVersion       (tav.errors) an object's digest differs from the registered one
     └── ObjectMissing    an object is not in the bucket
@@ -53,9 +53,9 @@ _HINTS = {
 
 
 class NotReady(TavError):
-    """It exists, but has not come so far."""
+    """A video's content is asked for that does not exist, or not yet."""
 
-    code = "not_ready"
+    code = "video_not_ready"
 
 
 class InvalidReference(TavError):

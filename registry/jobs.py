@@ -24,7 +24,7 @@ from tav_client.schemas import (
 
 from registry.objects import ObjectStore
 from registry.settings import RegistrySettings
-from registry.tracking import OPEN, Runs, artifact_uri, join_tag, key_digest, now_ms, seconds, split_tag, tag_equals
+from registry.tracking import Runs, artifact_uri, join_tag, key_digest, now_ms, seconds, split_tag, tag_equals
 
 RUN_STATUS = {
     JobStatus.queued: "SCHEDULED",
@@ -69,17 +69,13 @@ class JobStore:
         }
         if idempotency_key is not None:
             tags[_KEY] = key_digest(idempotency_key)
-        run = self._runs.create(model, tags)
-        try:
+        with self._runs.creating(model, tags) as run:
             self._objects.copy(clip.uri, artifact_uri(run, "source.mp4"))
             config = json.dumps(request.model_dump(mode="json"), indent=2, ensure_ascii=False).encode()
             self._objects.put_bytes(config, artifact_uri(run, "config.json"))
             shown = request.params.model_dump(mode="json", exclude_none=True)
             self._runs.log(run.info.run_id, params={"base": base, "caption": request.caption, **shown})
             self._runs.set_status(run.info.run_id, RUN_STATUS[JobStatus.queued])
-        except Exception:
-            self._runs.delete(run.info.run_id)
-            raise
         return self.get(run.info.run_id)
 
     def find(self, idempotency_key: str) -> TuningJob | None:
@@ -93,7 +89,7 @@ class JobStore:
 
     def open(self) -> list[TuningJob]:
         """All jobs that have not ended, oldest first."""
-        return [self._job(run) for run in self._runs.search(OPEN, oldest_first=True)]
+        return [self._job(run) for run in self._runs.open(begun="tav.attempt")]
 
     def list(
         self, after: str | None = None, limit: int = 20, status: JobStatus | None = None, model: str | None = None

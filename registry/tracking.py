@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -28,6 +28,7 @@ _TAG_LIMIT = 8000
 _PARAM_LIMIT = 6000
 _METRICS_PER_CALL = 1000
 _PAGE = 200
+_CREATION_MS = 60_000
 
 T = TypeVar("T")
 
@@ -137,6 +138,31 @@ class Runs:
             return self._client.create_run(
                 self.experiment_id, start_time=now_ms(), tags={**tags, KIND: self.kind}, run_name=name
             )
+
+    @contextmanager
+    def creating(self, name: str, tags: Mapping[str, str]) -> Iterator[Run]:
+        """A new run for the block to complete; it is removed again when the block raises."""
+        run = self.create(name, tags)
+        try:
+            yield run
+        except Exception:
+            with suppress(TavError):
+                self.delete(run.info.run_id)
+            raise
+
+    def open(self, begun: str) -> list[Run]:
+        """All runs that have not ended, oldest first, save those that somebody is still creating.
+
+        Args:
+            begun: The tag that a run has once somebody works on it. One that MLflow has as RUNNING without it is being
+                created; after a minute its creation has broken off, and it counts as waiting.
+        """
+        oldest_creation = now_ms() - _CREATION_MS
+        return [
+            run
+            for run in self.search(OPEN, oldest_first=True)
+            if run.info.status == "SCHEDULED" or begun in run.data.tags or run.info.start_time < oldest_creation
+        ]
 
     def get(self, run_id: str) -> Run:
         """A run of this kind; a deleted one counts as missing."""

@@ -10,7 +10,7 @@ from tav_client.schemas import Failure, ModelVersion, Page, Video, VideoCreate, 
 from registry.errors import NotReady
 from registry.objects import ObjectStore
 from registry.settings import RegistrySettings
-from registry.tracking import OPEN, Runs, artifact_uri, join_tag, key_digest, now_ms, seconds, split_tag, tag_equals
+from registry.tracking import Runs, artifact_uri, join_tag, key_digest, now_ms, seconds, split_tag, tag_equals
 
 RUN_STATUS = {
     VideoStatus.queued: "SCHEDULED",
@@ -49,10 +49,10 @@ class VideoStore:
         }
         if idempotency_key is not None:
             tags[_KEY] = key_digest(idempotency_key)
-        run = self._runs.create(request.prompt[:100], tags)
-        shown = request.model_dump(mode="json", exclude_none=True, exclude={"model"})
-        self._runs.log(run.info.run_id, params={"model_version": tags["tav.model_version"], **shown})
-        self._runs.set_status(run.info.run_id, RUN_STATUS[VideoStatus.queued])
+        with self._runs.creating(request.prompt[:100], tags) as run:
+            shown = request.model_dump(mode="json", exclude_none=True, exclude={"model"})
+            self._runs.log(run.info.run_id, params={"model_version": tags["tav.model_version"], **shown})
+            self._runs.set_status(run.info.run_id, RUN_STATUS[VideoStatus.queued])
         return self.get(run.info.run_id)
 
     def find(self, idempotency_key: str) -> Video | None:
@@ -66,7 +66,7 @@ class VideoStore:
 
     def open(self) -> list[Video]:
         """All videos that have not ended, oldest first."""
-        return [self._video(run) for run in self._runs.search(OPEN, oldest_first=True)]
+        return [self._video(run) for run in self._runs.open(begun="tav.started_at")]
 
     def list(self, after: str | None = None, limit: int = 20, model: str | None = None) -> Page[Video]:
         """Videos, newest first; of one model's name, if given."""

@@ -10,9 +10,10 @@ import logging
 import ray
 from ray import serve
 
-from services.api.app import build_app
+from services.api.app import build
 from services.settings import Settings
-from services.tuning.scheduler import NAMESPACE, start_scheduler
+from services.tuning.lease import NAMESPACE
+from services.tuning.scheduler import start_scheduler
 
 APPLICATION = "tav"
 
@@ -25,11 +26,11 @@ def deploy(settings: Settings) -> None:
     """
     start_scheduler(settings)
     serve.start(http_options={"host": settings.host, "port": settings.port})
-    serve.run(build_app(settings), name=APPLICATION, route_prefix="/")
+    serve.run(build(settings), name=APPLICATION, route_prefix="/")
 
 
 def main() -> int:
-    """Deploy with the environment's settings; the exit status tells whether the gateway answers."""
+    """Deploy with the environment's settings."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     settings = Settings()
     ray.init(address="auto", namespace=NAMESPACE, log_to_driver=False)

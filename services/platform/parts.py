@@ -105,7 +105,9 @@ def ray(config: PlatformConfig, temp: Path, port: int, environment: dict[str, st
         port_field="ray_port",
         address=f"{LOOPBACK}:{port}",
         command=[
-            *[tool("ray"), "start", "--head", "--block", "--disable-usage-stats", "--include-dashboard=false"],
+            *[tool("ray"), "start", "--head", "--block", "--disable-usage-stats"],
+            # Ray Train frees a dead tuner's resources only where the dashboard answers questions about actors.
+            *["--include-dashboard=true", f"--dashboard-host={LOOPBACK}", f"--dashboard-port={any_free(LOOPBACK)}"],
             *[f"--node-ip-address={LOOPBACK}", f"--port={port}", f"--temp-dir={temp}"],
             *["--min-worker-port=0", "--max-worker-port=0", f"--ray-client-server-port={any_free(LOOPBACK)}"],
             *[f"--dashboard-agent-listen-port={any_free(LOOPBACK)}"],

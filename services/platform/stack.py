@@ -32,13 +32,13 @@ from services.platform.errors import PartFailed, PlatformError
 from services.platform.parts import Credentials, Part
 from services.platform.processes import MARK, Record
 from services.settings import Settings
+from tav.errors import InvalidConfig
 
 PARTS = ("s3", "mlflow", "ray", "services")
 """In the order of starting."""
 
 _PORT_OF = {"s3": "s3_port", "mlflow": "mlflow_port", "ray": "ray_port", "services": "port"}
 _TITLE = {"s3": "the S3 server", "mlflow": "the MLflow server", "ray": "the Ray head", "services": "the gateway"}
-_LOOPBACKS = (LOOPBACK, "localhost", "::1")
 _LONGEST_RAY_FOLDER = 40
 """Ray keeps sockets below its folder; a socket's path is limited to 107 bytes."""
 
@@ -53,7 +53,7 @@ class PartStatus:
     pid: int | None
     address: str | None
     seconds: float | None = None
-    """How long `up` took to start it; None when it ran already."""
+    """After how long `up` found it ready; None when it ran already."""
 
 
 class Stack:
@@ -82,15 +82,21 @@ class Stack:
         self._make_folders()
         with self._lock():
             chosen = self._choose_ports(wanted)
+            _check_exposure(self._settings(chosen))
             self._write_env(chosen)
-            rows = []
+            daemons = [self._part(name, chosen) for name in wanted if name != "services"]
+            began = monotonic()
+            fresh = {part.name for part in daemons if self._start(part)}
+            rows: list[PartStatus] = []
             for name in wanted:
-                began = monotonic()
-                fresh = self._deploy(chosen) if name == "services" else self._start(self._part(name, chosen))
-                took = monotonic() - began if fresh else None
-                row = self._row(name, chosen, took)
-                say(f"{name}: {'already running' if took is None else f'started in {took:.1f} s'} ({row.address})")
-                rows.append(row)
+                if name == "services":
+                    began = monotonic()
+                    fresh |= {name} if self._deploy(chosen) else set()
+                else:
+                    self._await(daemons[len(rows)], stop_if_late=name in fresh)
+                rows.append(self._row(name, chosen, monotonic() - began if name in fresh else None))
+                took = rows[-1].seconds
+                say(f"{name}: {'already running' if took is None else f'ready after {took:.1f} s'} ({rows[-1].address})")
             return rows
 
     def status(self) -> list[PartStatus]:
@@ -153,28 +159,33 @@ class Stack:
         return make.ray(self.config, self._ray_folder(), chosen["ray_port"], environment, self.log("ray"))
 
     def _start(self, part: Part) -> bool:
-        """Start a part unless it runs; True when it was started."""
+        """Start a part unless it runs; True when it was started. All start at once and are waited for in order."""
+        record = Record.load(self._pid_file(part.name))
+        if record is not None and record.process() is not None:
+            return False
+        processes.stop(record, self._mark(part.name), part.grace_seconds, part.title)
+        if part.name == "ray":
+            shutil.rmtree(self._ray_folder(), ignore_errors=True)
+        started = processes.spawn(part.command, self._daemon_environment(part.name, part.env), self.log(part.name))
+        port = int(part.address.rpartition(":")[2])
+        Record(started.pid, started.create_time(), port, part.command).save(self._pid_file(part.name))
+        return True
+
+    def _await(self, part: Part, stop_if_late: bool) -> None:
+        """Return when a part answers. One that was just started and does not is stopped again."""
         record = Record.load(self._pid_file(part.name))
         running = record.process() if record else None
-        log = self.log(part.name)
         if running is None:
-            processes.stop(record, self._mark(part.name), part.grace_seconds, part.title)
-            if part.name == "ray":
-                shutil.rmtree(self._ray_folder(), ignore_errors=True)
-        fresh = running is None
-        if running is None:
-            running = processes.spawn(part.command, self._daemon_environment(part.name, part.env), log)
-            port = int(part.address.rpartition(":")[2])
-            record = Record(running.pid, running.create_time(), port, part.command)
-            record.save(self._pid_file(part.name))
+            log = self.log(part.name)
+            self._pid_file(part.name).unlink(missing_ok=True)
+            raise PartFailed(f"{part.title} ended before it was ready. The end of its log, {log}:\n{processes.tail(log)}")
         try:
-            processes.wait_ready(running, part.ready, self.config.ready_seconds, part.title, log)
+            processes.wait_ready(running, part.ready, self.config.ready_seconds, part.title, self.log(part.name))
         except PartFailed:
-            if fresh:
+            if stop_if_late:
                 processes.stop(record, self._mark(part.name), part.grace_seconds, part.title)
                 self._pid_file(part.name).unlink(missing_ok=True)
             raise
-        return fresh
 
     def _deploy(self, chosen: Mapping[str, int]) -> bool:
         """Put the services onto Ray unless they answer; the one-shot that does it ends before this returns."""
@@ -249,7 +260,7 @@ class Stack:
     def _settings(self, chosen: Mapping[str, int]) -> Settings:
         keys = self._keys()
         base: dict[str, Any] = {"base": self.config.base} if self.config.base else {}
-        settings = Settings(
+        return Settings(
             mlflow_tracking_uri=f"http://{LOOPBACK}:{chosen['mlflow_port']}",
             s3_endpoint_url=f"http://{LOOPBACK}:{chosen['s3_port']}",
             s3_bucket=self.config.s3_bucket,
@@ -259,12 +270,6 @@ class Stack:
             port=chosen["port"],
             **base,
         )
-        if settings.host not in _LOOPBACKS and not settings.api_keys:
-            raise PlatformError(
-                f"The gateway may not listen on {settings.host} without keys: anybody could use it. Set TAV_API_KEYS, "
-                f"or listen on {LOOPBACK}."
-            )
-        return settings
 
     def _environment(self, chosen: Mapping[str, int]) -> dict[str, str]:
         keys, settings = self._keys(), self._settings(chosen)
@@ -328,3 +333,13 @@ class Stack:
         with open(self.root / "stack.lock", "w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+def _check_exposure(settings: Settings) -> None:
+    """The gateway's own check, before anything is started."""
+    from services.api.auth import check_exposure  # the gateway's packages are not needed to tell the status
+
+    try:
+        check_exposure(settings)
+    except InvalidConfig as e:
+        raise PlatformError(str(e)) from e

@@ -144,7 +144,7 @@ def test_listening_beyond_loopback_needs_keys(tmp_path: Path) -> None:
 
 def test_the_command_line_brings_up_tells_and_takes_down(tmp_path: Path) -> None:
     run, where = CliRunner(), ["--data-dir", str(tmp_path / "data")]
-    assert "started in" in run.invoke(app, ["up", *where, "--free-ports", "--part", "s3"]).output
+    assert "ready after" in run.invoke(app, ["up", *where, "--free-ports", "--part", "s3"]).output
     assert "already running" in run.invoke(app, ["up", *where, "--free-ports", "--part", "s3"]).output
     rows = json.loads(run.invoke(app, ["status", *where, "--json"]).output)
     assert [(row["name"], row["state"]) for row in rows][:2] == [("s3", "running"), ("mlflow", "stopped")]

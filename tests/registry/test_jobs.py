@@ -88,11 +88,14 @@ def test_open_jobs_come_oldest_first(new_job: NewJob, jobs: JobStore) -> None:
     assert ids == [first.id, second.id]
 
 
-def test_a_job_whose_creation_broke_off_is_still_open(
-    new_job: NewJob, jobs: JobStore, registry_settings: RegistrySettings
+def test_a_job_is_left_alone_while_it_is_created_and_open_when_that_broke_off(
+    new_job: NewJob, jobs: JobStore, registry_settings: RegistrySettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = new_job()
     MlflowClient(registry_settings.mlflow_tracking_uri).update_run(job.id, status="RUNNING")
+    assert [j.id for j in jobs.open() if j.id == job.id] == []
+    later = int(time.time() * 1000) + 120_000
+    monkeypatch.setattr("registry.tracking.now_ms", lambda: later)
     assert [j.status for j in jobs.open() if j.id == job.id] == [JobStatus.queued]
 
 
