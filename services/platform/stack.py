@@ -116,6 +116,8 @@ class Stack:
                     say(f"{name}: stopped ({count} process{'es' if count > 1 else ''})")
             processes.stop(None, self._mark(), 5.0, "the stack")
             (self.root / "stack.env").unlink(missing_ok=True)
+            if not self._ray_folder().is_relative_to(self.root):
+                shutil.rmtree(self._ray_folder(), ignore_errors=True)
 
     # What others need of it.
 
