@@ -78,7 +78,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("out/demo"))
     parser.add_argument("--data-dir", type=Path, default=Path(".data"))
     parser.add_argument("--keep", action="store_true", help="leave the stack running")
-    parser.add_argument("--platform", action="append", default=[], help="a flag for `tav platform up`, e.g. --platform=--free-ports")
+    parser.add_argument(
+        "--platform", action="append", default=[], help="a flag for `tav platform up`, e.g. --platform=--free-ports"
+    )
     args = parser.parse_args()
     args.edits = args.edits or EDITS
     return args
@@ -117,7 +119,7 @@ def row_of_frames(path: Path, num_frames: int, side: int) -> Frames:
 
 
 @contextmanager
-def timed(took: dict[str, float], what: str):  # noqa: ANN201
+def timed(took: dict[str, float], what: str):
     began = time.perf_counter()
     yield
     took[what] = time.perf_counter() - began

@@ -43,7 +43,28 @@ _HOME = {
     "tune": "tuning",
 }
 
-__all__ = sorted(_HOME)
+__all__ = [
+    "Base",
+    "Clip",
+    "ClipLimits",
+    "ClipProbe",
+    "Delta",
+    "InvertConfig",
+    "Latents",
+    "Progress",
+    "SampleConfig",
+    "Sampler",
+    "TavError",
+    "TuneConfig",
+    "Tuner",
+    "Video",
+    "VideoUNet",
+    "inflate",
+    "invert",
+    "probe",
+    "sample",
+    "tune",
+]
 __version__ = "0.1.0"
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
+os.environ["RAY_AUTH_MODE"] = "token"  # Ray reads it once, when it is imported
+
 import pytest
+import ray
 
 from registry.jobs import JobStore
 from registry.objects import ObjectStore
@@ -40,6 +44,19 @@ def mlflow_server(s3_server: Stack) -> Stack:
 def registry_settings(mlflow_server: Stack) -> RegistrySettings:
     """Where the session's MLflow and S3 are."""
     return mlflow_server.settings()
+
+
+@pytest.fixture(scope="session")
+def cluster(mlflow_server: Stack) -> Iterator[Stack]:
+    """A real Ray head beside S3 and MLflow, joined by this process in the namespace `tav`."""
+    mlflow_server.up(["s3", "mlflow", "ray"])
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in mlflow_server.environment().items():
+            if name.startswith("RAY_"):
+                patch.setenv(name, value)
+        ray.init(address=mlflow_server.ray_address, namespace="tav", log_to_driver=False)
+        yield mlflow_server
+        ray.shutdown()
 
 
 @pytest.fixture

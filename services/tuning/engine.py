@@ -42,6 +42,18 @@ class DeepSpeedEngine:
             },
         )
 
+        self._allocate_state()
+
+    def _allocate_state(self) -> None:
+        # AdamW makes its state in its first step; a job that resumes must find it before that. `reset` clears it.
+        zero = self.engine.optimizer
+        for partition in zero.single_partition_of_fp32_groups:
+            partition.grad = torch.zeros_like(partition)
+        zero.optimizer.step()
+        for partition in zero.single_partition_of_fp32_groups:
+            partition.grad = None
+        zero._lazy_init_hp_params_optimizer_state()
+
     def forward(self, latents: Tensor, timesteps: Tensor, text: Tensor) -> Tensor:
         out: Tensor = self.engine(latents, timesteps, text)
         return out

@@ -13,6 +13,7 @@ import logging
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 import ray
@@ -237,7 +238,7 @@ class Scheduler:
 
     def _start_tuner(self, base: str) -> None:
         tuner_id = f"tuner-{uuid.uuid4().hex[:12]}"
-        supervisor = TunerSupervisor.remote()
+        supervisor = TunerSupervisor.remote()  # type: ignore[attr-defined]
         self.tuners[tuner_id] = _Tuner(base, supervisor)
         _background(self._watch(tuner_id, supervisor.run.remote(self.settings, tuner_id, base)))
 
@@ -266,7 +267,7 @@ class Scheduler:
 
     async def _fail_queued(self, base: str, failure: Failure) -> None:
         for job in [j for j in self._queued() if j.snapshot.base == base]:
-            await self._end(job, lambda job_id=job.snapshot.id: self.store.fail(job_id, failure))
+            await self._end(job, partial(self.store.fail, job.snapshot.id, failure))
 
     def _queued(self) -> list[_Job]:
         """Jobs that wait for a tuner, by priority, then age."""

@@ -1,5 +1,6 @@
 """A real Ray head beside the session's S3 and MLflow, a small random base, and real clips."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -57,7 +58,8 @@ def submit(settings: Settings, tmp_path: Path, scheduler: ray.actor.ActorHandle)
         stored = objects.put_clip(path)
         clip = ClipInfo(uri=stored.uri, sha256=stored.sha256, width=16, height=16, num_frames=6, fps=8)
         defaults = {"num_frames": 4, "size": (16, 16), "steps": 5, "learning_rate": 1e-3}
-        request = TuningJobCreate(caption=caption, params=TuningParams(**defaults | params), validation_prompts=["a blue square"])
+        tuning = TuningParams(**defaults | params)
+        request = TuningJobCreate(caption=caption, params=tuning, validation_prompts=["a blue square"])
         job = jobs.create(request, clip, base or settings.base, "red-square")
         ray.get(scheduler.notify.remote())
         return job
@@ -77,11 +79,11 @@ def finished(scheduler: ray.actor.ActorHandle):
 
 def follow(scheduler: ray.actor.ActorHandle, job: TuningJob, until, timeout_s: float = 240) -> TuningJob:
     """The first snapshot that fulfils `until`."""
-    import time
-
     after, deadline = 0, time.monotonic() + timeout_s
     while (left := deadline - time.monotonic()) > 0:
-        for after, snapshot in ray.get(scheduler.events.remote(job.id, after, min(left, 10))):
+        events = ray.get(scheduler.events.remote(job.id, after, min(left, 10)))
+        for event_id, snapshot in events:
+            after = event_id
             if until(snapshot):
                 return snapshot
     raise AssertionError(f"not within {timeout_s} s; the last: {ray.get(scheduler.live.remote(job.id))}")

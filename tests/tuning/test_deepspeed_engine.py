@@ -28,14 +28,15 @@ def a_clip() -> Clip:
 
 
 def rank_main(rank: int, world: int, port: int, base_folder: str, out: str, zero_stage: int) -> None:
-    """Tune twice on a warm tuner, then resume from step 3; keep the three deltas."""
+    """Tune twice on a warm tuner, resume from step 3 on it and on a fresh one; keep the four deltas."""
     os.environ |= {"DS_ACCELERATOR": "cpu", "RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": "0"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo")
     from services.tuning.engine import DeepSpeedEngine
 
-    tuner = Tuner(Base.load(base_folder), partial(DeepSpeedEngine, zero_stage=zero_stage), rank=rank)
+    base, engine = Base.load(base_folder), partial(DeepSpeedEngine, zero_stage=zero_stage)
+    tuner = Tuner(base, engine, rank=rank)
     kept: dict[int, Any] = {}
 
     def keep(progress: Progress) -> None:
@@ -45,7 +46,8 @@ def rank_main(rank: int, world: int, port: int, base_folder: str, out: str, zero
     tuner.tune(a_clip(), CONFIG.model_copy(update={"seed": 5, "learning_rate": 3e-3}))
     warm = tuner.tune(a_clip(), CONFIG)
     resumed = tuner.tune(a_clip(), CONFIG, resume=kept[3])
-    for name, delta in (("first", first), ("warm", warm), ("resumed", resumed)):
+    elsewhere = Tuner(base, engine, rank=rank).tune(a_clip(), CONFIG, resume=kept[3])
+    for name, delta in (("first", first), ("warm", warm), ("resumed", resumed), ("elsewhere", elsewhere)):
         save_file(delta.tensors, Path(out) / f"{name}-{rank}.safetensors")
     torch.distributed.destroy_process_group()
 

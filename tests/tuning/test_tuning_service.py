@@ -92,9 +92,7 @@ def test_a_job_whose_worker_is_killed_resumes_and_ends_in_the_same_delta(
     assert all((alone.tensors[name] == tensor).all() for name, tensor in killed.tensors.items())
 
 
-def test_a_killed_scheduler_comes_back_and_finishes_what_was_queued(
-    scheduler: ray.actor.ActorHandle, submit, finished
-) -> None:
+def test_a_killed_scheduler_comes_back_and_finishes_what_was_queued(scheduler: ray.actor.ActorHandle, submit, finished) -> None:
     jobs = [submit(steps=300), submit()]
     follow(scheduler, jobs[0], lambda job: job.phase == JobPhase.tuning)
     ray.kill(ray.get_actor(SCHEDULER, NAMESPACE), no_restart=False)

@@ -1,0 +1,30 @@
+"""The package's face and what it may need."""
+
+import subprocess
+import sys
+
+import pytest
+
+import tav
+
+
+def test_exports_are_exactly_what_can_be_imported() -> None:
+    assert tav.__all__ == sorted(tav.__all__)
+    assert set(tav.__all__) == set(tav._HOME)
+    assert all(getattr(tav, name) is not None for name in tav.__all__)
+
+
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [
+        ("tav", ["torch", "ray", "mlflow", "boto3", "fastapi", "deepspeed"]),
+        ("tav.tuning, tav.sampling, tav.inversion", ["ray", "mlflow", "boto3", "fastapi", "deepspeed", "tav_client"]),
+        ("tav.probe", ["torch", "diffusers", "ray"]),
+        ("tav_client", ["torch", "ray", "mlflow", "tav"]),
+    ],
+)
+def test_importing_needs_nothing_that_belongs_to_others(module: str, absent: list[str]) -> None:
+    # Blocking is stricter than looking at sys.modules: it is a machine without those packages.
+    code = f"import sys\nfor name in {absent!r}: sys.modules[name] = None\nimport {module}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
