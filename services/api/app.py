@@ -23,7 +23,6 @@ from services.api.parts import Parts
 from services.api.requests import Requests
 from services.api.scheduler import RayScheduler
 from services.sampling.client import ServeSampler
-from services.sampling.deployment import build_sampler
 from services.settings import Settings
 
 _REQUESTS_AT_A_TIME = 1000
@@ -53,6 +52,7 @@ def create_app(parts: Parts, behind_serve: bool = False) -> FastAPI:
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         lifespan=lifespan,
         redoc_url=None,
+        redirect_slashes=False,
         middleware=[Middleware(Requests, behind_serve=behind_serve)],
     )
     guard = [Depends(key_required(parts.settings.api_keys))]
@@ -83,6 +83,8 @@ def build(settings: Settings) -> serve.Application:
     Raises:
         InvalidConfig: it would listen to others than this machine without keys.
     """
+    from services.sampling.deployment import build_sampler  # brings torch, which the gateway's process does without
+
     check_exposure(settings)
     gateway = serve.deployment(
         Gateway,

@@ -8,8 +8,6 @@ import re
 import unicodedata
 from pathlib import Path
 
-from tav_client.schemas import ClipInfo, TuningJobCreate
-
 import tav
 from registry.errors import InvalidReference, ObjectMissing
 from registry.objects import ObjectStore, parse_uri
@@ -19,6 +17,7 @@ from tav.config import ClipConfig
 from tav.errors import InvalidClip
 from tav.probe import ClipProbe, probe_isolated
 from tav.video import frame_indices
+from tav_client.schemas import ClipInfo, TuningJobCreate
 
 _LONGEST_NAME = 64
 

@@ -14,8 +14,6 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from tav_client.schemas import Failure, FailureCode, ModelVersion, Video, VideoCreate, VideoStatus
-
 from registry.errors import NotFound, StorageUnavailable
 from registry.versions import VersionStore
 from registry.videos import VideoStore
@@ -23,6 +21,7 @@ from services.api.errors import unavailable
 from services.sampling.client import SamplerLost, Samples
 from services.settings import Settings
 from tav.errors import TavError
+from tav_client.schemas import Failure, FailureCode, ModelVersion, Video, VideoCreate, VideoStatus
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

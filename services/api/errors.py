@@ -11,9 +11,9 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
-from tav_client.schemas import FailureCode, Problem
 
 from tav.errors import TavError
+from tav_client.schemas import FailureCode, Problem
 
 RETRY_SECONDS = 2
 """What `retry-after` says."""

@@ -7,11 +7,10 @@ import logging
 import time
 from collections.abc import AsyncIterator
 
-from tav_client.schemas import TuningJob
-
 from registry.jobs import JobStore
 from services.api.scheduler import SchedulerAway, SchedulerLink
 from tav.errors import TavError
+from tav_client.schemas import TuningJob
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,6 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
-from tav_client.schemas import JobStatus, ModelName, Page, TuningJob, TuningJobCreate
 
 from services.api import bodies, clips
 from services.api.errors import ApiError, invalid
@@ -21,6 +20,7 @@ from services.api.idempotency import IdempotencyKey, KeyLocks, checked_key, key_
 from services.api.openapi import job_body, problems
 from services.api.parts import Parts
 from services.api.scheduler import SchedulerAway
+from tav_client.schemas import JobStatus, ModelName, Page, TuningJob, TuningJobCreate
 
 log = logging.getLogger(__name__)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
-from tav_client.schemas import Model, ModelVersion, Page
 
 from services.api.openapi import problems
 from services.api.parts import Parts
+from tav_client.schemas import Model, ModelVersion, Page
 
 
 def router(parts: Parts) -> APIRouter:

@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
+
 from tav_client.schemas import Problem, TuningJobCreate, VideoCreate
 
 _REF = "#/components/schemas/{model}"

@@ -7,10 +7,10 @@ from typing import Any, Protocol
 
 import ray
 from ray.exceptions import RayError, RayTaskError
-from tav_client.schemas import TuningJob
 
 from services.tuning.lease import NAMESPACE, SCHEDULER
 from tav.errors import TavError
+from tav_client.schemas import TuningJob
 
 _ANSWER_SECONDS = 5.0
 

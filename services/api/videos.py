@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 
 from fastapi import APIRouter, Request, Response
-from tav_client.schemas import ModelVersion, Video, VideoCreate, VideoStatus
 
 from services.api.bodies import read_json
 from services.api.driver import SamplingFailed
@@ -13,6 +12,7 @@ from services.api.errors import ApiError, invalid, of_failure
 from services.api.idempotency import IdempotencyKey, KeyLocks, checked_key, key_reused
 from services.api.openapi import json_body, problems
 from services.api.parts import Parts
+from tav_client.schemas import ModelVersion, Video, VideoCreate, VideoStatus
 
 _POLL_MS = "500"
 _CONTENT: dict[str, dict[str, str]] = {"video/mp4": {}, "image/gif": {}}

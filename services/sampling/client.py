@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
+
 from tav_client.schemas import ModelVersion, VideoCreate
 
 

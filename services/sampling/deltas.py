@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from tav_client.schemas import ModelVersion
 from torch import Tensor
 
 from tav.base import Base
 from tav.delta import Delta
 from tav.errors import BaseMismatch, TavError
 from tav.latents import Latents
+from tav_client.schemas import ModelVersion
 
 _REFUSAL_SECONDS = 5.0
 

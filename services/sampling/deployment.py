@@ -14,7 +14,6 @@ import ray
 import torch
 from ray import serve
 from ray.serve.config import AutoscalingConfig
-from tav_client.schemas import ModelVersion, VideoCreate
 
 from registry.versions import VersionStore
 from services.compute import load_base
@@ -23,6 +22,7 @@ from services.settings import Settings
 from tav.config import Progress
 from tav.errors import Cancelled, OutOfMemory, TavError
 from tav.sampling import Sampler
+from tav_client.schemas import ModelVersion, VideoCreate
 
 log = logging.getLogger(__name__)
 

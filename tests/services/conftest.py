@@ -15,13 +15,13 @@ import httpx
 import numpy as np
 import pytest
 import uvicorn
-from tav_client.schemas import ClipInfo, ModelVersion, TuningJobCreate
 
 from registry import JobStore, ObjectStore, VersionInfo, VersionStore
 from services.api.app import create_app
 from services.api.parts import Parts
 from services.settings import Settings
 from tav.video import encode
+from tav_client.schemas import ClipInfo, ModelVersion, TuningJobCreate
 from tests.services.fakes import FakeSampler, FakeScheduler
 
 

@@ -7,10 +7,9 @@ import threading
 from collections.abc import AsyncGenerator
 from typing import Any
 
-from tav_client.schemas import ModelVersion, TuningJob, VideoCreate
-
 from registry import JobStore
 from services.api.scheduler import SchedulerAway
+from tav_client.schemas import ModelVersion, TuningJob, VideoCreate
 
 MP4 = b"\0\0\0\x18ftypisom" + bytes(64)
 

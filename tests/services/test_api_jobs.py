@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from tav_client.schemas import JobPhase, JobStatus, TuningJob
 
 from tav.probe import ClipLimits
+from tav_client.schemas import JobPhase, JobStatus, TuningJob
 from tests.services.conftest import Running, moving_square
 
 
