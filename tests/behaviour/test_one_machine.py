@@ -1,0 +1,127 @@
+"""The whole service through what users have: `tav platform`, the client, HTTP, MLflow's own endpoints."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from dotenv import dotenv_values
+
+from tav.probe import probe
+from tav_client import NotFound, TavClient
+from tav_client.schemas import JobPhase, JobStatus
+
+pytestmark = pytest.mark.slow
+
+CLIP = Path(__file__).parents[2] / "examples" / "clips" / "red-ball-grass.mp4"
+QUICK = {"num_inference_steps": 4}
+
+
+def platform(*words: str) -> str:
+    command = [str(Path(sys.executable).with_name("tav")), "platform", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=400)
+    assert done.returncode == 0, f"{' '.join(words)}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+class Service:
+    """One stack and how to reach it."""
+
+    def __init__(self, data: Path) -> None:
+        self.data = data
+        self.where = ("--data-dir", str(data))
+
+    def up(self) -> None:
+        platform("up", *self.where, "--free-ports")
+        env = dotenv_values(self.data / "stack.env")
+        self.client = TavClient(env["TAV_URL"], timeout=300)
+        self.mlflow = httpx.Client(base_url=str(env["MLFLOW_TRACKING_URI"]), timeout=60)
+
+    def artifact(self, run_id: str, path: str) -> bytes:
+        """What the MLflow UI plays."""
+        return self.mlflow.get("/get-artifact", params={"run_id": run_id, "path": path}).raise_for_status().content
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    made = Service(tmp_path_factory.mktemp("one") / "data")
+    try:
+        made.up()
+        yield made
+    finally:
+        platform("down", *made.where)
+
+
+def test_a_clip_goes_from_submit_to_sampled_videos_and_survives_a_restart(service: Service, tmp_path: Path) -> None:
+    seen: list[tuple[JobPhase | None, float]] = []
+    job = service.client.jobs.create(
+        CLIP,
+        caption="a red ball rolling on grass",
+        model="ball",
+        params={"steps": 12, "num_frames": 4},
+        validation_prompts=["a blue ball rolling on grass", "a red box rolling on grass"],
+    )
+    job.wait(timeout=300, on_update=lambda snapshot: seen.append((snapshot.phase, snapshot.progress)))
+    assert job.status == JobStatus.succeeded
+    assert {JobPhase.tuning, JobPhase.inverting, JobPhase.validating} <= {phase for phase, _ in seen}
+    assert [progress for _, progress in seen] == sorted(progress for _, progress in seen)
+
+    version = service.client.models.version("ball", job.version)
+    assert version.job_id == job.id
+    assert {"delta.safetensors", "latents.safetensors", "config.json", "MLmodel"} <= set(version.files)
+    assert all(file.uri.startswith("s3://") for file in version.files.values())
+    for name in ("source.mp4", "samples/1.mp4", "samples/2.mp4"):
+        (tmp_path / "played.mp4").write_bytes(service.artifact(job.id, name))
+        assert probe(tmp_path / "played.mp4").codec == "h264"
+    run = service.mlflow.get("/api/2.0/mlflow/runs/get", params={"run_id": job.id}).json()["run"]
+    assert run["info"]["status"] == "FINISHED"
+    assert {"loss", "step_seconds"} <= {metric["key"] for metric in run["data"]["metrics"]}
+
+    asynchronous = service.client.videos.create(model="ball", prompt="a blue ball rolling on grass", **QUICK)
+    first = asynchronous.save(tmp_path / "async.mp4")
+    assert probe(first).num_frames == 4
+    video = service.mlflow.get("/api/2.0/mlflow/runs/get", params={"run_id": asynchronous.id}).json()["run"]
+    tags = {tag["key"]: tag["value"] for tag in video["data"]["tags"]}
+    assert (tags["mlflow.parentRunId"], tags["tav.kind"]) == (job.id, "video")
+
+    before = service.client.videos.sync(model="ball/1", prompt="a blue ball rolling on grass", **QUICK)
+    assert before == first.read_bytes()  # the same version, prompt and seed give the same bytes
+
+    platform("down", *service.where)
+    service.up()
+    assert service.client.jobs.get(job.id).status == JobStatus.succeeded
+    after = service.client.videos.sync(model="ball/1", prompt="a blue ball rolling on grass", **QUICK)
+    assert after == before
+
+
+def test_a_queued_and_a_running_job_are_cancelled_and_the_next_one_runs(service: Service) -> None:
+    endless = service.client.jobs.create(CLIP, caption="a ball", params={"steps": 100_000, "num_frames": 2})
+    waiting = service.client.jobs.create(CLIP, caption="a ball", params={"steps": 2, "num_frames": 2})
+    last = service.client.jobs.create(CLIP, caption="a ball", model="after", params={"steps": 2, "num_frames": 2})
+    for snapshot in service.client.jobs.events(endless.id):
+        if snapshot.phase == JobPhase.tuning and snapshot.step > 1:
+            break
+    assert waiting.cancel().status == JobStatus.cancelled
+    endless.cancel()
+    for snapshot in service.client.jobs.events(endless.id):
+        if snapshot.status.final:
+            assert snapshot.status == JobStatus.cancelled
+    assert last.wait(timeout=240).model_ref == "after/1"
+
+
+def test_an_unknown_model_is_told_in_a_sentence(service: Service) -> None:
+    with pytest.raises(NotFound, match="nobody"):
+        service.client.videos.sync(model="nobody", prompt="a ball")
+
+
+def test_status_tells_what_runs_and_a_second_up_changes_nothing(service: Service) -> None:
+    rows = json.loads(platform("status", *service.where, "--json"))
+    assert {row["name"]: row["state"] for row in rows} == dict.fromkeys(("s3", "mlflow", "ray", "services"), "running")
+    platform("up", *service.where)
+    again = json.loads(platform("status", *service.where, "--json"))
+    assert [row["pid"] for row in again] == [row["pid"] for row in rows]
