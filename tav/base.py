@@ -16,11 +16,11 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from tav.bases import OFFLINE
 from tav.config import ClipConfig, InvertConfig, SampleConfig, TuneConfig
 from tav.errors import BaseUnavailable
 from tav.video import Frames
 
-OFFLINE = Path(__file__).parent / "bases" / "offline"
 _WEIGHTS = ("diffusion_pytorch_model.safetensors", "model.safetensors")
 _FILES = ["model_index.json", "tav.json", "*/*.json", "*/*.txt", *(f"*/{name}" for name in _WEIGHTS)]
 _IDENTITY = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")

@@ -8,11 +8,11 @@ import re
 import unicodedata
 from pathlib import Path
 
-import tav
 from registry.errors import InvalidReference, ObjectMissing
 from registry.objects import ObjectStore, parse_uri
 from services.api.errors import ApiError, invalid
 from services.settings import Settings
+from tav.bases import OFFLINE
 from tav.config import ClipConfig
 from tav.errors import InvalidClip
 from tav.probe import ClipProbe, probe_isolated
@@ -108,7 +108,7 @@ def model_name(request: TuningJobCreate, sha256: str) -> str:
 
 def _default_frames(base: str) -> int:
     """What a job that does not say takes. A hub base's own recommendation is not at hand here: the tuner checks again."""
-    folder = Path(tav.__file__).parent / "bases" / "offline" if base == "offline" else Path(base)
+    folder = OFFLINE if base == "offline" else Path(base)
     recommended = folder / "tav.json"
     clip = json.loads(recommended.read_text()).get("clip", {}) if recommended.is_file() else {}
     frames: int = ClipConfig.model_validate(clip).num_frames

@@ -18,13 +18,13 @@ from typing import Any, TypeVar
 
 import ray
 from ray.exceptions import RayError
-from tav_client.schemas import Failure, FailureCode, JobStatus, TuningJob
 
 from registry.errors import StorageUnavailable
 from registry.jobs import JobStore
 from services.settings import Settings
 from services.tuning.lease import NAMESPACE, SCHEDULER, Beat, Lease, Outcome, Verdict
 from services.tuning.tuner import TunerSupervisor
+from tav_client.schemas import Failure, FailureCode, JobStatus, TuningJob
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

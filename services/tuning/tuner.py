@@ -10,11 +10,11 @@ import ray
 import torch.distributed as dist
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
-from tav_client.schemas import Failure, FailureCode
 
 from services.compute import load_base
 from services.settings import Settings
 from services.tuning.lease import NAMESPACE, SCHEDULER, Lease
+from tav_client.schemas import Failure, FailureCode
 
 log = logging.getLogger(__name__)
 

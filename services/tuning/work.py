@@ -12,7 +12,6 @@ from typing import Any
 import ray
 import torch
 import torch.distributed as dist
-from tav_client.schemas import Failure, FailureCode, JobPhase, TuningJob
 
 from registry.errors import StorageUnavailable
 from registry.jobs import JobStore
@@ -22,6 +21,7 @@ from services.settings import Settings
 from services.tuning.lease import Beat, Lease, Outcome, Verdict
 from services.tuning.resume import ResumeStore
 from tav import Clip, Delta, Latents, Progress, Sampler, TavError, Tuner, Video, invert
+from tav_client.schemas import Failure, FailureCode, JobPhase, TuningJob
 
 log = logging.getLogger(__name__)
 

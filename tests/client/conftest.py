@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import uvicorn
 from fastapi import FastAPI, Request, Response
+
 from tav_client import TavClient, schemas
 
 Answer = Response | Callable[["Asked"], Response]

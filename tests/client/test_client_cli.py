@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import typer
 from fastapi import Response
+from typer.testing import CliRunner
+
 from tav_client import __version__
 from tav_client.cli import _app
-from typer.testing import CliRunner
 
 EVENTS = "/v1/tuning-jobs/j1/events"
 

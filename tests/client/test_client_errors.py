@@ -10,8 +10,9 @@ from typing import Any
 
 import httpx
 import pytest
-import tav_client
 from fastapi import Response
+
+import tav_client
 from tav_client import TavClient, _calls
 from tav_client._retry import RetryPolicy, asked_delay
 from tav_client.schemas import VideoCreate

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tav_client
 from fastapi import Response
 from fastapi.responses import StreamingResponse
+
+import tav_client
 from tav_client import TavClient, TuningParams
 from tav_client._events import EventParser
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+
 import tav_client
 from tav_client import TavClient, TavClientError, _errors
 

@@ -7,6 +7,7 @@ from contextlib import redirect_stderr
 from typing import Any
 
 import pytest
+
 from tav_client._progress import duration, read_video, watching_job, watching_video
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tav_client
 from fastapi import Response
+
+import tav_client
 from tav_client import TavClient
 
 BYTES = b"\x00\x00\x00\x18ftypmp42" + bytes(5000)

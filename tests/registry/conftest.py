@@ -8,11 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tav_client.schemas import ClipInfo, TuningJob, TuningJobCreate
 
 from registry.jobs import JobStore
 from registry.objects import ObjectStore
 from registry.versions import VersionInfo
+from tav_client.schemas import ClipInfo, TuningJob, TuningJobCreate
 
 INFO = VersionInfo(base="offline", base_fingerprint="f" * 64, caption="a red ball is moving", num_frames=8, size=(64, 64))
 

@@ -9,12 +9,12 @@ from collections.abc import Callable
 import httpx
 import pytest
 from mlflow import MlflowClient
-from tav_client.schemas import ClipInfo, Failure, FailureCode, JobPhase, JobStatus, TuningJob, TuningJobCreate
 
 from registry.errors import NotFound, ObjectMissing, StorageUnavailable
 from registry.jobs import JobStore
 from registry.objects import ObjectStore
 from registry.settings import RegistrySettings
+from tav_client.schemas import ClipInfo, Failure, FailureCode, JobPhase, JobStatus, TuningJob, TuningJobCreate
 
 NewJob = Callable[..., TuningJob]
 

@@ -10,7 +10,6 @@ import mlflow
 import pandas as pd
 import pytest
 import torch
-from tav_client.schemas import TuningJob
 
 from registry.versions import VersionInfo, VersionStore
 from services.platform import Stack
@@ -20,6 +19,7 @@ from tav.delta import Delta, DeltaMeta, Origin
 from tav.errors import InvalidConfig
 from tav.inflation import inflate
 from tav.latents import Latents, LatentsMeta
+from tav_client.schemas import TuningJob
 from tests.tav.conftest import write_random_base
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
-from tav_client.schemas import StoredFile, TuningJob
 
 from registry.errors import CorruptVersion, InvalidReference, NotFound, ObjectMissing, StorageUnavailable
 from registry.objects import ObjectStore
 from registry.settings import RegistrySettings
 from registry.versions import NEEDED, VersionInfo, VersionStore
+from tav_client.schemas import StoredFile, TuningJob
 
 INFO = VersionInfo(base="offline", base_fingerprint="f" * 64, caption="a red ball is moving", num_frames=8, size=(64, 48))
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import httpx
 import pytest
 from mlflow import MlflowClient
-from tav_client.schemas import Failure, FailureCode, ModelVersion, TuningJob, VideoCreate, VideoStatus
 
 from registry.errors import NotFound, NotReady
 from registry.jobs import JobStore
 from registry.settings import RegistrySettings
 from registry.versions import VersionInfo, VersionStore
 from registry.videos import VideoStore
+from tav_client.schemas import Failure, FailureCode, ModelVersion, TuningJob, VideoCreate, VideoStatus
 
 INFO = VersionInfo(base="offline", base_fingerprint="f" * 64, caption="a red ball is moving", num_frames=8, size=(64, 48))
 

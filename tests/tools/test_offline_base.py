@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from tav.bases import OFFLINE
 from tools.offline_base import parts
 from tools.offline_base.checkpoint import load_state, save_state
 from tools.offline_base.evaluate import prompts
@@ -15,13 +16,12 @@ from tools.offline_base.unet import rate_at
 from tools.offline_base.vae import seen
 from tools.offline_base.world import held_out
 
-SHIPPED = Path(__file__).parents[2] / "tav" / "bases" / "offline"
-shipped = pytest.mark.skipif(not (SHIPPED / "unet").is_dir(), reason="the offline base is not there")
+shipped = pytest.mark.skipif(not (OFFLINE / "unet").is_dir(), reason="the offline base is not there")
 
 
 @shipped
 def test_the_folder_holds_the_parts_of_stable_diffusion() -> None:
-    index = json.loads((SHIPPED / "model_index.json").read_text())
+    index = json.loads((OFFLINE / "model_index.json").read_text())
     assert {k: v[1] for k, v in index.items() if isinstance(v, list) and v[1]} == {
         "scheduler": "PNDMScheduler",
         "text_encoder": "CLIPTextModel",
@@ -29,7 +29,7 @@ def test_the_folder_holds_the_parts_of_stable_diffusion() -> None:
         "unet": "UNet2DConditionModel",
         "vae": "AutoencoderKL",
     }
-    unet = json.loads((SHIPPED / "unet" / "config.json").read_text())
+    unet = json.loads((OFFLINE / "unet" / "config.json").read_text())
     assert unet["down_block_types"] == ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"]
     assert unet["up_block_types"] == ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3
     assert (unet["in_channels"], unet["out_channels"]) == (4, 4)
@@ -37,14 +37,14 @@ def test_the_folder_holds_the_parts_of_stable_diffusion() -> None:
 
 @shipped
 def test_the_folder_is_at_most_thirty_megabytes() -> None:
-    assert sum(f.stat().st_size for f in SHIPPED.rglob("*") if f.is_file()) <= 30_000_000
+    assert sum(f.stat().st_size for f in OFFLINE.rglob("*") if f.is_file()) <= 30_000_000
 
 
 @shipped
 def test_diffusers_own_pipeline_draws_with_it() -> None:
     from tools.offline_base.evaluate import load
 
-    pipeline = load(SHIPPED, torch.device("cpu"))
+    pipeline = load(OFFLINE, torch.device("cpu"))
     picture = pipeline("a red ball on grass", num_inference_steps=2, output_type="np").images[0]
     assert picture.shape == (64, 64, 3)
     assert np.isfinite(picture).all()

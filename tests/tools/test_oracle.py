@@ -1,18 +1,17 @@
 """The oracle reads the drawn world right: plain, blurred, noisy, and after the shipped autoencoder."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
+from tav.bases import OFFLINE
 from tools.offline_base.oracle import read, read_clip
 from tools.offline_base.world import Scene, draw, random_scene
 
 PICTURES = 500
 BAR = 0.97
-SHIPPED = Path(__file__).parents[2] / "tav" / "bases" / "offline"
 
 
 @pytest.fixture(scope="module")
@@ -56,12 +55,12 @@ def test_every_attribute_is_read_off_ground_truth(
     assert_read_right(np.stack([harm(p) for p in pictures]), scenes)
 
 
-@pytest.mark.skipif(not (SHIPPED / "vae").is_dir(), reason="the offline base is not there")
+@pytest.mark.skipif(not (OFFLINE / "vae").is_dir(), reason="the offline base is not there")
 def test_every_attribute_is_read_after_the_autoencoder(scenes: list[Scene], pictures: np.ndarray) -> None:
     torch = pytest.importorskip("torch")
     from diffusers import AutoencoderKL
 
-    vae = AutoencoderKL.from_pretrained(str(SHIPPED / "vae")).float().eval()
+    vae = AutoencoderKL.from_pretrained(str(OFFLINE / "vae")).float().eval()
     x = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
     with torch.no_grad():
         y = torch.cat([vae.decode(vae.encode(part).latent_dist.mean).sample for part in x.split(50)])

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import ray
-from tav_client.schemas import ClipInfo, TuningJob, TuningJobCreate, TuningParams
 
 from registry.jobs import JobStore
 from registry.objects import ObjectStore
@@ -16,6 +15,7 @@ from services.settings import Settings
 from services.tuning.lease import NAMESPACE, SCHEDULER
 from services.tuning.scheduler import start_scheduler
 from tav import Video
+from tav_client.schemas import ClipInfo, TuningJob, TuningJobCreate, TuningParams
 from tests.tav.conftest import write_random_base
 
 

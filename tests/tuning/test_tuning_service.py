@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import ray
-from tav_client.schemas import FailureCode, JobPhase, JobStatus
 
 from registry.jobs import JobStore
 from registry.objects import ObjectStore
@@ -14,6 +13,7 @@ from registry.versions import VersionStore
 from services.settings import Settings
 from services.tuning.lease import NAMESPACE, SCHEDULER
 from tav import Base, Delta, Latents
+from tav_client.schemas import FailureCode, JobPhase, JobStatus
 from tests.tuning.conftest import follow
 
 pytestmark = pytest.mark.slow

@@ -19,9 +19,8 @@ from pathlib import Path
 
 import torch
 
+from tav.bases import OFFLINE
 from tools.offline_base import parts, text, unet, vae
-
-SHIPPED = Path(__file__).parents[2] / "tav" / "bases" / "offline"
 
 
 def main() -> None:
@@ -29,7 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train the offline base.")
     parser.add_argument("--out", type=Path, required=True, help="working directory: checkpoints, encoded pictures")
     parser.add_argument("--stage", choices=("all", "vae", "text", "unet", "export"), default="all")
-    parser.add_argument("--base", type=Path, default=SHIPPED, help="folder the export writes (default: the shipped one)")
+    parser.add_argument("--base", type=Path, default=OFFLINE, help="folder the export writes (default: the shipped one)")
     parser.add_argument("--finish-in", type=int, metavar="STEPS", help="have the running UNet training end that soon")
     asked = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
