@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from tav import Base, Clip, Delta, Latents, Sampler, TuneConfig, Tuner, invert
+from tav import Base, Clip, Delta, Latents, Sampler, Tuner, invert
 from tav.config import AttentionMode
 from tav.delta import DeltaMeta, Origin
 from tav.inflation import inflate
@@ -134,11 +134,11 @@ def _grown(mask: np.ndarray, by: int = 4) -> np.ndarray:
     return np.logical_or.reduce([wide[y : y + size, x : x + size] for y in range(2 * by + 1) for x in range(2 * by + 1)])
 
 
-def untuned(base: Base, clip: Clip, attention: AttentionMode = "sparse_causal") -> Delta:
+def untuned(base: Base, clip: Clip) -> Delta:
     """The delta of a job that took no step."""
-    net = inflate(base.unet, attention=attention)
-    meta = DeltaMeta(origin=Origin.of(base, clip), attention=attention, group_norm="video", tune=TuneConfig())
-    return Delta.extract(net, meta)
+    modes = base.net_config().model_dump()
+    net = inflate(base.unet, **modes)
+    return Delta.extract(net, DeltaMeta(origin=Origin.of(base, clip), **modes, tune=base.tune_config()))
 
 
 def run_clip(
@@ -154,7 +154,7 @@ def run_clip(
     for method in methods:
         kind = "tuned" if method == "no_inversion" else method
         if kind not in made:
-            attention: AttentionMode = "frame" if kind == "frame_attention" else "sparse_causal"
+            attention: AttentionMode | None = "frame" if kind == "frame_attention" else None
             no_tuning = kind == "no_tuning"
             delta = untuned(base, clip) if no_tuning else tuner.tune(clip, base.tune_config(), attention=attention)
             made[kind] = delta, invert(base, clip, delta, net=sampler.net)

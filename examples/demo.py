@@ -19,10 +19,10 @@ from pathlib import Path
 import httpx
 from dotenv import dotenv_values
 from PIL import Image, ImageDraw, ImageFont
-from tav_client import TavClient
 
 from tav.probe import probe
 from tav.video import Frames, read_frames
+from tav_client import TavClient
 
 HERE = Path(__file__).parent
 EDITS = ["a blue ball rolling on grass", "a red box rolling on grass", "a red ball rolling on snow"]

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from tav.bases import OFFLINE
-from tav.config import ClipConfig, InvertConfig, SampleConfig, TuneConfig
+from tav.config import ClipConfig, InvertConfig, NetConfig, SampleConfig, TuneConfig
 from tav.errors import BaseUnavailable
 from tav.video import Frames
 
@@ -42,7 +42,7 @@ class Base:
     device: torch.device
     dtype: torch.dtype
     defaults: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """The base's own `tav.json`, if any: recommended `clip`, `tune`, `invert`, `sample` settings over the paper's."""
+    """The base's own `tav.json`, if any: recommended `clip`, `net`, `tune`, `invert`, `sample` settings over the paper's."""
 
     @classmethod
     def load(cls, name: str, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Base:
@@ -82,6 +82,10 @@ class Base:
     def clip_config(self, **overrides: Any) -> ClipConfig:
         """The paper's, under the base's recommendation, under `overrides`; None counts as not given. Likewise below."""
         return ClipConfig(**self._merged("clip", overrides))
+
+    def net_config(self, **overrides: Any) -> NetConfig:
+        """How this base is inflated."""
+        return NetConfig(**self._merged("net", overrides))
 
     def tune_config(self, **overrides: Any) -> TuneConfig:
         """Settings of tuning on this base."""

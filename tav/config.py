@@ -12,6 +12,15 @@ class _Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class NetConfig(_Config):
+    """How the base is inflated. A delta keeps what it was made with."""
+
+    attention: AttentionMode = "sparse_causal"
+    """Which frames answer in ST-Attn."""
+    group_norm: GroupNormMode = "video"
+    """ResNet GroupNorm's statistics: over the whole video, as the reference, or per frame, as the base was trained."""
+
+
 class ClipConfig(_Config):
     """Which frames of the source become the clip."""
 
@@ -50,6 +59,9 @@ class SampleConfig(_Config):
     guidance_scale: float = Field(12.5, ge=1)
     """1 turns guidance off."""
     negative_prompt: str = ""
+    strength: float = Field(1.0, gt=0, le=1)
+    """How much of the denoising the prompt decides. Below 1, the first steps from inverted latents retrace the inversion
+    (empty prompt, no guidance), which fixes where things are before the prompt says what they are. 1 is the paper's."""
     seed: int = Field(0, ge=0)
     """Of the Gaussian noise, where no inverted latents are given."""
     num_frames: int | None = Field(None, ge=1)

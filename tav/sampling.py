@@ -60,12 +60,14 @@ class Sampler:
         delta.apply(self.net)
         ddim = DDIM(base.scheduler_config, config.num_inference_steps)
         guided = config.guidance_scale > 1
-        text = base.encode_text([config.negative_prompt, prompt] if guided else [prompt])
+        retraced = round((1 - config.strength) * len(ddim.timesteps)) if latents is not None else 0
+        empty, text = base.encode_text([""]), base.encode_text([config.negative_prompt, prompt] if guided else [prompt])
         for i, t in enumerate(ddim.timesteps):
             began = time.perf_counter()
+            asked = empty if i < retraced else text
             with autocast(base):
-                prediction = self.net(x.to(base.dtype).expand(len(text), -1, -1, -1, -1), t, text)
-            if guided:
+                prediction = self.net(x.to(base.dtype).expand(len(asked), -1, -1, -1, -1), t, asked)
+            if len(asked) == 2:
                 unconditional, conditional = prediction.float().chunk(2)
                 prediction = unconditional + config.guidance_scale * (conditional - unconditional)
             x = ddim.down(x, prediction, t)

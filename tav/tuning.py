@@ -141,8 +141,8 @@ class Tuner:
         clip: Clip,
         config: TuneConfig,
         *,
-        attention: AttentionMode = "sparse_causal",
-        group_norm: GroupNormMode = "video",
+        attention: AttentionMode | None = None,
+        group_norm: GroupNormMode | None = None,
         on_step: OnStep | None = None,
         resume: TuneState | None = None,
     ) -> Delta:
@@ -151,8 +151,8 @@ class Tuner:
         Args:
             clip: F frames and a caption.
             config: steps, rate, seed and the rest.
-            attention: ST-Attn mode.
-            group_norm: ResNet GroupNorm mode.
+            attention: ST-Attn mode; None takes the base's recommendation, then the paper's.
+            group_norm: ResNet GroupNorm mode; likewise.
             on_step: called after every step; `state()` may be called in it. What it raises stops the work.
             resume: an earlier `state()` of the same clip and config.
 
@@ -161,7 +161,8 @@ class Tuner:
             OutOfMemory: the clip does not fit the device.
         """
         base, net = self.base, self.net
-        net.context.attention, net.context.group_norm = attention, group_norm
+        modes = base.net_config(attention=attention, group_norm=group_norm)
+        net.context.attention, net.context.group_norm = modes.attention, modes.group_norm
         if config.gradient_checkpointing:
             net.enable_gradient_checkpointing()  # non-reentrant: reentrant drops the down blocks' gradients
         else:
@@ -196,7 +197,7 @@ class Tuner:
             ) from error
         finally:
             net.eval()
-        meta = DeltaMeta(origin=Origin.of(base, clip), attention=attention, group_norm=group_norm, tune=config)
+        meta = DeltaMeta(origin=Origin.of(base, clip), **modes.model_dump(), tune=config)
         return Delta.extract(net, meta)
 
     def _loss(self, mean: Tensor, std: Tensor, text: Tensor, generator: torch.Generator) -> Tensor:
@@ -230,8 +231,8 @@ def tune(
     clip: Clip,
     config: TuneConfig | None = None,
     *,
-    attention: AttentionMode = "sparse_causal",
-    group_norm: GroupNormMode = "video",
+    attention: AttentionMode | None = None,
+    group_norm: GroupNormMode | None = None,
     on_step: OnStep | None = None,
 ) -> Delta:
     """Tune once; see `Tuner.tune`. Without `config` the base's recommended one is used."""

@@ -47,6 +47,7 @@ class Engine:
         config = self.sampler.base.sample_config(
             num_inference_steps=request.num_inference_steps,
             guidance_scale=request.guidance_scale,
+            strength=request.strength,
             negative_prompt=request.negative_prompt,
             seed=request.seed,
             num_frames=request.num_frames,

@@ -97,8 +97,8 @@ class Attempt:
         delta = self.tuner.tune(
             clip,
             tune_config,
-            attention=params.attention or "sparse_causal",
-            group_norm=params.group_norm or "video",
+            attention=params.attention,
+            group_norm=params.group_norm,
             on_step=self._on_step,
             resume=self.resume.load(),
         )

@@ -1,5 +1,6 @@
 """Tuning, inversion, sampling and the delta through the public functions."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,15 @@ def test_exactly_the_tuned_tensors_get_gradients_the_same_with_and_without_check
     assert any(name.startswith("down_blocks") for name in names)
     for name in names:
         assert torch.equal(plain[name], recomputed[name]), name
+
+
+def test_modes_left_out_are_the_bases_recommendation(base: Base, clip: Clip) -> None:
+    advised = replace(base, defaults={"net": {"group_norm": "frame", "attention": "full"}})
+    meta = tav.tune(advised, clip, CONFIG).meta
+    assert (meta.attention, meta.group_norm) == ("full", "frame")
+    meta = tav.tune(advised, clip, CONFIG, attention="causal").meta
+    assert (meta.attention, meta.group_norm) == ("causal", "frame")
+    assert tav.tune(base, clip, CONFIG).meta.group_norm == "video"
 
 
 def test_two_runs_with_one_seed_are_bit_identical_and_another_seed_differs(base: Base, clip: Clip, delta: Delta) -> None:
@@ -134,6 +144,18 @@ def test_sampling_is_reproducible_and_follows_the_prompt_and_the_latents(base: B
     assert (sampler.sample("a red square", delta=delta, latents=noise, config=SAMPLE).frames == first.frames).all()
     assert (sampler.sample("blue", delta=delta, latents=noise, config=SAMPLE).frames != first.frames).any()
     assert (sampler.sample("a red square", delta=delta, config=SAMPLE).frames != first.frames).any()
+
+
+def test_strength_retraces_the_inversion_before_the_prompt_counts(base: Base, delta: Delta, noise: Latents) -> None:
+    sampler = tav.Sampler(base)
+
+    def frames(prompt: str, strength: float, latents: Latents | None = noise) -> torch.Tensor:
+        config = SAMPLE.model_copy(update={"strength": strength})
+        return torch.from_numpy(sampler.sample(prompt, delta=delta, latents=latents, config=config).frames)
+
+    assert not torch.equal(frames("blue", 1.0), frames("blue", 0.6))
+    assert torch.equal(frames("blue", 0.1), frames("red", 0.1))  # all three steps retrace: the prompt has no say
+    assert torch.equal(frames("blue", 0.1, None), frames("blue", 1.0, None))  # without latents there is nothing to retrace
 
 
 def test_without_latents_any_frame_count_and_size_can_be_sampled(base: Base, delta: Delta, noise: Latents) -> None:

@@ -17,9 +17,10 @@ BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 
 RECOMMENDED = {
     "clip": {"num_frames": 8, "size": [64, 64]},
+    "net": {"group_norm": "frame"},
     "tune": {"steps": 150, "learning_rate": 7e-4},
     "invert": {"num_inference_steps": 30},
-    "sample": {"num_inference_steps": 30, "guidance_scale": 4.0},
+    "sample": {"num_inference_steps": 30, "guidance_scale": 4.0, "strength": 0.7},
 }
 """What `tav.json` recommends for this base, where the defaults of SD1.4 do not fit."""
 

@@ -206,6 +206,12 @@ class VideoCreate(_Request):
     negative_prompt: str = Field("", max_length=1000)
     guidance_scale: float | None = Field(None, ge=1, le=50)
     num_inference_steps: int | None = Field(None, ge=1, le=1000)
+    strength: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="How much of the denoising the prompt decides. Below 1, the first steps retrace the clip's inversion.",
+    )
     seed: int = Field(0, ge=0, lt=2**63, description="Of the Gaussian noise, where inverted latents are not used.")
     use_inverted_latents: bool = Field(True, description="Start from the clip's inverted latents, which keep its motion.")
     num_frames: int | None = Field(None, ge=1, le=512, description="Only without inverted latents.")

@@ -27,6 +27,7 @@ def create(
     negative_prompt: Annotated[str | None, typer.Option(help="What it should not show.")] = None,
     guidance_scale: Annotated[float | None, typer.Option(help="How closely it follows the prompt.")] = None,
     steps: Annotated[int | None, typer.Option(help="Sampling steps.")] = None,
+    strength: Annotated[float | None, typer.Option(help="0–1: how much of the clip the prompt may change.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of the noise, without inverted latents.")] = None,
     inverted_latents: Annotated[
         bool, typer.Option("--inverted-latents/--no-inverted-latents", help="Keep the clip's motion.")
@@ -44,6 +45,7 @@ def create(
         negative_prompt=negative_prompt,
         guidance_scale=guidance_scale,
         num_inference_steps=steps,
+        strength=strength,
         seed=seed,
         use_inverted_latents=None if inverted_latents else False,
         num_frames=num_frames,
