@@ -11,6 +11,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from mlflow.entities import Run
+
+from registry.objects import ObjectStore
+from registry.settings import RegistrySettings
+from registry.tracking import Runs, artifact_uri, join_tag, key_digest, now_ms, seconds, split_tag, tag_equals
 from tav_client.schemas import (
     ClipInfo,
     Failure,
@@ -21,10 +25,6 @@ from tav_client.schemas import (
     TuningJob,
     TuningJobCreate,
 )
-
-from registry.objects import ObjectStore
-from registry.settings import RegistrySettings
-from registry.tracking import Runs, artifact_uri, join_tag, key_digest, now_ms, seconds, split_tag, tag_equals
 
 RUN_STATUS = {
     JobStatus.queued: "SCHEDULED",

@@ -19,10 +19,10 @@ from typing import IO, Any
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, IncompleteReadError, ResponseStreamingError
-from tav_client.schemas import StoredFile
 
 from registry.errors import CorruptVersion, InvalidReference, ObjectMissing, StorageUnavailable
 from registry.settings import RegistrySettings
+from tav_client.schemas import StoredFile
 
 _CHUNK = 1 << 20
 _SINGLE_PUT_LIMIT = 5 * 1024**3

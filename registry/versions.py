@@ -17,12 +17,12 @@ from mlflow.entities.model_registry import ModelVersion as MlflowVersion
 from mlflow.entities.model_registry import RegisteredModel
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model as MlflowModel
-from tav_client.schemas import Model, ModelVersion, Page, StoredFile, TuningJob
 
 from registry.errors import CorruptVersion, InvalidReference, NotFound, ObjectMissing
 from registry.objects import ObjectStore
 from registry.settings import RegistrySettings
 from registry.tracking import connect, mlflow_errors
+from tav_client.schemas import Model, ModelVersion, Page, StoredFile, TuningJob
 
 NEEDED = ("delta.safetensors", "latents.safetensors", "config.json")
 """The files that sampling needs."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mlflow.entities import Run
-from tav_client.schemas import Failure, ModelVersion, Page, Video, VideoCreate, VideoStatus
 
 from registry.errors import NotReady
 from registry.objects import ObjectStore
 from registry.settings import RegistrySettings
 from registry.tracking import Runs, artifact_uri, join_tag, key_digest, now_ms, seconds, split_tag, tag_equals
+from tav_client.schemas import Failure, ModelVersion, Page, Video, VideoCreate, VideoStatus
 
 RUN_STATUS = {
     VideoStatus.queued: "SCHEDULED",
