@@ -11,9 +11,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import fmean
 
@@ -209,42 +212,54 @@ def sheet(videos: dict[str, Frames]) -> Image.Image:
     return Image.fromarray(np.concatenate([np.concatenate(list(frames), axis=1) for frames in videos.values()]))
 
 
+def run_alone(job: tuple[str, str, list[str], int]) -> tuple[list[Score], dict[str, Frames]]:
+    """One clip in a process of its own."""
+    base_name, clip, methods, threads = job
+    torch.set_num_threads(threads)
+    base = Base.load(base_name)
+    return run_clip(base, Tuner(base, config=base.tune_config()), Sampler(base), clip, methods)
+
+
+def write(out: Path, base: Base, commands: list[str], scores: list[Score], videos: dict[str, Frames], note: str) -> None:
+    """The table as JSON and Markdown, and all videos as one picture."""
+    table = summary(scores)
+    record = {
+        "commands": commands,
+        "base_fingerprint": base.fingerprint,
+        "settings": base.defaults,
+        "machine": note,
+        "summary": table,
+        "scores": [asdict(s) for s in scores],
+    }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
+    lines = "\n".join(f"    {command}" for command in commands)
+    out.with_suffix(".md").write_text(f"# Quality of edits\n\n{markdown(table)}\n\n{note}\n\n{lines}\n")
+    sheet(videos).save(out.with_suffix(".png"))
+    print(markdown(table))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Score the edits of drawn clips by the oracle.")
     parser.add_argument("--base", default="offline")
     parser.add_argument("--clips", nargs="*", default=list(EDITS), choices=list(EDITS))
     parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=METHODS)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "quality")
-    parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="clips at a time")
+    parser.add_argument("--threads", type=int, default=1, help="of each process")
     args = parser.parse_args()
-    if args.threads:
-        torch.set_num_threads(args.threads)
     began = time.perf_counter()
-    base = Base.load(args.base)
-    tuner, sampler = Tuner(base, config=base.tune_config()), Sampler(base)
-    scores: list[Score] = []
-    videos: dict[str, Frames] = {}
-    for name in args.clips:
-        more, frames = run_clip(base, tuner, sampler, name, args.methods)
-        scores += more
-        videos |= frames
-    table = summary(scores)
-    record = {
-        "command": f"python -m benchmarks.quality --clips {' '.join(args.clips)} --methods {' '.join(args.methods)}",
-        "base_fingerprint": base.fingerprint,
-        "settings": base.defaults,
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
-        "seconds": round(time.perf_counter() - began, 1),
-        "summary": table,
-        "scores": [asdict(s) for s in scores],
-    }
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.with_suffix(".json").write_text(json.dumps(record, indent=1))
-    args.out.with_suffix(".md").write_text(
-        f"# Quality of edits\n\n{markdown(table)}\n\n{record['machine']}; {record['seconds']} s; `{record['command']}`\n"
+    jobs = [(args.base, clip, args.methods, args.threads) for clip in args.clips]
+    with ProcessPoolExecutor(args.processes, mp_context=get_context("spawn")) as pool:
+        results = list(pool.map(run_alone, jobs))
+    scores = [score for part, _ in results for score in part]
+    videos = {name: frames for _, part in results for name, frames in part.items()}
+    words = f"--clips {' '.join(args.clips)} --methods {' '.join(args.methods)}"
+    note = (
+        f"{platform.machine()}, {args.processes} processes of {args.threads} thread(s), torch {torch.__version__}, "
+        f"{time.perf_counter() - began:.0f} s"
     )
-    sheet(videos).save(args.out.with_suffix(".png"))
-    print(markdown(table))
+    write(args.out, Base.load(args.base), [f"python -m benchmarks.quality {words}"], scores, videos, note)
 
 
 if __name__ == "__main__":

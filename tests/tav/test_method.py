@@ -146,6 +146,15 @@ def test_sampling_is_reproducible_and_follows_the_prompt_and_the_latents(base: B
     assert (sampler.sample("a red square", delta=delta, config=SAMPLE).frames != first.frames).any()
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_base_in_half_precision_tunes_inverts_and_samples(base_folder: Path, clip: Clip, dtype: torch.dtype) -> None:
+    half = Base.load(str(base_folder), dtype=dtype)
+    delta = tav.tune(half, clip, CONFIG)
+    noise = tav.invert(half, clip, delta, InvertConfig(num_inference_steps=2))
+    assert half.unet.dtype == dtype
+    assert tav.sample(half, "a red square", delta=delta, latents=noise, config=SAMPLE).frames.shape == (5, 16, 16, 3)
+
+
 def test_strength_retraces_the_inversion_before_the_prompt_counts(base: Base, delta: Delta, noise: Latents) -> None:
     sampler = tav.Sampler(base)
 
