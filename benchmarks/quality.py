@@ -145,7 +145,7 @@ def untuned(base: Base, clip: Clip) -> Delta:
 
 
 def run_clip(
-    base: Base, tuner: Tuner, sampler: Sampler, name: str, methods: list[str]
+    base: Base, tuner: Tuner, sampler: Sampler, name: str, methods: list[str], strength: float | None = None
 ) -> tuple[list[Score], dict[str, Frames]]:
     """All edits of one clip with all methods."""
     text = (CLIPS / f"{name}.txt").read_text().strip()
@@ -164,7 +164,7 @@ def run_clip(
         delta, latents = made[kind]
         for edit, world in edits_of(name).items():
             start = None if method == "no_inversion" else latents
-            video = sampler.sample(prompt_of(world), delta=delta, latents=start)
+            video = sampler.sample(prompt_of(world), delta=delta, latents=start, config=base.sample_config(strength=strength))
             scores.append(score(name, edit, method, video.frames, source))
             videos[f"{name}/{method}/{edit}"] = video.frames
             s = scores[-1]
@@ -212,12 +212,12 @@ def sheet(videos: dict[str, Frames]) -> Image.Image:
     return Image.fromarray(np.concatenate([np.concatenate(list(frames), axis=1) for frames in videos.values()]))
 
 
-def run_alone(job: tuple[str, str, list[str], int]) -> tuple[list[Score], dict[str, Frames]]:
+def run_alone(job: tuple[str, str, list[str], int, float | None]) -> tuple[list[Score], dict[str, Frames]]:
     """One clip in a process of its own."""
-    base_name, clip, methods, threads = job
+    base_name, clip, methods, threads, strength = job
     torch.set_num_threads(threads)
     base = Base.load(base_name)
-    return run_clip(base, Tuner(base, config=base.tune_config()), Sampler(base), clip, methods)
+    return run_clip(base, Tuner(base, config=base.tune_config()), Sampler(base), clip, methods, strength)
 
 
 def write(out: Path, base: Base, commands: list[str], scores: list[Score], videos: dict[str, Frames], note: str) -> None:
@@ -244,17 +244,19 @@ def main() -> None:
     parser.add_argument("--base", default="offline")
     parser.add_argument("--clips", nargs="*", default=list(EDITS), choices=list(EDITS))
     parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=METHODS)
+    parser.add_argument("--strength", type=float, help="instead of the base's recommended one; 1 is the paper's")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "quality")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="clips at a time")
     parser.add_argument("--threads", type=int, default=1, help="of each process")
     args = parser.parse_args()
     began = time.perf_counter()
-    jobs = [(args.base, clip, args.methods, args.threads) for clip in args.clips]
+    jobs = [(args.base, clip, args.methods, args.threads, args.strength) for clip in args.clips]
     with ProcessPoolExecutor(args.processes, mp_context=get_context("spawn")) as pool:
         results = list(pool.map(run_alone, jobs))
     scores = [score for part, _ in results for score in part]
     videos = {name: frames for _, part in results for name, frames in part.items()}
-    words = f"--clips {' '.join(args.clips)} --methods {' '.join(args.methods)}"
+    words = "" if args.strength is None else f"--strength {args.strength} "
+    words += f"--clips {' '.join(args.clips)} --methods {' '.join(args.methods)}"
     note = (
         f"{platform.machine()}, {args.processes} processes of {args.threads} thread(s), torch {torch.__version__}, "
         f"{time.perf_counter() - began:.0f} s"
