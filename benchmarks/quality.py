@@ -235,7 +235,7 @@ def write(out: Path, base: Base, commands: list[str], scores: list[Score], video
     out.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
     lines = "\n".join(f"    {command}" for command in commands)
     out.with_suffix(".md").write_text(f"# Quality of edits\n\n{markdown(table)}\n\n{note}\n\n{lines}\n")
-    sheet(videos).save(out.with_suffix(".png"))
+    sheet(videos).save(out.with_suffix(".jpg"), quality=85)
     print(markdown(table))
 
 
