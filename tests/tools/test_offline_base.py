@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 from torch import nn
 
@@ -16,10 +15,7 @@ from tools.offline_base.unet import rate_at
 from tools.offline_base.vae import seen
 from tools.offline_base.world import held_out
 
-shipped = pytest.mark.skipif(not (OFFLINE / "unet").is_dir(), reason="the offline base is not there")
 
-
-@shipped
 def test_the_folder_holds_the_parts_of_stable_diffusion() -> None:
     index = json.loads((OFFLINE / "model_index.json").read_text())
     assert {k: v[1] for k, v in index.items() if isinstance(v, list) and v[1]} == {
@@ -35,12 +31,10 @@ def test_the_folder_holds_the_parts_of_stable_diffusion() -> None:
     assert (unet["in_channels"], unet["out_channels"]) == (4, 4)
 
 
-@shipped
 def test_the_folder_is_at_most_thirty_megabytes() -> None:
     assert sum(f.stat().st_size for f in OFFLINE.rglob("*") if f.is_file()) <= 30_000_000
 
 
-@shipped
 def test_diffusers_own_pipeline_draws_with_it() -> None:
     from tools.offline_base.evaluate import load
 

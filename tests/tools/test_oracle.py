@@ -55,7 +55,6 @@ def test_every_attribute_is_read_off_ground_truth(
     assert_read_right(np.stack([harm(p) for p in pictures]), scenes)
 
 
-@pytest.mark.skipif(not (OFFLINE / "vae").is_dir(), reason="the offline base is not there")
 def test_every_attribute_is_read_after_the_autoencoder(scenes: list[Scene], pictures: np.ndarray) -> None:
     torch = pytest.importorskip("torch")
     from diffusers import AutoencoderKL
