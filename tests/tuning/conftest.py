@@ -1,6 +1,7 @@
 """A real Ray head beside the session's S3 and MLflow, a small random base, and real clips."""
 
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +30,7 @@ def settings(cluster: Stack, small_base: Path, tmp_path_factory: pytest.TempPath
     return cluster.settings().model_copy(
         update={
             "base": str(small_base),
+            "experiment": f"tuning-{uuid.uuid4().hex[:8]}",  # the scheduler takes up every open job of its experiment
             "work_dir": tmp_path_factory.mktemp("work"),
             "compute_threads": 1,
             "tuner_idle_seconds": 60.0,
