@@ -270,6 +270,7 @@ class Stack:
             s3_secret_access_key=SecretStr(keys.secret_access_key),
             host=self.config.host,
             port=chosen["port"],
+            work_dir=self.root / "work",
             **base,
         )
 

@@ -48,13 +48,11 @@ def test_a_job_goes_through_its_phases_and_registers_a_version(settings: Setting
 def test_a_bad_job_fails_with_its_reason_and_the_next_one_is_unharmed(submit, finished) -> None:
     broken = submit(content=b"this was a video once" * 40)
     too_long = submit(num_frames=50)
-    diverging = submit(learning_rate=1.0, steps=200)
     good = submit()
     for job, code in ((broken, "invalid_clip"), (too_long, "invalid_clip")):
         ended = finished(job)
         assert (ended.status, ended.error.code) == (JobStatus.failed, code), ended
         assert ended.attempt == 1
-    assert finished(diverging).status.final
     assert finished(good).status == JobStatus.succeeded
 
 
