@@ -11,7 +11,10 @@ from tav_client._version import __version__
 from tav_client.cli import _jobs, _models, _videos
 from tav_client.cli._common import fail, group
 
-PLATFORM = "services.platform.cli"
+SERVER_COMMANDS = {
+    "platform": ("services.platform.cli", "Run a whole service on this machine: up, status, down."),
+}
+"""Commands of the server package: the module, imported when the command is called, whose `app` takes the words that follow."""
 
 app = group("One-shot video tuning: submit a clip, then sample edited prompts with its motion.")
 app.add_typer(_jobs.app, name="jobs")
@@ -36,17 +39,20 @@ def root(
     ctx.obj = {"base_url": url, "api_key": api_key}
 
 
-@app.command(
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
-    add_help_option=False,
-)
-def platform(ctx: typer.Context) -> None:
-    """Run a whole service on this machine: up, status, down."""
-    try:
-        commands = importlib.import_module(PLATFORM)
-    except ModuleNotFoundError as error:
-        fail(
-            f"`tav platform` runs the service on this machine and needs the server package ({error.name} is missing): "
-            "pip install 'tav[service]'."
-        )
-    commands.app(args=ctx.args, prog_name="tav platform")
+def _attach(name: str, module: str, help: str) -> None:
+    @app.command(
+        name,
+        help=help,
+        context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+        add_help_option=False,
+    )
+    def command(ctx: typer.Context) -> None:
+        try:
+            commands = importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            fail(f"`tav {name}` needs the server package ({error.name} is missing): pip install 'tav[service]'.")
+        commands.app(args=ctx.args, prog_name=f"tav {name}", obj=ctx.obj)
+
+
+for _name, (_module, _help) in SERVER_COMMANDS.items():
+    _attach(_name, _module, _help)
