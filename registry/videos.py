@@ -86,6 +86,7 @@ class VideoStore:
         seconds: float,
         size: tuple[int, int],
         metrics: Mapping[str, float] | None = None,
+        latents_sha256: str | None = None,
     ) -> Video:
         """Keep the content as the run's artifact `video.<format>`, then end the video.
 
@@ -95,10 +96,13 @@ class VideoStore:
             seconds: How long it plays.
             size: Width and height.
             metrics: Logged to the run, such as `sampling_seconds`.
+            latents_sha256: Digest of the latents it was decoded from.
         """
         run = self._runs.get(video_id)
         stored = self._objects.put_bytes(data, self._content_uri(run))
         tags = {"tav.seconds": f"{seconds:g}", "tav.size": f"{size[0]}x{size[1]}", "tav.sha256": stored.sha256}
+        if latents_sha256 is not None:
+            tags["tav.latents_sha256"] = latents_sha256
         now = now_ms()
         self._runs.log(video_id, tags=tags, metrics=[(k, v, 0, now) for k, v in (metrics or {}).items()])
         self._runs.set_status(video_id, RUN_STATUS[VideoStatus.completed])
@@ -151,6 +155,7 @@ class VideoStore:
             seconds=tags.get("tav.seconds"),
             size=tags.get("tav.size"),
             format=request.format,
+            latents_sha256=tags.get("tav.latents_sha256"),
             error=error,
             mlflow_url=self._runs.url(run),
         )

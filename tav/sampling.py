@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 
 import torch
@@ -75,7 +76,7 @@ class Sampler:
                 on_step(Progress("sampling", i + 1, config.num_inference_steps, seconds=time.perf_counter() - began))
         if not x.isfinite().all():
             raise NanLoss("sampling gave values that are not finite: load the base in bf16 or fp32 instead of fp16")
-        return Video(base.decode_latents(x), config.fps or delta.meta.origin.fps)
+        return Video(base.decode_latents(x), config.fps or delta.meta.origin.fps, digest(x))
 
     def _start(self, delta: Delta, latents: Latents | None, config: SampleConfig) -> Tensor:
         """Where denoising starts, `[1, 4, F, h, w]` in fp32."""
@@ -96,6 +97,11 @@ class Sampler:
             raise InvalidConfig(f"size {width}x{height} will not do: width and height must be multiples of {scale}")
         shape = (1, self.net.config.in_channels, config.num_frames or origin.num_frames, height // scale, width // scale)
         return torch.randn(shape, generator=torch.Generator().manual_seed(config.seed)).to(self.base.device)
+
+
+def digest(latents: Tensor) -> str:
+    """sha256 over the bytes of latents `[1, 4, F, h, w]` in fp32: the same digest, the same sampling."""
+    return hashlib.sha256(latents.float().cpu().contiguous().numpy().tobytes()).hexdigest()
 
 
 def sample(

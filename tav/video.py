@@ -131,6 +131,8 @@ class Video:
     frames: Frames
     """uint8 `[F, H, W, 3]`."""
     fps: float
+    latents_sha256: str | None = None
+    """Of a sampled video: the digest of the latents it was decoded from."""
 
     def encode(self, format: Format = "mp4") -> bytes:
         """The file's bytes."""

@@ -165,6 +165,7 @@ class VideoDriver:
                 drawn["seconds"],
                 tuple(drawn["size"]),
                 {**drawn.get("metrics", {}), "latency_seconds": drawn["latency_s"]},
+                drawn.get("latents_sha256"),
             )
             content: bytes = drawn["video"]
             return content

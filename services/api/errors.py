@@ -25,6 +25,7 @@ _STATUS = {
     "invalid_config": 422,
     "base_mismatch": 409,
     "storage_unavailable": 503,
+    "no_resources": 503,
     "worker_lost": 503,
     "job_not_found": 404,
     "model_not_found": 404,
@@ -42,7 +43,7 @@ _RENAMED = {
 """Codes of the registry that the contract calls otherwise."""
 
 _PATH_CODES = {404: "not_found", 405: "method_not_allowed", 413: "clip_too_large", 415: "unsupported_media_type"}
-_REPEATABLE = frozenset({"storage_unavailable", "worker_lost", "queue_full", "not_ready", "internal"})
+_REPEATABLE = frozenset({"storage_unavailable", "worker_lost", "no_resources", "queue_full", "not_ready", "internal"})
 
 
 class ApiError(Exception):

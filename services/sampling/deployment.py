@@ -68,6 +68,7 @@ class Engine:
             "content_type": CONTENT_TYPES[request.format],
             "seconds": frames / video.fps,
             "size": (width, height),
+            "latents_sha256": video.latents_sha256,
             "metrics": {"sampling_seconds": seconds, "steps": config.num_inference_steps, "frames": frames},
         }
 

@@ -136,6 +136,10 @@ class Attempt:
             "delta": delta.meta.model_dump(mode="json"),
             "latents": latents.meta.model_dump(mode="json"),
             "sample": base.sample_config().model_dump(mode="json"),
+            "samples": [
+                {"prompt": prompt, "latents_sha256": video.latents_sha256}
+                for prompt, video in zip(self.job.validation_prompts, samples, strict=True)
+            ],
         }
         (folder / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False))
         info = VersionInfo(base.name, base.fingerprint, clip.caption, len(clip.frames), clip.size)

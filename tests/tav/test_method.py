@@ -146,6 +146,27 @@ def test_sampling_is_reproducible_and_follows_the_prompt_and_the_latents(base: B
     assert (sampler.sample("a red square", delta=delta, config=SAMPLE).frames != first.frames).any()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_tuners_network_and_any_samplers_give_the_same_latents(
+    base_folder: Path, clip: Clip, dtype: torch.dtype, tmp_path: Path
+) -> None:
+    base = Base.load(str(base_folder), dtype=dtype)
+    tuner = tav.Tuner(base)
+    delta, other = tuner.tune(clip, CONFIG), tuner.tune(clip, CONFIG.model_copy(update={"seed": 1}))
+    noise = tav.invert(base, clip, delta, InvertConfig(num_inference_steps=2), net=tuner.net)
+
+    def digest(sampler: tav.Sampler, delta: Delta) -> str | None:
+        return sampler.sample("a blue square", delta=delta, latents=noise, config=SAMPLE).latents_sha256
+
+    validated = digest(tav.Sampler(base, tuner.net), delta)
+    delta.save(tmp_path / "delta.safetensors")
+    stored, cold = Delta.load(tmp_path / "delta.safetensors"), tav.Sampler(Base.load(str(base_folder), dtype=dtype))
+    first = digest(cold, stored)
+    between = digest(cold, other)
+    assert validated is not None and validated == first == digest(cold, stored)
+    assert between != first
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_a_base_in_half_precision_tunes_inverts_and_samples(base_folder: Path, clip: Clip, dtype: torch.dtype) -> None:
     half = Base.load(str(base_folder), dtype=dtype)

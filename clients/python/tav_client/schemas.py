@@ -73,6 +73,8 @@ class FailureCode(StrEnum):
     """Frames × size do not fit the device, even with the leanest memory setting."""
     nan_loss = "nan_loss"
     """The loss stopped being a finite number: lower the learning rate or use a wider precision."""
+    no_resources = "no_resources"
+    """Nothing that could work on it was free, or could be started, before its queue deadline."""
     worker_lost = "worker_lost"
     """The process or node that worked on it died in every attempt."""
     storage_unavailable = "storage_unavailable"
@@ -249,6 +251,9 @@ class Video(_Response):
     seconds: str | None = None
     size: str | None = Field(None, description="`WIDTHxHEIGHT`.")
     format: Literal["mp4", "gif"] = "mp4"
+    latents_sha256: str | None = Field(
+        None, description="Of the latents it was decoded from: the same version and request give the same on the same hardware."
+    )
     error: Failure | None = None
     mlflow_url: str | None = None
 
