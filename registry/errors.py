@@ -2,7 +2,7 @@
 
 TavError
 ├── StorageUnavailable   S3 or MLflow did not answer, or refused the credentials
-├── NotFound             no such job, video, model, version, alias or cursor
+├── NotFound             no such job, batch, video, model, version, alias or cursor
 ├── NotReady             a video's content that does not exist, or not yet
 ├── InvalidReference     a name, alias or `s3://` address that is not well-formed or not allowed
 └── CorruptVersion       (tav.errors) an object's digest differs from the registered one
@@ -26,7 +26,7 @@ class NotFound(TavError):
     """Nothing of that name is kept.
 
     Args:
-        kind: `job`, `video`, `model`, `version`, `alias` or `cursor`.
+        kind: `job`, `batch`, `video`, `model`, `version`, `alias` or `cursor`.
         name: What was asked for.
         hint: A sentence that says what to do; left out, one that fits the kind.
     """
@@ -44,6 +44,7 @@ class NotFound(TavError):
 
 _HINTS = {
     "job": "List the tuning jobs to see which there are.",
+    "batch": "List the tuning jobs to see their batches.",
     "video": "List the videos to see which there are.",
     "model": "List the models to see which there are.",
     "version": "Show the model to see its versions.",

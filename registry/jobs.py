@@ -7,17 +7,21 @@ MLflow has no compare-and-set, so one party, the scheduler, changes statuses.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from mlflow.entities import Run
 
+from registry.errors import NotFound
 from registry.objects import ObjectStore
 from registry.settings import RegistrySettings
 from registry.tracking import Runs, artifact_uri, join_tag, key_digest, now_ms, seconds, split_tag, tag_equals
 from tav_client.schemas import (
+    Batch,
     ClipInfo,
     Failure,
+    JobParams,
     JobPhase,
     JobStatus,
     Page,
@@ -37,6 +41,18 @@ RUN_STATUS = {
 
 _JOB_STATUS = {run: job for job, run in RUN_STATUS.items()}
 _KEY = "tav.idempotency_key"
+_TENANT, _BATCH, _METADATA = "tav.tenant", "tav.batch", "tav.metadata."
+
+DEFAULT_TENANT = "default"
+"""Whose jobs are those of a service without keys, or of a key without a tenant's name."""
+
+
+_MANY = 100_000
+
+
+def _key(idempotency_key: str, tenant: str) -> str:
+    """Two tenants' keys never meet."""
+    return key_digest(f"{tenant}\n{idempotency_key}")
 
 
 class JobStore:
@@ -47,7 +63,16 @@ class JobStore:
         self._objects = objects or ObjectStore(settings)
 
     def create(
-        self, request: TuningJobCreate, clip: ClipInfo, base: str, model: str, idempotency_key: str | None = None
+        self,
+        request: TuningJobCreate,
+        clip: ClipInfo,
+        base: str,
+        model: str,
+        idempotency_key: str | None = None,
+        *,
+        tenant: str = DEFAULT_TENANT,
+        gpus: int = 1,
+        retry_of: str | None = None,
     ) -> TuningJob:
         """Keep a new job, queued, with its clip and request among the run's artifacts.
 
@@ -57,6 +82,9 @@ class JobStore:
             base: What to tune on; the request's, or the service's own.
             model: Registry name the version will get.
             idempotency_key: Lets `find` give the same job for a repeated request.
+            tenant: Whose job it is.
+            gpus: That tune it together; the request's, or the service's own number.
+            retry_of: The job that this one repeats.
         """
         tags = {
             **split_tag("tav.request", request.model_dump_json(exclude_none=True)),
@@ -64,11 +92,17 @@ class JobStore:
             "tav.base": base,
             "tav.model": model,
             "tav.caption": request.caption,
+            "tav.clip_sha256": clip.sha256,
+            "tav.gpus": str(gpus),
+            _TENANT: tenant,
+            **({_BATCH: request.batch} if request.batch else {}),
+            **({"tav.retry_of": retry_of} if retry_of else {}),
+            **{_METADATA + key: value for key, value in request.metadata.items()},
             "mlflow.note.content": request.caption,
             "mlflow.source.name": "tav",
         }
         if idempotency_key is not None:
-            tags[_KEY] = key_digest(idempotency_key)
+            tags[_KEY] = _key(idempotency_key, tenant)
         with self._runs.creating(model, tags) as run:
             self._objects.copy(clip.uri, artifact_uri(run, "source.mp4"))
             config = json.dumps(request.model_dump(mode="json"), indent=2, ensure_ascii=False).encode()
@@ -78,24 +112,43 @@ class JobStore:
             self._runs.set_status(run.info.run_id, RUN_STATUS[JobStatus.queued])
         return self.get(run.info.run_id)
 
-    def find(self, idempotency_key: str) -> TuningJob | None:
-        """The newest job created with that key."""
-        run = next(self._runs.search([tag_equals(_KEY, key_digest(idempotency_key))]), None)
+    def find(self, idempotency_key: str, tenant: str = DEFAULT_TENANT) -> TuningJob | None:
+        """The newest job that the tenant created with that key."""
+        run = next(self._runs.search([tag_equals(_KEY, _key(idempotency_key, tenant))]), None)
         return None if run is None else self._job(run)
 
-    def get(self, job_id: str) -> TuningJob:
-        """One job."""
-        return self._job(self._runs.get(job_id))
+    def get(self, job_id: str, tenant: str | None = None) -> TuningJob:
+        """One job; another tenant's counts as missing."""
+        job = self._job(self._runs.get(job_id))
+        if tenant not in (None, job.tenant):
+            raise NotFound("job", job_id)
+        return job
 
-    def open(self) -> list[TuningJob]:
-        """All jobs that have not ended, oldest first."""
-        return [self._job(run) for run in self._runs.open(begun="tav.attempt")]
+    def request(self, job_id: str) -> TuningJobCreate:
+        """What was asked for."""
+        return self._request(self._runs.get(job_id))
+
+    def open(self, since: float = 0.0) -> list[TuningJob]:
+        """All jobs made since then (UNIX seconds) that have not ended, oldest first."""
+        return [self._job(run) for run in self._runs.open(begun="tav.attempt", since=since)]
 
     def list(
-        self, after: str | None = None, limit: int = 20, status: JobStatus | None = None, model: str | None = None
+        self,
+        after: str | None = None,
+        limit: int = 20,
+        status: JobStatus | None = None,
+        model: str | None = None,
+        *,
+        tenant: str | None = None,
+        batch: str | None = None,
+        metadata: Mapping[str, str] | None = None,
     ) -> Page[TuningJob]:
-        """Jobs, newest first."""
-        conditions = []
+        """Jobs, newest first, that meet every condition given."""
+        conditions = [tag_equals(_METADATA + key, value) for key, value in (metadata or {}).items()]
+        if tenant is not None:
+            conditions.append(tag_equals(_TENANT, tenant))
+        if batch is not None:
+            conditions.append(tag_equals(_BATCH, batch))
         if status is not None:
             conditions.append(f"attributes.status = '{RUN_STATUS[status]}'")
         if model is not None:
@@ -105,10 +158,41 @@ class JobStore:
         )
         return Page[TuningJob](data=jobs, next_cursor=cursor, has_more=cursor is not None)
 
+    def of_batch(self, batch: str, tenant: str | None = None) -> Sequence[TuningJob]:
+        """All jobs of a batch, newest first.
+
+        Raises:
+            NotFound: there are none.
+        """
+        found = self.list(limit=_MANY, batch=batch, tenant=tenant).data
+        if not found:
+            raise NotFound("batch", batch)
+        return found
+
+    def batch(self, batch: str, tenant: str | None = None) -> Batch:
+        """A batch's jobs, counted by status."""
+        jobs = self.of_batch(batch, tenant)
+        counts = Counter(job.status for job in jobs)
+        return Batch(id=batch, total=len(jobs), counts=counts, finished=all(job.status.final for job in jobs))
+
+    def ended_before(self, when: float) -> Sequence[TuningJob]:
+        """Jobs that ended before then (UNIX seconds), newest first."""
+        ended = [f"attributes.end_time < {int(when * 1000)}", "attributes.end_time > 0"]
+        return [job for job in map(self._job, self._runs.search(ended)) if job.status.final]
+
+    def uses_clip(self, sha256: str) -> bool:
+        """True when any job was made with that clip."""
+        return next(self._runs.search([tag_equals("tav.clip_sha256", sha256)]), None) is not None
+
+    def delete(self, job_id: str) -> None:
+        """Remove the run's artifacts, and then the run."""
+        self._objects.delete_prefix(artifact_uri(self._runs.get(job_id), "log").removesuffix("log"))
+        self._runs.delete(job_id)
+
     def start(self, job_id: str, attempt: int) -> None:
         """A tuner begins the job, for the `attempt`-th time."""
         tags = {"tav.attempt": str(attempt), "tav.phase": JobPhase.preparing.value}
-        if "tav.started_at" not in self._runs.get(job_id).data.tags:
+        if attempt == 1:
             tags["tav.started_at"] = str(now_ms())
         self._runs.log(job_id, tags=tags)
         self._runs.set_status(job_id, RUN_STATUS[JobStatus.running])
@@ -156,9 +240,18 @@ class JobStore:
         """An artifact's content, such as the log."""
         return self._objects.get_bytes(artifact_uri(self._runs.get(job_id), name))
 
+    def logs(self, job_id: str) -> bytes:
+        """What the tuners said while they worked on the job, attempt after attempt."""
+        prefix = artifact_uri(self._runs.get(job_id), "logs") + "/"
+        return b"".join(self._objects.get_bytes(uri) for uri in sorted(item.uri for item in self._objects.list(prefix)))
+
+    @staticmethod
+    def _request(run: Run) -> TuningJobCreate:
+        return TuningJobCreate.model_validate_json(join_tag(run.data.tags, "tav.request"))
+
     def _job(self, run: Run) -> TuningJob:
         tags = run.data.tags
-        request = TuningJobCreate.model_validate_json(join_tag(tags, "tav.request"))
+        request = self._request(run)
         attempt = int(tags.get("tav.attempt", 0))
         status = _JOB_STATUS[run.info.status]
         if status is JobStatus.running and attempt == 0:
@@ -183,9 +276,16 @@ class JobStore:
             base=tags["tav.base"],
             model=tags["tav.model"],
             version=None if version is None else int(version),
-            params=request.params,
+            params=JobParams.model_validate(request.params.model_dump(exclude_unset=True)),
             validation_prompts=request.validation_prompts,
             priority=request.priority,
+            gpus=int(tags.get("tav.gpus", 1)),
+            gpu_type=request.gpu_type,
+            queue_deadline_seconds=request.queue_deadline_seconds,
+            run_deadline_seconds=request.run_deadline_seconds,
+            tenant=tags.get(_TENANT, DEFAULT_TENANT),
+            batch=request.batch,
+            retry_of=tags.get("tav.retry_of"),
             error=error,
             metadata=request.metadata,
             mlflow_url=self._runs.url(run),

@@ -58,10 +58,11 @@ def key_digest(key: str) -> str:
 
 
 def tag_equals(key: str, value: str) -> str:
-    """A search condition; a value that would end the quotes is refused."""
-    if "'" in value:
-        raise InvalidReference(f"{value!r} cannot be searched for: leave out the quotation marks.")
-    return f"tags.`{key}` = '{value}'"
+    """A search condition; a value that holds both kinds of quotes is refused."""
+    quote = '"' if "'" in value else "'"
+    if quote in value:
+        raise InvalidReference(f"{value!r} cannot be searched for: it holds both kinds of quotation marks.")
+    return f"tags.`{key}` = {quote}{value}{quote}"
 
 
 @contextmanager
@@ -150,17 +151,18 @@ class Runs:
                 self.delete(run.info.run_id)
             raise
 
-    def open(self, begun: str) -> list[Run]:
+    def open(self, begun: str, since: float = 0.0) -> list[Run]:
         """All runs that have not ended, oldest first, save those that somebody is still creating.
 
         Args:
+            since: Only runs made since then, in UNIX seconds.
             begun: The tag that a run has once somebody works on it. One that MLflow has as RUNNING without it is being
                 created; after a minute its creation has broken off, and it counts as waiting.
         """
         oldest_creation = now_ms() - _CREATION_MS
         return [
             run
-            for run in self.search(OPEN, oldest_first=True)
+            for run in self.search([*OPEN, f"attributes.start_time >= {int(since * 1000)}"], oldest_first=True)
             if run.info.status == "SCHEDULED" or begun in run.data.tags or run.info.start_time < oldest_creation
         ]
 

@@ -28,6 +28,7 @@ _STATUS = {
     "no_resources": 503,
     "worker_lost": 503,
     "job_not_found": 404,
+    "batch_not_found": 404,
     "model_not_found": 404,
     "version_not_found": 404,
     "video_not_found": 404,

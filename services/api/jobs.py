@@ -79,7 +79,7 @@ class JobMaker:
             sha256 = clips.digest(path)
             model = clips.model_name(wanted, sha256)
             if key is not None and (made := jobs.find(key)) is not None:
-                if not _same(made, wanted, sha256, model):
+                if (made.clip.sha256, made.model) != (sha256, model) or not _same(jobs.request(made.id), wanted):
                     raise key_reused()
                 return made, False
             found = clips.check(path, wanted, settings)
@@ -89,11 +89,10 @@ class JobMaker:
             shutil.rmtree(folder)
 
 
-def _same(made: TuningJob, wanted: TuningJobCreate, sha256: str, model: str) -> bool:
-    return (made.clip.sha256, made.model) == (sha256, model) and all(
-        getattr(made, name) == getattr(wanted, name)
-        for name in ("caption", "params", "validation_prompts", "priority", "metadata")
-    )
+def _same(made: TuningJobCreate, wanted: TuningJobCreate) -> bool:
+    """Whether both ask for the same, however clip and model were named."""
+    named = {"clip_uri", "model"}
+    return made.model_dump(exclude=named) == wanted.model_dump(exclude=named)
 
 
 def router(parts: Parts) -> APIRouter:

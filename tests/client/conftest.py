@@ -94,7 +94,7 @@ class Service:
             "clip": clip,
             "base": "offline",
             "model": "red-ball",
-            "params": schemas.TuningParams(),
+            "params": schemas.JobParams(),
         }
         return schemas.TuningJob.model_validate(given | fields)
 

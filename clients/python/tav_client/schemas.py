@@ -17,6 +17,9 @@ ModelName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9._-]{0
 ModelRef = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}(?:@[A-Za-z0-9_-]{1,64}|/[1-9][0-9]{0,8})?$")]
 """`name` (its latest version), `name@alias` or `name/version`."""
 
+Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?$")]
+"""A batch's name, a GPU type, a key of `metadata`: 1–64 letters, digits, `.`, `_`, `-`, the ends letters or digits."""
+
 Prompt = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1000)]
 
 
@@ -75,6 +78,8 @@ class FailureCode(StrEnum):
     """The loss stopped being a finite number: lower the learning rate or use a wider precision."""
     no_resources = "no_resources"
     """Nothing that could work on it was free, or could be started, before its queue deadline."""
+    deadline_exceeded = "deadline_exceeded"
+    """It waited, or ran, longer than its queue or run deadline allows."""
     worker_lost = "worker_lost"
     """The process or node that worked on it died in every attempt."""
     storage_unavailable = "storage_unavailable"
@@ -94,9 +99,7 @@ class Failure(_Response):
     message: str
 
 
-class TuningParams(_Request):
-    """How to tune. Every field may be left out."""
-
+class _Tuning(BaseModel):
     num_frames: int | None = Field(None, ge=2, le=512, description="Frames taken from the clip.")
     size: tuple[int, int] | None = Field(None, description="`[width, height]` in pixels, multiples of 8.")
     frame_start: int = Field(0, ge=0, description="First source frame used.")
@@ -111,6 +114,14 @@ class TuningParams(_Request):
     gradient_checkpointing: bool | None = Field(None, description="Recompute activations to save memory.")
 
 
+class TuningParams(_Request, _Tuning):
+    """How to tune. Every field may be left out."""
+
+
+class JobParams(_Response, _Tuning):
+    """How a job is tuned, as it was asked for; a newer service may say more."""
+
+
 class TuningJobCreate(_Request):
     """`POST /v1/tuning-jobs`: JSON with `clip_uri`, or multipart with the file part `clip` and the rest as part `job`."""
 
@@ -121,7 +132,18 @@ class TuningJobCreate(_Request):
     params: TuningParams = Field(default_factory=TuningParams)
     validation_prompts: list[Prompt] = Field(default_factory=list, max_length=8, description="Sampled after tuning.")
     priority: int = Field(0, ge=-100, le=100, description="Higher goes first.")
-    metadata: dict[str, Annotated[str, StringConstraints(max_length=512)]] = Field(default_factory=dict, max_length=16)
+    gpus: int | None = Field(None, ge=1, le=64, description="GPUs that tune the clip together; left out, the service's own.")
+    gpu_type: Label | None = Field(None, description="Only on GPUs of this type (Ray's accelerator type, e.g. `A100`).")
+    queue_deadline_seconds: int | None = Field(
+        None, ge=1, description="It fails if it waits longer for a tuner; left out, the service's own limit."
+    )
+    run_deadline_seconds: int | None = Field(
+        None, ge=1, description="It fails if it runs longer, counted from its first start; left out, the service's own limit."
+    )
+    batch: Label | None = Field(None, description="Jobs of one batch are listed, summarised and cancelled together.")
+    metadata: dict[Label, Annotated[str, StringConstraints(max_length=512)]] = Field(
+        default_factory=dict, max_length=16, description="Yours to choose; lists can be filtered by it."
+    )
 
 
 class ClipInfo(_Response):
@@ -156,12 +178,37 @@ class TuningJob(_Response):
     base: str
     model: str
     version: int | None = Field(None, description="The registered version, once succeeded.")
-    params: TuningParams
+    params: JobParams
     validation_prompts: list[str] = Field(default_factory=list)
     priority: int = 0
+    gpus: int = Field(1, description="GPUs that tune it together.")
+    gpu_type: str | None = None
+    queue_deadline_seconds: float | None = None
+    run_deadline_seconds: float | None = None
+    tenant: str = Field("default", description="Whose job it is.")
+    batch: str | None = None
+    retry_of: str | None = Field(None, description="The job that this one repeats.")
     error: Failure | None = None
     metadata: dict[str, str] = Field(default_factory=dict)
     mlflow_url: str | None = Field(None, description="The job's run in the MLflow UI.")
+
+
+class Batch(_Response):
+    """The jobs of one batch, counted."""
+
+    id: str
+    object: Literal["batch"] = "batch"
+    total: int
+    counts: dict[JobStatus, int] = Field(description="Jobs by status.")
+    finished: bool = Field(description="True when no job of it is open any more.")
+
+
+class JobDeleted(_Response):
+    """Answer of a deletion."""
+
+    id: str
+    object: Literal["tuning_job.deleted"] = "tuning_job.deleted"
+    deleted: bool = True
 
 
 class StoredFile(_Response):
