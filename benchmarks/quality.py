@@ -27,11 +27,11 @@ from PIL import Image
 from tav import Base, Clip, Delta, Latents, Sampler, Tuner, invert
 from tav.config import AttentionMode
 from tav.delta import DeltaMeta, Origin
+from tav.eval.offline.clips import SCORED
+from tav.eval.offline.oracle import Reading, read_clip
+from tav.eval.offline.world import caption
 from tav.inflation import inflate
 from tav.video import Frames
-from tools.offline_base.clips import EXAMPLES
-from tools.offline_base.oracle import Reading, read_clip
-from tools.offline_base.world import caption
 
 CLIPS = Path(__file__).parent.parent / "examples" / "clips"
 METHODS = ("tuned", "no_tuning", "no_inversion", "frame_attention")
@@ -69,7 +69,7 @@ class Score:
 
 def edits_of(clip: str) -> dict[str, dict[str, str]]:
     """The source's own description first, then the edits: what the prompt says, as {c, s, g}."""
-    colour, shape, ground, _ = EXAMPLES[clip]
+    colour, shape, ground = SCORED[clip].colour, SCORED[clip].shape, SCORED[clip].ground
     source = {"c": colour, "s": shape, "g": ground}
     edits = EDITS[clip] | {"colour+ground": EDITS[clip]["colour"] | EDITS[clip]["ground"]}
     return {"source": source} | {name: source | changes for name, changes in edits.items()}

@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 from tav.bases import OFFLINE
+from tav.eval.offline.world import held_out
 from tools.offline_base import parts
 from tools.offline_base.checkpoint import load_state, save_state
 from tools.offline_base.evaluate import prompts
 from tools.offline_base.unet import rate_at
 from tools.offline_base.vae import seen
-from tools.offline_base.world import held_out
 
 
 def test_the_folder_holds_the_parts_of_stable_diffusion() -> None:

@@ -14,9 +14,9 @@ import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 from PIL import Image
 
-from tools.offline_base.oracle import read
+from tav.eval.offline.oracle import read
+from tav.eval.offline.world import PHRASES, caption, held_out
 from tools.offline_base.vae import seen
-from tools.offline_base.world import PHRASES, caption, held_out
 
 HELD_OUT_SHARE = 0.25
 

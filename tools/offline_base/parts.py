@@ -9,7 +9,7 @@ from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from tools.offline_base.world import COLOURS, GROUNDS, PARTIAL, PHRASES, SHAPES, caption
+from tav.eval.offline.world import COLOURS, GROUNDS, PARTIAL, PHRASES, SHAPES, caption
 
 MAX_TOKENS = 24
 TEXT_WIDTH = 96

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from tav.eval.offline.world import COLOURS, GROUNDS, PHRASES, SHAPES, caption
 from tools.offline_base import parts
 from tools.offline_base.checkpoint import load_state, save_state
 from tools.offline_base.vae import seen
-from tools.offline_base.world import COLOURS, GROUNDS, PHRASES, SHAPES, caption
 
 log = logging.getLogger(__name__)
 

@@ -18,10 +18,10 @@ from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from tav.eval.offline.world import PARTIAL, PHRASES, draw, object_mask, random_scene
 from tools.offline_base import parts, text
 from tools.offline_base.checkpoint import load_state, save_state
 from tools.offline_base.vae import seen
-from tools.offline_base.world import PARTIAL, PHRASES, draw, object_mask, random_scene
 
 log = logging.getLogger(__name__)
 

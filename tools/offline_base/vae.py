@@ -14,9 +14,9 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
+from tav.eval.offline.world import combinations, draw, held_out, object_mask, random_scene
 from tools.offline_base import parts
 from tools.offline_base.checkpoint import load_state, save_state
-from tools.offline_base.world import combinations, draw, held_out, object_mask, random_scene
 
 log = logging.getLogger(__name__)
 

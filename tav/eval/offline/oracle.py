@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 from PIL import Image
 
-from tools.offline_base.world import COLOURS, GROUNDS, OUTLINE, SHAPES, silhouette
+from tav.eval.offline.world import COLOURS, GROUNDS, OUTLINE, SHAPES, silhouette
 
 SIDE = 64
 """Pictures of any size are read at this one."""

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image, ImageFilter
 
 from tav.bases import OFFLINE
-from tools.offline_base.oracle import read, read_clip
-from tools.offline_base.world import Scene, draw, random_scene
+from tav.eval.offline.oracle import read, read_clip
+from tav.eval.offline.world import Scene, draw, random_scene
 
 PICTURES = 500
 BAR = 0.97
@@ -68,7 +68,7 @@ def test_every_attribute_is_read_after_the_autoencoder(scenes: list[Scene], pict
 
 
 def test_a_picture_without_an_object_has_neither_colour_nor_shape() -> None:
-    from tools.offline_base.world import GROUNDS, draw_ground
+    from tav.eval.offline.world import GROUNDS, draw_ground
 
     for ground in GROUNDS:
         got = read(np.clip(draw_ground(ground, 5, 64), 0, 255).astype(np.uint8))

@@ -6,11 +6,11 @@ import av
 import numpy as np
 import pytest
 
-from tools.offline_base.clips import EXAMPLES, MOTIONS, draw_clip, write_mp4
-from tools.offline_base.oracle import read, read_clip
-from tools.offline_base.world import COLOURS, GROUNDS, SHAPES, caption, combinations, draw, held_out, random_scene
+from tav.eval.offline.clips import DEVELOPMENT, MOTIONS, SCORED, VIDEOS, draw_clip, write_mp4
+from tav.eval.offline.oracle import read, read_clip
+from tav.eval.offline.world import COLOURS, GROUNDS, SHAPES, caption, combinations, draw, held_out, random_scene
 
-CLIPS = Path(__file__).parents[2] / "examples" / "clips"
+EXAMPLES = Path(__file__).parents[3] / "examples" / "clips"
 
 
 def test_a_tenth_of_the_combinations_is_held_out_and_each_part_is_still_seen() -> None:
@@ -51,9 +51,19 @@ def test_a_written_clip_reads_back(tmp_path: Path) -> None:
     assert np.abs(np.stack(back).astype(int) - frames).mean() < 6
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
-def test_the_shipped_clips_show_what_their_captions_say(name: str) -> None:
-    said = (CLIPS / f"{name}.txt").read_text()
-    with av.open(str(CLIPS / f"{name}.mp4")) as container:
+@pytest.mark.parametrize(("folder", "name"), [(VIDEOS, n) for n in SCORED] + [(VIDEOS / "development", n) for n in DEVELOPMENT])
+def test_the_shipped_clips_show_what_their_captions_say(folder: Path, name: str) -> None:
+    said = (folder / f"{name}.txt").read_text()
+    with av.open(str(folder / f"{name}.mp4")) as container:
         got = read(next(container.decode(video=0)).to_ndarray(format="rgb24"))
     assert all(word in said for word in (got.colour or "-", got.shape or "-", got.ground))
+
+
+def test_the_examples_are_the_scored_clips() -> None:
+    assert {path.stem for path in EXAMPLES.glob("*.mp4")} == set(SCORED)
+
+
+def test_no_scored_clip_is_among_those_that_settings_are_chosen_on() -> None:
+    assert not {(c.colour, c.shape, c.ground) for c in SCORED.values()} & {
+        (c.colour, c.shape, c.ground) for c in DEVELOPMENT.values()
+    }
