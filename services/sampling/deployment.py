@@ -19,7 +19,7 @@ from registry.versions import VersionStore
 from services.compute import load_base
 from services.sampling.deltas import DeltaCache, Loaded, version_id
 from services.settings import Settings
-from tav.config import Progress
+from tav.config import Progress, SampleConfig
 from tav.errors import Cancelled, OutOfMemory, TavError
 from tav.sampling import Sampler
 from tav_client.schemas import ModelVersion, VideoCreate
@@ -44,15 +44,7 @@ class Engine:
 
     def sample(self, request: VideoCreate, loaded: Loaded, on_step: Callable[[Progress], None]) -> Item:
         """Sample and encode one video; blocks. Parameters left out take the base's recommended values."""
-        config = self.sampler.base.sample_config(
-            num_inference_steps=request.num_inference_steps,
-            guidance_scale=request.guidance_scale,
-            strength=request.strength,
-            negative_prompt=request.negative_prompt,
-            seed=request.seed,
-            num_frames=request.num_frames,
-            fps=request.fps,
-        )
+        config = self.sampler.base.sample_config(**request.model_dump(include=set(SampleConfig.model_fields)))
         latents = loaded.latents if request.use_inverted_latents else None
         began = time.perf_counter()
         try:
