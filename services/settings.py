@@ -2,18 +2,23 @@
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, StringConstraints, field_validator
 
 from registry.settings import RegistrySettings
 from tav.probe import ClipLimits
+from tav_client.schemas import ModelRef
+
+TierSize = Annotated[str, StringConstraints(pattern=r"^[0-9]+( ?[KMGT]i?B)?$"), Field(coerce_numbers_to_str=True)]
+"""Of a tier of deltas: how many, or bytes."""
 
 
 class Settings(RegistrySettings):
     """Settings of tuning, sampling and the gateway."""
 
     base: str = Field("offline", description="The base: a hub id, a diffusers folder, or `offline` for the shipped one.")
+    bases: list[str] = Field(default_factory=list, description="Further bases to tune on and to sample from.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where tuners and samplers compute.")
     precision: Literal["fp32", "bf16"] | None = Field(None, description="Of the base; none: bf16 on CUDA, fp32 on CPU.")
     compute_threads: int | None = Field(None, ge=1, description="Threads of one tuner or sampler on the CPU; none: all cores.")
@@ -36,11 +41,21 @@ class Settings(RegistrySettings):
     checkpoint_seconds: float = Field(20, gt=0, description="Time between two resume checkpoints of a job.")
 
     sampler_cpus: float = Field(1, ge=0, description="CPUs that Ray reserves for each sampler.")
-    sampler_min_replicas: int = Field(0, ge=0)
-    sampler_max_replicas: int = Field(1, ge=1)
+    sampler_gpus: float = Field(1, gt=0, description="GPUs of each sampler, where it uses one; 0.5 lets two share one.")
+    sampler_min_replicas: int = Field(0, ge=0, description="Samplers of each base that stay.")
+    sampler_max_replicas: int = Field(1, ge=1, description="Samplers of each base at a time.")
     sampler_idle_seconds: float = Field(600, ge=0, description="Samplers beyond the minimum end after this.")
-    sampler_deltas: int = Field(16, ge=1, description="Deltas a sampler keeps in host memory.")
+    sampler_deltas: TierSize = Field("16", description="Deltas a sampler keeps in host memory: a number, or bytes as in 8GiB.")
+    sampler_device_deltas: TierSize = Field("4", description="Deltas a sampler keeps on its GPU besides, likewise.")
+    sampler_preload: list[ModelRef] = Field(default_factory=list, description="Versions that a sampler loads when it starts.")
+    sampler_pinned: list[ModelRef] = Field(default_factory=list, description="Likewise, and they are never dropped.")
     max_queued_videos: int = Field(64, ge=1, description="Videos waiting for a sampler before new ones get 503.")
+    video_queue_seconds: float = Field(3600, gt=0, description="A video that no sampler has taken up by then fails.")
+
+    @property
+    def served_bases(self) -> tuple[str, ...]:
+        """The default base first."""
+        return tuple(dict.fromkeys([self.base, *self.bases]))
 
     def environment(self) -> dict[str, str]:
         """These settings as the `TAV_*` variables that give them again in another process."""

@@ -62,8 +62,7 @@ class DeltaMeta(BaseModel):
     origin: Origin
     attention: AttentionMode
     group_norm: GroupNormMode
-    tune: TuneConfig | None
-    """None: tuned elsewhere, by settings that were not handed on."""
+    tune: TuneConfig
 
 
 @dataclass

@@ -13,6 +13,7 @@ from typing import Any
 
 from fastapi import Depends, FastAPI
 from ray import serve
+from ray.serve.config import BackpressureConfig
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp
 
@@ -66,11 +67,11 @@ def create_app(parts: Parts, behind_serve: bool = False) -> FastAPI:
 
 @serve.ingress()
 class Gateway:
-    """The Serve ingress: the application over the real scheduler and sampler."""
+    """The Serve ingress: the application over the real scheduler and the samplers, by base."""
 
-    def __init__(self, settings: Settings, sampler: Any) -> None:
+    def __init__(self, settings: Settings, samplers: dict[str, Any]) -> None:
         logging.getLogger("services").setLevel(logging.INFO)
-        self._parts = Parts.make(settings, RayScheduler(), ServeSampler(sampler))
+        self._parts = Parts.make(settings, RayScheduler(), ServeSampler(samplers))
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Made in the replica: the application holds clients that do not travel."""
@@ -78,12 +79,12 @@ class Gateway:
 
 
 def build(settings: Settings) -> serve.Application:
-    """Gateway and sampler as one Serve application. Ray must be initialised.
+    """The gateway and every base's samplers as one Serve application. Ray must be initialised.
 
     Raises:
         InvalidConfig: it would listen to others than this machine without keys.
     """
-    from services.sampling.deployment import build_sampler  # brings torch, which the gateway's process does without
+    from services.sampling.deployment import build_samplers  # brings torch, which the gateway's process does without
 
     check_exposure(settings)
     gateway = serve.deployment(
@@ -92,6 +93,8 @@ def build(settings: Settings) -> serve.Application:
         num_replicas=1,
         ray_actor_options={"num_cpus": 0},
         max_ongoing_requests=_REQUESTS_AT_A_TIME,
+        max_queued_requests=_REQUESTS_AT_A_TIME,
+        backpressure_config=BackpressureConfig(retry_after_s=errors.RETRY_SECONDS),
         graceful_shutdown_timeout_s=5.0,
     )
-    return gateway.bind(settings, build_sampler(settings))
+    return gateway.bind(settings, build_samplers(settings))

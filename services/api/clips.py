@@ -28,8 +28,9 @@ def check_request(request: TuningJobCreate, settings: Settings) -> None:
     Raises:
         ApiError: 422 `invalid_request`.
     """
-    if request.base not in (None, settings.base):
-        raise invalid(f"This service tunes on base {settings.base!r}: leave base out, or name that one.", "base")
+    if request.base not in (None, *settings.served_bases):
+        served = " and ".join(repr(base) for base in settings.served_bases)
+        raise invalid(f"This service tunes on {served}: name one of these, or leave base out for {settings.base!r}.", "base")
     if size := request.params.size:
         if any(n < 8 or n % 8 for n in size):
             raise invalid(f"size {size[0]}x{size[1]} will not do: width and height must be multiples of 8.", "params", "size")
@@ -73,7 +74,7 @@ def check(path: Path, request: TuningJobCreate, settings: Settings) -> ClipProbe
     """
     found = probe_isolated(path, settings.clip_limits)
     params = request.params
-    wanted = params.num_frames or _default_frames(settings.base)
+    wanted = params.num_frames or _default_frames(request.base or settings.base)
     frame_indices(found.num_frames, wanted, params.frame_start, params.frame_stride)
     return found
 

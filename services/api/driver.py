@@ -55,7 +55,7 @@ class VideoDriver:
         videos: Where videos are kept.
         versions: Where a video's version is found again.
         sampler: Draws them.
-        settings: `max_queued_videos`, `max_attempts`.
+        settings: `max_queued_videos`, `video_queue_seconds`, `max_attempts`.
     """
 
     def __init__(self, videos: VideoStore, versions: VersionStore, sampler: Samples, settings: Settings) -> None:
@@ -187,14 +187,24 @@ class VideoDriver:
         reason = ""
         for attempt in range(1, self._settings.max_attempts + 1):
             try:
-                async with aclosing(self._sampler.sample(video.request, version)) as items:
+                async with (
+                    asyncio.timeout(self._settings.video_queue_seconds) as waiting,
+                    aclosing(self._sampler.sample(video.request, version)) as items,
+                ):
                     async for item in items:
+                        waiting.reschedule(None)
                         if "error" in item:
                             raise SamplingFailed(_failure(item["error"]["code"], item["error"]["message"]))
                         if "video" in item:
                             return item
                         await self._step(video, drive, item)
                 reason = "It ended without a result."
+            except TimeoutError as error:
+                if not waiting.expired():
+                    raise
+                waited = f"{self._settings.video_queue_seconds:g} s"
+                message = f"No sampler was free, or could be started, within {waited}: ask again when less is waiting."
+                raise SamplingFailed(Failure(code=FailureCode.no_resources, message=message)) from error
             except SamplerLost as error:
                 reason = str(error).strip().splitlines()[-1]
             log.warning("Video %s lost its sampler (attempt %d): %s", video.id, attempt, reason)

@@ -84,7 +84,7 @@ class JobMaker:
                 return made, False
             found = clips.check(path, wanted, settings)
             clip = clips.store(path, found, objects)
-            return jobs.create(wanted, clip, settings.base, model, key), True
+            return jobs.create(wanted, clip, wanted.base or settings.base, model, key), True
         finally:
             shutil.rmtree(folder)
 

@@ -1,8 +1,9 @@
-"""How the gateway asks the sampler."""
+"""How the gateway asks the samplers."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from typing import Any, Protocol
 
 from ray.exceptions import RayError
@@ -28,14 +29,37 @@ class Samples(Protocol):
 
 
 class ServeSampler:
-    """The sampler behind a Ray Serve deployment handle."""
+    """The samplers of every base, each behind a Ray Serve deployment handle.
 
-    def __init__(self, handle: Any) -> None:
-        self._handle = handle.options(stream=True)
+    Args:
+        handles: By the base's name, the default base's first.
+    """
+
+    def __init__(self, handles: Mapping[str, Any]) -> None:
+        self._handles = {base: handle.options(stream=True) for base, handle in handles.items()}
+        self._known: dict[str, str] = {}
 
     async def sample(self, request: VideoCreate, version: ModelVersion) -> AsyncGenerator[dict[str, Any], None]:
-        """Ask a replica that holds the version, or else any."""
-        handle = self._handle.options(multiplexed_model_id=f"{version.name}/{version.version}")
+        """Ask a replica that holds the version, or else any of its base.
+
+        A base goes by its name. What binds a version is the fingerprint, though: one whose base has another name here is
+        found by asking the bases in turn, once per fingerprint.
+        """
+        name = self._known.get(version.base_fingerprint, version.base)
+        candidates = [name] if name in self._handles else list(self._handles)
+        for base in candidates:
+            mismatch = False
+            async with aclosing(self._ask(base, request, version)) as items:
+                async for item in items:
+                    mismatch = item.get("error", {}).get("code") == "base_mismatch"
+                    if not mismatch or base == candidates[-1]:
+                        yield item
+            if not mismatch:
+                self._known[version.base_fingerprint] = base
+                return
+
+    async def _ask(self, base: str, request: VideoCreate, version: ModelVersion) -> AsyncGenerator[dict[str, Any], None]:
+        handle = self._handles[base].options(multiplexed_model_id=f"{version.name}/{version.version}")
         items = handle.sample.remote(request.model_dump(mode="json"), version.model_dump(mode="json"))
         ended = False
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -13,23 +14,27 @@ from typing import Any
 import ray
 import torch
 from ray import serve
-from ray.serve.config import AutoscalingConfig
+from ray.serve.config import AutoscalingConfig, RequestRouterConfig
 
 from registry.versions import VersionStore
 from services.compute import load_base
 from services.sampling.deltas import DeltaCache, Loaded, version_id
+from services.sampling.tiers import Budget
 from services.settings import Settings
 from tav.config import Progress, SampleConfig
-from tav.errors import Cancelled, OutOfMemory, TavError
+from tav.errors import Cancelled, InvalidConfig, TavError
 from tav.sampling import Sampler
 from tav_client.schemas import ModelVersion, VideoCreate
 
 log = logging.getLogger(__name__)
 
-NAME = "Sampler"
 CONTENT_TYPES = {"mp4": "video/mp4", "gif": "image/gif"}
 
 _UPSCALE_SECONDS = 2.0
+_LONGEST_BACKOFF_SECONDS = 0.1
+_ADVERTISED = 64
+"""Versions that a replica whose host tier is measured in bytes tells Serve of."""
+
 _LONGEST_SAMPLE_SECONDS = 900.0
 Item = dict[str, Any]
 
@@ -40,19 +45,47 @@ class Engine:
     def __init__(self, settings: Settings) -> None:
         base = load_base(settings.base, settings)
         self.sampler = Sampler(base)
-        self.deltas = DeltaCache(VersionStore(settings), base, settings.sampler_deltas, settings.work_dir)
+        self.versions = VersionStore(settings)
+        self.deltas = DeltaCache(
+            self.versions,
+            base,
+            Budget.parse(settings.sampler_deltas),
+            Budget.parse(settings.sampler_device_deltas),
+            settings.work_dir,
+            settings.sampler_pinned,
+        )
+        for ref in dict.fromkeys([*settings.sampler_pinned, *settings.sampler_preload]):
+            self._preload(ref)
 
-    def sample(self, request: VideoCreate, loaded: Loaded, on_step: Callable[[Progress], None]) -> Item:
-        """Sample and encode one video; blocks. Parameters left out take the base's recommended values."""
-        config = self.sampler.base.sample_config(**request.model_dump(include=set(SampleConfig.model_fields)))
+    def _preload(self, ref: str) -> None:
+        try:
+            version = self.versions.resolve(ref)
+            if version.base_fingerprint == self.sampler.base.fingerprint:  # or else it is for another base's samplers
+                self.deltas.preload(version)
+        except TavError as error:
+            log.warning("%s is not preloaded: %s", ref, error)
+
+    def config(self, request: VideoCreate) -> SampleConfig:
+        """A request's parameters over the base's recommended values.
+
+        Raises:
+            InvalidConfig: they contradict each other.
+        """
+        return self.sampler.base.sample_config(
+            num_inference_steps=request.num_inference_steps,
+            guidance_scale=request.guidance_scale,
+            strength=request.strength,
+            negative_prompt=request.negative_prompt,
+            seed=request.seed,
+            num_frames=request.num_frames,
+            fps=request.fps,
+        )
+
+    def sample(self, request: VideoCreate, config: SampleConfig, loaded: Loaded, on_step: Callable[[Progress], None]) -> Item:
+        """Sample and encode one video; blocks."""
         latents = loaded.latents if request.use_inverted_latents else None
         began = time.perf_counter()
-        try:
-            video = self.sampler.sample(request.prompt, delta=loaded.delta, latents=latents, config=config, on_step=on_step)
-        except torch.OutOfMemoryError as error:
-            raise OutOfMemory(
-                "The video does not fit the device's memory: tune with fewer frames or a smaller size."
-            ) from error
+        video = self.sampler.sample(request.prompt, delta=loaded.delta, latents=latents, config=config, on_step=on_step)
         seconds = time.perf_counter() - began
         frames, height, width = video.frames.shape[:3]
         return {
@@ -79,7 +112,8 @@ class SamplerDeployment:
 
         # Tells Serve which versions are held here, so that requests come to where their delta is. The deltas themselves
         # are the cache's: Serve drops its oldest entry before the new one has loaded.
-        self._hold = serve.multiplexed(max_num_models_per_replica=settings.sampler_deltas)(hold)
+        advertised = Budget.parse(settings.sampler_deltas).count or _ADVERTISED
+        self._hold = serve.multiplexed(max_num_models_per_replica=advertised)(hold)
         try:
             self._ready()
         except TavError:
@@ -93,8 +127,9 @@ class SamplerDeployment:
             version: The `ModelVersion` that its reference meant.
 
         Yields:
-            `{"step": i, "total": n}` after every step, and last `{"video": bytes, "content_type", "seconds", "size", "metrics",
-            "latency_s"}` or `{"error": {"code", "message"}}`. When the caller goes away the next step is the last.
+            `{"step": 0, "total": n}` at once, the same with i after every step, and last `{"video": bytes, "content_type",
+            "seconds", "size", "latents_sha256", "metrics", "latency_s"}` or `{"error": {"code", "message"}}`. When the caller
+            goes away the step at work is the last.
         """
         gone = threading.Event()
         try:
@@ -102,6 +137,9 @@ class SamplerDeployment:
                 yield item
         except TavError as error:
             yield {"error": {"code": error.code, "message": str(error)}}
+        except torch.OutOfMemoryError:
+            message = "The video does not fit the device's memory: tune with fewer frames or a smaller size."
+            yield {"error": {"code": "out_of_memory", "message": message}}
         except Exception:
             log.exception("Sampling %s of %s/%s failed.", request.get("prompt"), version.get("name"), version.get("version"))
             yield {"error": {"code": "internal", "message": "Sampling failed by a defect of the service; its log says where."}}
@@ -111,31 +149,38 @@ class SamplerDeployment:
     async def _sample(self, request: VideoCreate, version: ModelVersion, gone: threading.Event) -> AsyncIterator[Item]:
         began = time.perf_counter()
         engine = await asyncio.to_thread(self._ready)
-        loaded = await engine.deltas.get(version)
-        await self._hold(version_id(version))
-        loop, items = asyncio.get_running_loop(), asyncio.Queue[Item | None]()
+        engine.deltas.check(version)
+        config = engine.config(request)
+        yield {"step": 0, "total": config.num_inference_steps}
+        async with engine.deltas.use(version) as loaded:
+            await self._hold(version_id(version))
+            loop, items = asyncio.get_running_loop(), asyncio.Queue[Item | None]()
 
-        def on_step(progress: Progress) -> None:
-            stop_if_gone()
-            loop.call_soon_threadsafe(items.put_nowait, {"step": progress.step, "total": progress.total})
+            def on_step(progress: Progress) -> None:
+                stop_if_gone()
+                loop.call_soon_threadsafe(items.put_nowait, {"step": progress.step, "total": progress.total})
 
-        def stop_if_gone() -> None:
-            if gone.is_set():
-                raise Cancelled("The caller went away.")
+            def stop_if_gone() -> None:
+                if gone.is_set():
+                    raise Cancelled("The caller went away.")
 
-        def compute() -> Item:
-            stop_if_gone()
-            return engine.sample(request, loaded, on_step)
+            def compute() -> Item:
+                stop_if_gone()
+                return engine.sample(request, config, loaded, on_step)
 
-        def ended(work: asyncio.Future[Item]) -> None:
-            if not work.cancelled() and (error := work.exception()):
-                log.info("%s of %s ended early: %s", request.prompt, version_id(version), error)
-            items.put_nowait(None)
+            def ended(work: asyncio.Future[Item]) -> None:
+                if not work.cancelled() and (error := work.exception()):
+                    log.info("%s of %s ended early: %s", request.prompt, version_id(version), error)
+                items.put_nowait(None)
 
-        work = loop.run_in_executor(self._one, compute)
-        work.add_done_callback(ended)
-        while (item := await items.get()) is not None:
-            yield item
+            work = loop.run_in_executor(self._one, compute)
+            work.add_done_callback(ended)
+            try:
+                while (item := await items.get()) is not None:
+                    yield item
+            finally:
+                gone.set()
+                await asyncio.wait([work])  # until the step at work ends, delta and device are in use
         yield {**work.result(), "latency_s": time.perf_counter() - began}
 
     def _ready(self) -> Engine:
@@ -145,13 +190,29 @@ class SamplerDeployment:
             return self._engine
 
 
-def build_sampler(settings: Settings) -> serve.Application:
-    """The deployment, scaled by the videos asked for at a time. Ray must be initialised."""
+def build_samplers(settings: Settings) -> dict[str, serve.Application]:
+    """By base, a deployment scaled by the videos asked for at a time. Ray must be initialised.
+
+    Raises:
+        InvalidConfig: two bases would share a deployment's name.
+    """
+    made = {base: _build(base, settings) for base in settings.served_bases}
+    if len({deployment_name(base) for base in made}) < len(made):
+        raise InvalidConfig(f"Two of the bases {', '.join(made)} cannot be told apart by their letters and digits: rename one.")
+    return made
+
+
+def deployment_name(base: str) -> str:
+    """Of a base's samplers, e.g. `Sampler-CompVis-stable-diffusion-v1-4`."""
+    return "Sampler-" + re.sub(r"[^A-Za-z0-9._]+", "-", base).strip("-")
+
+
+def _build(base: str, settings: Settings) -> serve.Application:
     gpu = settings.device == "cuda" or (settings.device == "auto" and ray.cluster_resources().get("GPU", 0) > 0)
     deployment = serve.deployment(
         SamplerDeployment,
-        name=NAME,
-        ray_actor_options={"num_cpus": settings.sampler_cpus, "num_gpus": int(gpu)},
+        name=deployment_name(base),
+        ray_actor_options={"num_cpus": settings.sampler_cpus, "num_gpus": settings.sampler_gpus if gpu else 0},
         autoscaling_config=AutoscalingConfig(
             min_replicas=settings.sampler_min_replicas,
             max_replicas=max(settings.sampler_min_replicas, settings.sampler_max_replicas),
@@ -162,9 +223,11 @@ def build_sampler(settings: Settings) -> serve.Application:
             metrics_interval_s=1.0,
             look_back_period_s=2.0,
         ),
-        max_ongoing_requests=2,
-        max_queued_requests=settings.max_queued_videos,
+        # One: a video that waits goes to the first replica that is free, a new one too, instead of behind a busy one.
+        max_ongoing_requests=1,
+        max_queued_requests=-1,  # the gateway refuses what is too much, before it is accepted
+        request_router_config=RequestRouterConfig(max_backoff_s=_LONGEST_BACKOFF_SECONDS),
         graceful_shutdown_timeout_s=_LONGEST_SAMPLE_SECONDS,
         health_check_timeout_s=60.0,
     )
-    return deployment.bind(settings)
+    return deployment.bind(settings.model_copy(update={"base": base}))

@@ -1,0 +1,155 @@
+"""The gateway and one sampler on real Ray Serve: what a replica promises."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import Callable
+
+import av
+import httpx
+import pytest
+import ray
+
+from registry.objects import ObjectStore
+from registry.versions import VersionStore
+from registry.videos import VideoStore
+from services.sampling.client import ServeSampler
+from services.sampling.deployment import deployment_name
+from services.settings import Settings
+from tav_client.schemas import ModelVersion
+from tests.sampling.conftest import ENDLESS, STEPS, Drawing, Result, running, until
+from tests.sampling.gate import Gate
+
+pytestmark = pytest.mark.slow
+
+
+def frames_of(data: bytes) -> int:
+    with av.open(io.BytesIO(data)) as video:
+        assert video.streams.video[0].codec_context.name == "h264"
+        return sum(1 for _ in video.decode(video=0))
+
+
+def kill(deployment: str) -> None:
+    names = [entry["name"] for entry in ray.util.list_named_actors(all_namespaces=True) if f"#{deployment}#" in entry["name"]]
+    assert len(names) == 1
+    ray.kill(ray.get_actor(names[0], namespace="serve"))
+
+
+async def test_every_step_is_reported_and_the_video_is_the_one_of_the_library(
+    sampler: ServeSampler, register: Callable[..., ModelVersion], result: Result
+) -> None:
+    drawing = Drawing(sampler, register())
+    last = await drawing.last()
+    assert drawing.items[:-1] == [{"step": i, "total": 3} for i in range(4)]
+    assert frames_of(last["video"]) == 5
+    expected = result.sample("a blue square")
+    assert (last["video"], last["latents_sha256"]) == (expected.encode("mp4"), expected.latents_sha256)
+    assert (last["content_type"], tuple(last["size"]), last["seconds"]) == ("video/mp4", (16, 16), 5 / 8)
+    assert last["latency_s"] >= last["metrics"]["sampling_seconds"] > 0
+
+
+async def test_a_version_that_cannot_be_used_gives_its_reason_and_the_replica_goes_on(
+    sampler: ServeSampler, settings: Settings, register: Callable[..., ModelVersion]
+) -> None:
+    objects = ObjectStore(settings)
+    good, changed, gone, foreign = register(), register(), register(), register(fingerprint="f" * 64)
+    objects.put_bytes(b"something else", changed.files["delta.safetensors"].uri)
+    objects.delete(gone.files["latents.safetensors"].uri)
+    asked = (changed, changed, gone, foreign, good)
+    *failed, drawn = await asyncio.gather(*(Drawing(sampler, version).last() for version in asked))
+    assert [item["error"]["code"] for item in failed] == ["corrupt_version"] * 3 + ["base_mismatch"]
+    named = ("delta.safetensors", "delta.safetensors", "latents.safetensors", settings.base)
+    assert all(part in item["error"]["message"] for item, part in zip(failed, named, strict=True)), failed
+    assert frames_of(drawn["video"]) == 5
+    wrong = await Drawing(sampler, good, num_frames=3).last()
+    assert wrong["error"]["code"] == "invalid_config"
+
+
+async def test_pinned_versions_and_those_used_before_are_sampled_while_storage_does_not_answer(
+    sampler: ServeSampler, register: Callable[..., ModelVersion], pinned: ModelVersion, gate: Gate
+) -> None:
+    used, new = register(), register()
+    assert "video" in await Drawing(sampler, used).last()
+    gate.shut()
+    try:
+        waiting = Drawing(sampler, new)
+        await waiting.to_step(0)
+        await waiting.leave()  # while its delta loads: the replica is free again
+        for version in (pinned, used):
+            assert "video" in await Drawing(sampler, version).last()
+    finally:
+        gate.open()
+    assert "video" in await Drawing(sampler, new).last()
+
+
+async def test_a_caller_that_goes_away_frees_the_replica_at_the_next_step_or_its_place_in_the_queue(
+    sampler: ServeSampler, settings: Settings, register: Callable[..., ModelVersion]
+) -> None:
+    version = register()
+    sampling = Drawing(sampler, version, **ENDLESS)
+    await sampling.to_step(2)
+    queued, behind = Drawing(sampler, version, **ENDLESS), Drawing(sampler, version)
+    in_queue, last = asyncio.ensure_future(queued.to_step(0)), asyncio.ensure_future(behind.last())
+    await sampling.to_step(4)
+    assert (running(settings.base), queued.items, behind.items) == (1, [], [])
+    in_queue.cancel()
+    await asyncio.wait([in_queue])
+    await sampling.leave()
+    assert "video" in await last
+    assert queued.items == []
+
+
+def test_an_alias_that_moves_counts_from_the_next_request_on(
+    http: httpx.Client, settings: Settings, register: Callable[..., ModelVersion], other: Result
+) -> None:
+    versions, first = VersionStore(settings), register()
+    second = register(first.name)
+    body = {"model": f"{first.name}@production", "prompt": "a blue square", **STEPS}
+    for version in (first, second, first):
+        versions.set_alias(first.name, "production", version.version)
+        video = http.post("/v1/videos", json=body).json()
+        assert video["model_version"] == f"{first.name}/{version.version}"
+        assert until(http, video["id"], lambda video: video["progress"] == 100)["status"] == "completed"
+
+
+def test_over_http_a_video_is_drawn_and_a_caller_that_hangs_up_ends_it(
+    http: httpx.Client, settings: Settings, register: Callable[..., ModelVersion]
+) -> None:
+    version = register()
+    body = {"model": version.name, "prompt": "a blue square", **STEPS}
+    answer = http.post("/v1/videos/sync", json=body, headers={"x-request-id": "mine"})
+    assert answer.status_code == 200, answer.text
+    assert frames_of(answer.content) == 5
+    assert answer.headers.get_list("x-request-id") == ["mine"]
+    assert len(http.get("/healthz").headers.get_list("x-request-id")) == 1
+    with pytest.raises(httpx.ReadTimeout):
+        http.post("/v1/videos/sync", json={**body, "num_inference_steps": 1000}, timeout=3)
+    left = VideoStore(settings).list(model=version.name).data[0]
+    failed = until(http, left.id, lambda video: video["status"] == "failed")
+    assert (failed["request"]["num_inference_steps"], failed["error"]["code"]) == (1000, "cancelled")
+    video = until(http, http.post("/v1/videos", json=body).json()["id"], lambda video: video["progress"] == 100)
+    assert video["status"] == "completed"
+    assert frames_of(http.get(f"/v1/videos/{video['id']}/content").content) == 5
+
+
+@pytest.mark.parametrize("part", ["sampler", "gateway"])
+def test_a_video_survives_the_death_of_the_process_that_works_on_it(
+    http: httpx.Client, settings: Settings, register: Callable[..., ModelVersion], part: str
+) -> None:
+    body = {"model": register().name, "prompt": "a blue square", **STEPS, "num_inference_steps": 100}
+    video_id = http.post("/v1/videos", json=body).json()["id"]
+    until(http, video_id, lambda video: video["progress"] >= 5)
+    kill(deployment_name(settings.base) if part == "sampler" else "Gateway")
+    video = until(http, video_id, lambda video: video["status"] in ("completed", "failed"), seconds=120)
+    assert (video["status"], video["error"]) == ("completed", None)
+
+
+def test_a_problem_passes_the_proxy_as_it_is(http: httpx.Client) -> None:
+    answer = http.post("/v1/videos", json={"model": "nobody", "prompt": "x"})
+    assert (answer.status_code, answer.json()["code"]) == (404, "model_not_found")
+    assert answer.headers["content-type"] == "application/problem+json"
+    large = http.post("/v1/tuning-jobs", files={"clip": ("c.mp4", bytes(2 << 20)), "job": (None, '{"caption": "x"}')})
+    assert (large.status_code, large.json()["code"]) == (422, "invalid_clip")
+    ready = http.get("/readyz")
+    assert (ready.status_code, ready.json()["code"]) == (503, "not_ready") and "scheduler" in ready.json()["detail"]
