@@ -10,6 +10,7 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import mlflow
 from mlflow import pyfunc
@@ -22,7 +23,7 @@ from registry.errors import CorruptVersion, InvalidReference, NotFound, ObjectMi
 from registry.objects import ObjectStore
 from registry.settings import RegistrySettings
 from registry.tracking import connect, mlflow_errors
-from tav_client.schemas import Model, ModelVersion, Page, StoredFile, TuningJob
+from tav_client.schemas import Model, ModelVersion, Page, StoredFile
 
 NEEDED = ("delta.safetensors", "latents.safetensors", "config.json")
 """The files that sampling needs."""
@@ -45,6 +46,18 @@ class VersionInfo:
     """Width and height."""
 
 
+class Maker(Protocol):
+    """The run that made a version: a tuning job, or an import."""
+
+    @property
+    def id(self) -> str:
+        """The MLflow run's."""
+
+    @property
+    def model(self) -> str:
+        """Registry name that the version gets."""
+
+
 class VersionStore:
     """Models, versions and aliases. Methods block."""
 
@@ -53,7 +66,7 @@ class VersionStore:
         self._objects = objects or ObjectStore(settings)
         self._client = connect(settings)
 
-    def register(self, job: TuningJob, folder: Path, info: VersionInfo) -> ModelVersion:
+    def register(self, job: Maker, folder: Path, info: VersionInfo) -> ModelVersion:
         """Upload every file of `folder` and, once all are verified, create the job's version.
 
         Called again for the same job it gives the version that is already there.
@@ -238,7 +251,7 @@ class VersionStore:
         )
 
 
-def _mlmodel(job: TuningJob) -> str:
+def _mlmodel(job: Maker) -> str:
     model = MlflowModel(run_id=job.id, mlflow_version=mlflow.__version__)
     pyfunc.add_to_model(model, loader_module="registry.pyfunc")
     text: str = model.to_yaml()

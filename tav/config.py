@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 AttentionMode = Literal["sparse_causal", "causal", "full", "frame"]
 GroupNormMode = Literal["video", "frame"]
+SchedulerName = Literal["ddim", "dpmpp_2m", "unipc"]
 
 
 class _Config(BaseModel):
@@ -53,17 +54,24 @@ class InvertConfig(_Config):
 
 
 class SampleConfig(_Config):
-    """DDIM sampling with classifier-free guidance, eta 0."""
+    """Deterministic sampling with classifier-free guidance."""
 
+    scheduler: SchedulerName = "ddim"
+    """`ddim` (eta 0) is the paper's and the inversion's own; `dpmpp_2m` (DPM-Solver++ 2M) and `unipc`, multistep solvers of
+    second order, need fewer steps."""
     num_inference_steps: int = Field(50, ge=1, le=1000)
+    """From inverted latents the steps are spread from where the inversion ended, however many it took."""
     guidance_scale: float = Field(12.5, ge=1)
     """1 turns guidance off."""
     negative_prompt: str = ""
     strength: float = Field(1.0, gt=0, le=1)
     """How much of the denoising the prompt decides. Below 1, the first steps from inverted latents retrace the inversion
     (empty prompt, no guidance), which fixes where things are before the prompt says what they are. 1 is the paper's."""
+    noise_blend: float = Field(0.0, ge=0, le=1)
+    """How much of the inverted latents' variance is replaced by Gaussian noise (√(1-b)·latents + √b·noise): 0 keeps the
+    clip's motion and layout, 1 forgets the clip."""
     seed: int = Field(0, ge=0)
-    """Of the Gaussian noise, where no inverted latents are given."""
+    """Of the Gaussian noise: where no inverted latents are given, or blended into them."""
     num_frames: int | None = Field(None, ge=1)
     """Without inverted latents: frames to make; None takes the delta's."""
     size: tuple[int, int] | None = None

@@ -1,13 +1,15 @@
 """The deterministic DDIM step (Song et al. 2021, Eq. 12 with eta 0), one function for both directions.
 
-Sampling goes from t to t - 1000/n with the prediction made at t. Inversion retraces the same grid upwards: from
-t - 1000/n to t with the prediction made at t, as the reference does. Below zero the final alpha is used.
+Sampling goes from a grid point t to the next lower one with the prediction made at t. Inversion retraces the same grid
+upwards: from the next lower point to t with the prediction made at t, as the reference does. Below the grid lies the
+schedule's final alpha.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from diffusers import DDIMScheduler
 from torch import Tensor
 
@@ -18,26 +20,44 @@ class DDIM:
     """A base's noise schedule on a grid of n steps.
 
     Args:
-        scheduler_config: the base's scheduler folder content, any diffusers scheduler.
+        scheduler_config: the base's scheduler folder content, any diffusers scheduler. Its `timestep_spacing` (leading,
+            trailing, linspace) and `rescale_betas_zero_snr` are obeyed.
         num_inference_steps: n, 1 … the number of training timesteps.
+        start: where the grid begins, instead of where n steps of this schedule do: inverted latents hold the noise of the
+            timestep at which their inversion ended, and only from there do they lead back to the clip.
+
+    Raises:
+        InvalidConfig: a schedule or prediction type that cannot be sampled so.
     """
 
-    def __init__(self, scheduler_config: dict[str, Any], num_inference_steps: int) -> None:
+    def __init__(self, scheduler_config: dict[str, Any], num_inference_steps: int, start: int | None = None) -> None:
         scheduler = DDIMScheduler.from_config(scheduler_config)
+        train_timesteps: int = scheduler.config.num_train_timesteps
+        if num_inference_steps > train_timesteps:
+            raise InvalidConfig(f"{num_inference_steps} steps are more than the {train_timesteps} of the base: ask for fewer")
+        scheduler.set_timesteps(num_inference_steps)
+        timesteps = np.minimum(scheduler.timesteps.numpy(), train_timesteps - 1)
+        if start is not None and start != timesteps[0]:
+            timesteps = np.linspace(start, min(start, timesteps[-1]), num_inference_steps).round().astype(int)
+        self.timesteps: list[int] = np.unique(timesteps)[::-1].tolist()
+        """Descending, e.g. 901, 801, …, 1 for n = 10. Where n is near the number of training timesteps, a few less than n."""
         self.prediction_type: str = scheduler.config.prediction_type
+        self.betas: Tensor = scheduler.betas
+        self._alphas = scheduler.alphas_cumprod.double()
+        self._final_alpha = float(scheduler.final_alpha_cumprod)
+        self._lower = dict(zip(self.timesteps, [*self.timesteps[1:], -1], strict=True))
         if self.prediction_type not in ("epsilon", "v_prediction"):
             raise InvalidConfig(
                 f"prediction type {self.prediction_type!r} is not supported: use an epsilon or v-prediction base"
             )
-        self._alphas = scheduler.alphas_cumprod.double()
-        self._final_alpha = float(scheduler.final_alpha_cumprod)
-        self._stride = scheduler.config.num_train_timesteps // num_inference_steps
-        offset = scheduler.config.steps_offset
-        last = scheduler.config.num_train_timesteps - 1
-        self.timesteps: list[int] = [min(i * self._stride + offset, last) for i in reversed(range(num_inference_steps))]
-        """Descending, e.g. 901, 801, …, 1 for n = 10."""
+        if self.prediction_type == "epsilon" and self.alpha(self.timesteps[0]) == 0:
+            raise InvalidConfig(
+                "at zero terminal SNR noise says nothing about the picture: set the base's scheduler to v_prediction, "
+                "or its rescale_betas_zero_snr to false"
+            )
 
-    def _alpha(self, t: int) -> float:
+    def alpha(self, t: int) -> float:
+        """The share of the clean latents' variance at timestep `t`; below zero the schedule's final one."""
         return float(self._alphas[t]) if t >= 0 else self._final_alpha
 
     def _move(self, x: Tensor, prediction: Tensor, alpha: float, alpha_to: float) -> Tensor:
@@ -51,11 +71,11 @@ class DDIM:
 
     def down(self, x: Tensor, prediction: Tensor, t: int) -> Tensor:
         """One sampling step, from t to the next lower grid point."""
-        return self._move(x, prediction, self._alpha(t), self._alpha(t - self._stride))
+        return self._move(x, prediction, self.alpha(t), self.alpha(self._lower[t]))
 
     def up(self, x: Tensor, prediction: Tensor, t: int) -> Tensor:
         """One inversion step, from the next lower grid point up to t, with the prediction made at t."""
-        return self._move(x, prediction, self._alpha(t - self._stride), self._alpha(t))
+        return self._move(x, prediction, self.alpha(self._lower[t]), self.alpha(t))
 
 
 def add_noise(scheduler_config: dict[str, Any], clean: Tensor, noise: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:

@@ -62,7 +62,8 @@ class DeltaMeta(BaseModel):
     origin: Origin
     attention: AttentionMode
     group_norm: GroupNormMode
-    tune: TuneConfig
+    tune: TuneConfig | None
+    """None: tuned elsewhere, by settings that were not handed on."""
 
 
 @dataclass

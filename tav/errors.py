@@ -7,6 +7,7 @@ TavError                 `code` is stable; the text is one sentence that says wh
 ├── BaseUnavailable      the base cannot be loaded
 ├── BaseMismatch         a delta or latents made with another base
 ├── CorruptVersion       a stored file is incomplete or is not what it should be
+├── InvalidCheckpoint    a checkpoint of another implementation that cannot be read or does not fit
 ├── NanLoss              the loss stopped being a finite number
 ├── OutOfMemory          frames × size do not fit the device
 └── Cancelled            somebody asked to stop
@@ -51,6 +52,12 @@ class CorruptVersion(TavError):
     """A stored file is incomplete or is not what it should be."""
 
     code = "corrupt_version"
+
+
+class InvalidCheckpoint(TavError):
+    """A checkpoint of another implementation cannot be read or does not fit."""
+
+    code = "invalid_checkpoint"
 
 
 class NanLoss(TavError):

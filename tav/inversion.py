@@ -55,5 +55,5 @@ def invert(
             prediction = net(x.to(base.dtype), t, text)
         x = ddim.up(x, prediction, t)
         if on_step:
-            on_step(Progress("inverting", i + 1, config.num_inference_steps, seconds=time.perf_counter() - began))
+            on_step(Progress("inverting", i + 1, len(ddim.timesteps), seconds=time.perf_counter() - began))
     return Latents(x.cpu(), LatentsMeta(origin=Origin.of(base, clip), invert=config))

@@ -1,9 +1,10 @@
-"""Sampling edited prompts (Tune-A-Video §3.4): DDIM from the inverted latents, classifier-free guidance, eta 0."""
+"""Sampling edited prompts (Tune-A-Video §3.4): from the inverted latents, with classifier-free guidance."""
 
 from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from tav.delta import Delta
 from tav.errors import InvalidConfig, NanLoss
 from tav.inflation import VideoUNet, inflate
 from tav.latents import Latents
+from tav.solvers import solver
 from tav.tuning import OnStep, autocast
 from tav.video import Video
 
@@ -59,9 +61,10 @@ class Sampler:
         delta.meta.origin.check(base)
         x = self._start(delta, latents, config)
         delta.apply(self.net)
-        ddim = DDIM(base.scheduler_config, config.num_inference_steps)
+        ddim = DDIM(base.scheduler_config, config.num_inference_steps, start=self._inverted_to(latents))
         guided = config.guidance_scale > 1
         retraced = round((1 - config.strength) * len(ddim.timesteps)) if latents is not None else 0
+        step = solver(ddim, config.scheduler, first=retraced)  # what is retraced was inverted by DDIM
         empty, text = base.encode_text([""]), base.encode_text([config.negative_prompt, prompt] if guided else [prompt])
         for i, t in enumerate(ddim.timesteps):
             began = time.perf_counter()
@@ -71,16 +74,22 @@ class Sampler:
             if len(asked) == 2:
                 unconditional, conditional = prediction.float().chunk(2)
                 prediction = unconditional + config.guidance_scale * (conditional - unconditional)
-            x = ddim.down(x, prediction, t)
+            x = (ddim.down if i < retraced else step)(x, prediction, t)
             if on_step:
-                on_step(Progress("sampling", i + 1, config.num_inference_steps, seconds=time.perf_counter() - began))
+                on_step(Progress("sampling", i + 1, len(ddim.timesteps), seconds=time.perf_counter() - began))
         if not x.isfinite().all():
             raise NanLoss("sampling gave values that are not finite: load the base in bf16 or fp32 instead of fp16")
         return Video(base.decode_latents(x), config.fps or delta.meta.origin.fps, digest(x))
 
+    def _inverted_to(self, latents: Latents | None) -> int | None:
+        """The timestep whose noise the inverted latents hold."""
+        if latents is None:
+            return None
+        return DDIM(self.base.scheduler_config, latents.meta.invert.num_inference_steps).timesteps[0]
+
     def _start(self, delta: Delta, latents: Latents | None, config: SampleConfig) -> Tensor:
         """Where denoising starts, `[1, 4, F, h, w]` in fp32."""
-        origin = delta.meta.origin
+        origin, blend = delta.meta.origin, config.noise_blend
         if latents is not None:
             latents.meta.origin.check(self.base)
             made = (latents.meta.origin.num_frames, latents.meta.origin.size)
@@ -90,13 +99,22 @@ class Sampler:
                     f"the inverted latents hold {made[0]} frames of {made[1][0]}x{made[1][1]}: "
                     "leave num_frames and size out, or sample without inverted latents"
                 )
-            return latents.tensor.to(self.base.device, torch.float32)
+            inverted = latents.tensor.to(self.base.device, torch.float32)
+            if blend == 0:
+                return inverted
+            return (1 - blend) ** 0.5 * inverted + blend**0.5 * self._noise(inverted.shape, config.seed)
+        if blend > 0:
+            raise InvalidConfig("noise_blend mixes noise into inverted latents: give these, or leave noise_blend out")
         width, height = config.size or origin.size
         scale = self.base.scale
         if width % scale or height % scale:
             raise InvalidConfig(f"size {width}x{height} will not do: width and height must be multiples of {scale}")
         shape = (1, self.net.config.in_channels, config.num_frames or origin.num_frames, height // scale, width // scale)
-        return torch.randn(shape, generator=torch.Generator().manual_seed(config.seed)).to(self.base.device)
+        return self._noise(shape, config.seed)
+
+    def _noise(self, shape: Sequence[int], seed: int) -> Tensor:
+        # Drawn on the CPU, so that a seed means the same on every device.
+        return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(self.base.device)
 
 
 def digest(latents: Tensor) -> str:

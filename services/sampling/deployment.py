@@ -71,15 +71,7 @@ class Engine:
         Raises:
             InvalidConfig: they contradict each other.
         """
-        return self.sampler.base.sample_config(
-            num_inference_steps=request.num_inference_steps,
-            guidance_scale=request.guidance_scale,
-            strength=request.strength,
-            negative_prompt=request.negative_prompt,
-            seed=request.seed,
-            num_frames=request.num_frames,
-            fps=request.fps,
-        )
+        return self.sampler.base.sample_config(**request.model_dump(include=set(SampleConfig.model_fields)))
 
     def sample(self, request: VideoCreate, config: SampleConfig, loaded: Loaded, on_step: Callable[[Progress], None]) -> Item:
         """Sample and encode one video; blocks."""

@@ -74,6 +74,12 @@ def test_a_video_is_waited_for_and_saved(sampling: Any, client: TavClient, tmp_p
     assert [path.name for path in saved.parent.iterdir()] == ["blue.mp4"]
 
 
+def test_a_size_is_a_pair_or_openais_words(sampling: Any, client: TavClient) -> None:
+    for size in ("96x64", (96, 64)):
+        client.videos.create(model="red-ball", prompt="x", use_inverted_latents=False, size=size)
+    assert [asked.json["size"] for asked in sampling.asked] == [[96, 64]] * 2
+
+
 def test_saving_waits_first(sampling: Any, client: TavClient, tmp_path: Path) -> None:
     assert client.videos.create(model="red-ball", prompt="a blue ball").save(tmp_path / "a.mp4").read_bytes() == BYTES
 
@@ -112,10 +118,21 @@ def test_waiting_for_a_video_ends_at_its_timeout(service: Any, client: TavClient
         client.videos.get("v1").wait(timeout=0.1)
 
 
-@pytest.mark.parametrize(("options", "field"), [({"model": "Bad Name"}, "model"), ({"fps": 0}, "fps"), ({"speed": 2}, "speed")])
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"model": "Bad Name"}, "model"),
+        ({"fps": 0}, "fps"),
+        ({"speed": 2}, "speed"),
+        ({"size": "100x64"}, "size"),
+        ({"size": "big"}, "size"),
+        ({"scheduler": "euler"}, "scheduler"),
+        ({"use_inverted_latents": False, "noise_blend": 0.5}, "noise_blend"),
+    ],
+)
 def test_wrong_options_are_one_sentence_and_nothing_is_sent(
     service: Any, client: TavClient, options: dict[str, Any], field: str
 ) -> None:
-    with pytest.raises(tav_client.InvalidRequest, match=f"^{field}: "):
+    with pytest.raises(tav_client.InvalidRequest, match=rf"^{field}[.\d]*: "):
         client.videos.create(**({"model": "red-ball", "prompt": "x"} | options))
     assert service.asked == []

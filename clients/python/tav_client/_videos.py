@@ -104,7 +104,7 @@ class Videos:
     """Asks for videos and fetches them.
 
     The options of a video are the fields of `schemas.VideoCreate`: `negative_prompt`, `guidance_scale`, `num_inference_steps`,
-    `seed`, `use_inverted_latents`, `num_frames`, `fps`, `format`.
+    `scheduler`, `strength`, `seed`, `use_inverted_latents`, `noise_blend`, `num_frames`, `size`, `fps`, `format`.
     """
 
     def __init__(self, transport: Transport) -> None:

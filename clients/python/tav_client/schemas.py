@@ -6,10 +6,11 @@ the base's recommended value, then the paper's.
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator
 
 ModelName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?$")]
 """Registry name: 1–64 of `a-z 0-9 . _ -`, starting and ending with a letter or digit."""
@@ -21,6 +22,18 @@ Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9](?:[A-Za-z0-9._-]
 """A batch's name, a GPU type, a key of `metadata`: 1–64 letters, digits, `.`, `_`, `-`, the ends letters or digits."""
 
 Prompt = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1000)]
+
+
+def _parsed_size(value: Any) -> Any:
+    """OpenAI writes a size as `WIDTHxHEIGHT`."""
+    if isinstance(value, str) and (found := re.fullmatch(r"(\d{1,5})x(\d{1,5})", value)):
+        return int(found[1]), int(found[2])
+    return value
+
+
+_Side = Annotated[int, Field(ge=8, le=4096, multiple_of=8)]
+VideoSize = Annotated[tuple[_Side, _Side], BeforeValidator(_parsed_size)]
+"""Width and height in pixels, multiples of 8."""
 
 
 class _Request(BaseModel):
@@ -261,11 +274,25 @@ class VideoCreate(_Request):
         le=1,
         description="How much of the denoising the prompt decides. Below 1, the first steps retrace the clip's inversion.",
     )
-    seed: int = Field(0, ge=0, lt=2**63, description="Of the Gaussian noise, where inverted latents are not used.")
+    scheduler: Literal["ddim", "dpmpp_2m", "unipc"] | None = Field(
+        None, description="Sampler: `ddim`, the paper's, or a multistep solver that needs fewer steps."
+    )
+    seed: int = Field(0, ge=0, lt=2**63, description="Of the Gaussian noise, where any is used.")
     use_inverted_latents: bool = Field(True, description="Start from the clip's inverted latents, which keep its motion.")
+    noise_blend: float | None = Field(
+        None, ge=0, le=1, description="Share of the inverted latents' variance replaced by noise: 0 keeps the clip's motion."
+    )
     num_frames: int | None = Field(None, ge=1, le=512, description="Only without inverted latents.")
+    size: VideoSize | None = Field(None, description="`[width, height]` or `WIDTHxHEIGHT`; only without inverted latents.")
     fps: float | None = Field(None, gt=0, le=120, description="Left out, the clip's sampled rate.")
     format: Literal["mp4", "gif"] = "mp4"
+
+    @field_validator("noise_blend")
+    @classmethod
+    def _something_to_blend(cls, value: float | None, info: ValidationInfo) -> float | None:
+        if value and not info.data.get("use_inverted_latents", True):
+            raise ValueError("needs inverted latents: leave it out, or use_inverted_latents")
+        return value
 
 
 class VideoStatus(StrEnum):

@@ -27,12 +27,15 @@ def create(
     negative_prompt: Annotated[str | None, typer.Option(help="What it should not show.")] = None,
     guidance_scale: Annotated[float | None, typer.Option(help="How closely it follows the prompt.")] = None,
     steps: Annotated[int | None, typer.Option(help="Sampling steps.")] = None,
+    scheduler: Annotated[str | None, typer.Option(help="ddim, dpmpp_2m or unipc; the last two need fewer steps.")] = None,
     strength: Annotated[float | None, typer.Option(help="0–1: how much of the clip the prompt may change.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the noise, without inverted latents.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the noise, where any is used.")] = None,
     inverted_latents: Annotated[
         bool, typer.Option("--inverted-latents/--no-inverted-latents", help="Keep the clip's motion.")
     ] = True,
+    noise_blend: Annotated[float | None, typer.Option(help="0–1: how much noise replaces the inverted latents.")] = None,
     num_frames: Annotated[int | None, typer.Option(help="Frames, without inverted latents.")] = None,
+    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT in pixels, without inverted latents.")] = None,
     fps: Annotated[float | None, typer.Option(help="Frames a second; left out, the clip's.")] = None,
     json: JsonOption = False,
 ) -> None:
@@ -45,10 +48,13 @@ def create(
         negative_prompt=negative_prompt,
         guidance_scale=guidance_scale,
         num_inference_steps=steps,
+        scheduler=scheduler,
         strength=strength,
         seed=seed,
         use_inverted_latents=None if inverted_latents else False,
+        noise_blend=noise_blend,
         num_frames=num_frames,
+        size=size,
         fps=fps,
     )
     if json:

@@ -1,0 +1,129 @@
+"""Samples edited prompts with one clip's motion (Tune-A-Video, arXiv 2212.11565): a diffusers pipeline.
+
+pipe = DiffusionPipeline.from_pretrained(folder, custom_pipeline=folder, trust_remote_code=True)
+video = pipe("spider man is skiing", output_type="pil").frames[0]
+diffusers.utils.export_to_video(video, "spider.mp4", fps=pipe.clip.config.fps)
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers import DDIMScheduler, DiffusionPipeline
+from diffusers.utils import BaseOutput
+from diffusers.utils.torch_utils import randn_tensor
+from diffusers.video_processor import VideoProcessor
+
+_FRAMES_AT_ONCE = 8  # through the VAE, whose activations are the largest of all
+
+
+@dataclass
+class TunedVideoOutput(BaseOutput):
+    """`frames`: one video in the `output_type` asked for."""
+
+    frames: Any
+
+
+class TunedVideoPipeline(DiffusionPipeline):
+    """A text-to-image base and one clip tuned on it."""
+
+    model_cpu_offload_seq = "text_encoder->unet->vae"
+
+    def __init__(self, vae, text_encoder, tokenizer, unet, scheduler, clip):
+        super().__init__()
+        clip.attach(unet)
+        self.register_modules(
+            vae=vae,
+            text_encoder=text_encoder,
+            tokenizer=tokenizer,
+            unet=unet,
+            scheduler=DDIMScheduler.from_config(scheduler.config, clip_sample=False),
+            clip=clip,
+        )
+        self.vae_scale_factor = 2 ** (len(vae.config.block_out_channels) - 1)
+        self.video_processor = VideoProcessor(vae_scale_factor=self.vae_scale_factor)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prompt,
+        negative_prompt="",
+        num_inference_steps=None,
+        guidance_scale=None,
+        strength=None,
+        use_inverted_latents=True,
+        latents=None,
+        num_frames=None,
+        height=None,
+        width=None,
+        generator=None,
+        output_type="pil",
+        return_dict=True,
+        callback_on_step_end=None,
+    ):
+        """Sample one video: DDIM, classifier-free guidance.
+
+        Args:
+            prompt: the edited prompt.
+            negative_prompt: what guidance leads away from.
+            num_inference_steps: left out, the base's recommended number; likewise `guidance_scale` (1 turns it off) and
+                `strength` (below 1, the first steps retrace the inversion, which fixes where things are).
+            use_inverted_latents: start from the clip's inverted noise, which keeps its motion.
+            latents: `[1, 4, F, h, w]` to start from instead.
+            num_frames: without inverted latents; left out, the clip's. Likewise `height` and `width`, in pixels.
+            generator: of the noise, without inverted latents.
+            output_type: `pil`, `np`, `pt` or `latent`.
+            return_dict: an object with `frames`, or a tuple of them.
+            callback_on_step_end: called with the pipeline, the step's number, the timestep and `{"latents": …}`.
+        """
+        clip, device = self.clip.config, self._execution_device
+        steps = clip.num_inference_steps if num_inference_steps is None else num_inference_steps
+        guidance = clip.guidance_scale if guidance_scale is None else guidance_scale
+        strength = clip.strength if strength is None else strength
+        if latents is None and use_inverted_latents:
+            if self.clip.latents is None:
+                raise ValueError("This clip came without inverted latents: pass use_inverted_latents=False.")
+            if num_frames or height or width:
+                raise ValueError("The inverted latents have their frames and size: pass use_inverted_latents=False to choose.")
+            latents = self.clip.latents
+        retraced = round((1 - strength) * steps) if latents is not None else 0
+        if latents is None:
+            side = (side // self.vae_scale_factor for side in (height or clip.size[1], width or clip.size[0]))
+            shape = (1, self.unet.config.in_channels, num_frames or clip.num_frames, *side)
+            latents = randn_tensor(shape, generator=generator, device=generator.device if generator else None)
+        x = latents.to(device, torch.float32)
+        self.clip.video_length = x.shape[2]
+        empty = self._encode([""])
+        text = self._encode([negative_prompt, prompt] if guidance > 1 else [prompt])
+        self.scheduler.set_timesteps(steps, device=device)
+        with self.progress_bar(total=steps) as bar:
+            for i, t in enumerate(self.scheduler.timesteps):
+                prediction = self._predict(x, t, empty if i < retraced else text)
+                if len(prediction) == 2:
+                    unconditional, conditional = prediction.chunk(2)
+                    prediction = unconditional + guidance * (conditional - unconditional)
+                x = self.scheduler.step(prediction, t, x).prev_sample
+                if callback_on_step_end is not None:
+                    x = callback_on_step_end(self, i, t, {"latents": x}).get("latents", x)
+                bar.update()
+        frames = x if output_type == "latent" else self._decode(x, output_type)
+        self.maybe_free_model_hooks()
+        return TunedVideoOutput(frames) if return_dict else (frames,)
+
+    def _encode(self, prompts):
+        length = self.tokenizer.model_max_length
+        tokens = self.tokenizer(prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+        return self.text_encoder(tokens.input_ids.to(self._execution_device)).last_hidden_state
+
+    def _predict(self, x, t, text):
+        """The network's prediction for `[1, 4, F, h, w]`, one per prompt, in fp32."""
+        frames = x.transpose(1, 2).to(self.unet.dtype).expand(len(text), -1, -1, -1, -1).flatten(0, 1)  # [B·F, 4, h, w]
+        half = self.unet.dtype != torch.float32
+        with torch.autocast(x.device.type, dtype=self.unet.dtype, enabled=half):
+            out = self.unet(frames, t, text, return_dict=False)[0]
+        return out.float().unflatten(0, (len(text), -1)).transpose(1, 2)
+
+    def _decode(self, x, output_type):
+        frames = x[0].transpose(0, 1).to(self.vae.dtype) / self.vae.config.scaling_factor
+        pixels = torch.cat([self.vae.decode(chunk).sample for chunk in frames.split(_FRAMES_AT_ONCE)])
+        return self.video_processor.postprocess_video(pixels.float().transpose(0, 1)[None], output_type=output_type)
