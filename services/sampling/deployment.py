@@ -120,8 +120,8 @@ class SamplerDeployment:
 
         Yields:
             `{"step": 0, "total": n}` at once, the same with i after every step, and last `{"video": bytes, "content_type",
-            "seconds", "size", "latents_sha256", "metrics", "latency_s"}` or `{"error": {"code", "message"}}`. When the caller
-            goes away the step at work is the last.
+            "seconds", "size", "latents_sha256", "metrics", "latency_s", "replica"}` or `{"error": {"code", "message"}}`. When
+            the caller goes away the step at work is the last.
         """
         gone = threading.Event()
         try:
@@ -173,7 +173,8 @@ class SamplerDeployment:
             finally:
                 gone.set()
                 await asyncio.wait([work])  # until the step at work ends, delta and device are in use
-        yield {**work.result(), "latency_s": time.perf_counter() - began}
+        replica = serve.get_replica_context().replica_id.unique_id
+        yield {**work.result(), "latency_s": time.perf_counter() - began, "replica": replica}
 
     def _ready(self) -> Engine:
         with self._starting:

@@ -93,10 +93,16 @@ def gate(cluster: Stack) -> Iterator[Gate]:
 
 @pytest.fixture(scope="module")
 def settings(
-    cluster: Stack, gate: Gate, result: Result, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+    cluster: Stack,
+    gate: Gate,
+    result: Result,
+    other: Result,
+    tmp_path_factory: pytest.TempPathFactory,
+    request: pytest.FixtureRequest,
 ) -> Settings:
     changes = {
         "base": result.base.name,
+        "bases": [other.base.name],
         "device": "cpu",
         "compute_threads": 1,
         "sampler_cpus": 0.5,
