@@ -41,6 +41,7 @@ RUN_STATUS = {
 
 _JOB_STATUS = {run: job for job, run in RUN_STATUS.items()}
 _KEY = "tav.idempotency_key"
+_CANCEL = "tav.cancel"
 _TENANT, _BATCH, _METADATA = "tav.tenant", "tav.batch", "tav.metadata."
 
 DEFAULT_TENANT = "default"
@@ -219,6 +220,10 @@ class JobStore:
         self._runs.log(job_id, tags=tags)
         self._runs.set_status(job_id, RUN_STATUS[JobStatus.failed])
 
+    def request_cancel(self, job_id: str) -> None:
+        """The job runs, but is to stop."""
+        self._runs.log(job_id, tags={_CANCEL: "requested"})
+
     def cancel(self, job_id: str) -> None:
         """The job ended by a cancel call."""
         self._runs.log(job_id, tags={"tav.phase": ""})
@@ -286,6 +291,7 @@ class JobStore:
             tenant=tags.get(_TENANT, DEFAULT_TENANT),
             batch=request.batch,
             retry_of=tags.get("tav.retry_of"),
+            cancel_requested=not status.final and _CANCEL in tags,
             error=error,
             metadata=request.metadata,
             mlflow_url=self._runs.url(run),

@@ -31,9 +31,24 @@ class Settings(RegistrySettings):
     allowed_clip_buckets: list[str] = Field(default_factory=list, description="Buckets `clip_uri` may name, besides our own.")
 
     max_tuners: int = Field(1, ge=1, description="Tuners at a time.")
+    max_running_per_tenant: int | None = Field(None, ge=1, description="Jobs of one tenant at a time.")
+    max_queued_per_tenant: int | None = Field(None, ge=1, description="Jobs of one tenant that wait, before new ones get 429.")
+    max_gpus_per_job: int = Field(8, ge=1, description="GPUs a job may ask for.")
+    gpu_types: list[str] = Field(default_factory=list, description="GPU types a job may ask for: Ray's accelerator types.")
+    queue_deadline_seconds: float | None = Field(
+        86_400, gt=0, description="A job that waits longer for a tuner fails, unless it says otherwise itself."
+    )
+    run_deadline_seconds: float | None = Field(
+        None, gt=0, description="A job that runs longer, counted from its first start, fails, unless it says otherwise itself."
+    )
+    cancel_grace_seconds: float = Field(60, gt=0, description="A tuner that does not stop a job in this time is ended.")
     tuner_workers: int = Field(1, ge=1, description="Ranks, one GPU each, that tune one clip together.")
     tuner_cpus: float = Field(1, ge=0, description="CPUs that Ray reserves for each rank.")
+    tuner_gpus: float | None = Field(None, ge=0, description="GPUs that Ray reserves for each rank; none: 1 where it uses CUDA.")
     tuner_idle_seconds: float = Field(300, ge=0, description="A tuner without work ends after this.")
+    tuner_patience_seconds: float = Field(
+        60, ge=0, description="How long a tuner serves its class of jobs before one that waits as urgently may take its place."
+    )
     zero_stage: Literal[1, 2] = Field(
         1, description="DeepSpeed ZeRO stage: 1 shards optimizer states over the ranks, 2 gradients too."
     )

@@ -2,16 +2,20 @@
 
 It keeps nothing that the runs do not say: restarted, it reads the open runs and goes on. A job that was running then has
 lost its tuner with the old scheduler, so it is queued again and resumes from its last checkpoint.
+
+Who is served next is `policy`'s to say. Decisions are made at once, in one event loop, without waiting for anything; what
+they change in the registry is written job by job, in order, by threads.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import itertools
+import heapq
 import logging
-import uuid
+import time
+from collections import Counter, deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
@@ -19,20 +23,24 @@ from typing import Any, TypeVar
 import ray
 from ray.exceptions import RayError
 
-from registry.errors import StorageUnavailable
+from registry.errors import NotFound, StorageUnavailable
 from registry.jobs import JobStore
 from services.settings import Settings
+from services.tuning.fleet import Launcher, Tuners
+from services.tuning.history import Event, History
 from services.tuning.lease import NAMESPACE, SCHEDULER, Beat, Lease, Outcome, Verdict
-from services.tuning.tuner import TunerSupervisor
-from tav_client.schemas import Failure, FailureCode, JobStatus, TuningJob
+from services.tuning.policy import JobClass, Queue, Waiting
+from services.tuning.tuner import TrainLauncher
+from tav_client.schemas import Failure, FailureCode, JobPhase, JobStatus, TuningJob
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
+_TICK_SECONDS = 1.0
 _RESCAN_SECONDS = 15.0
-_CANCEL_GRACE_SECONDS = 60.0
-_KEPT_EVENTS = 1000
-_KEPT_EVENTS_OF_ENDED = 20
+_RESCAN_OVERLAP_SECONDS = 120.0
+_WRITES_AT_A_TIME = 16
+_WRITES_BEFORE_A_LOOK = 4
 _KEPT_ENDED_JOBS = 1000
 
 
@@ -42,50 +50,73 @@ class _Job:
 
     snapshot: TuningJob
     tuner: str | None = None
-    cancel: bool = False
-    events: list[tuple[int, TuningJob]] = field(default_factory=list)
+    stop: Failure | bool = False
+    """It shall end: True when somebody cancelled it, a failure when its time is over."""
+    queued_at: float = field(default_factory=time.time)
+    lost_to_storage: int = 0
+    history: History = field(default_factory=History)
+    writing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
+    @property
+    def kind(self) -> JobClass:
+        job = self.snapshot
+        return JobClass(job.base, job.gpus, job.gpu_type)
 
-@dataclass
-class _Tuner:
-    base: str
-    supervisor: Any
-    job: str | None = None
-    leased_any: bool = False
+    @property
+    def final(self) -> bool:
+        return self.snapshot.status.final
+
+    def publish(self, **changes: Any) -> None:
+        self.snapshot = self.snapshot.model_copy(update=changes)
+        self.history.publish(self.snapshot)
 
 
 class Scheduler:
-    """See the module's text. Methods are the actor's; all run in one event loop, blocking work in threads."""
+    """See the module's text. Methods are the actor's; all run in one event loop.
 
-    def __init__(self, settings: Settings) -> None:
+    Args:
+        settings: The limits are in it.
+        launcher: Starts and ends tuners; None: Ray Train runs.
+    """
+
+    def __init__(self, settings: Settings, launcher: Launcher | None = None) -> None:
+        logging.getLogger("services").setLevel(logging.INFO)
         self.settings = settings
         self.store = JobStore(settings)
+        self.threads = ThreadPoolExecutor(_WRITES_AT_A_TIME, "registry")
+        self.queue = Queue(settings.max_running_per_tenant)
+        self.tuners = Tuners(settings, self.queue, launcher or TrainLauncher(settings))
         self.jobs: dict[str, _Job] = {}
-        self.tuners: dict[str, _Tuner] = {}
-        self.failed_starts: dict[str, int] = {}
-        self.changed = asyncio.Condition()
-        self.wake = asyncio.Event()
-        self.event_ids = itertools.count(1)
-        self.lock = asyncio.Lock()  # one decision at a time about who holds what
+        self.ended: deque[str] = deque()
+        self.deadlines: list[tuple[float, str]] = []
+        self.deciding = False
+        self.read_until = 0.0
         self.loop_task = asyncio.ensure_future(self._run())
 
     # -- asked by the gateway
 
-    async def notify(self) -> None:
-        """Look at the runs now: a job has been added."""
-        self.wake.set()
+    async def notify(self, job: TuningJob | None = None) -> None:
+        """A job has been added; left out, look at the runs."""
+        if job is None:
+            await self._rescan()
+        elif job.id not in self.jobs:
+            self._take_in(job)
 
     async def cancel(self, job_id: str) -> TuningJob:
         """Cancel a job, queued or running; one that has ended is given back as it is."""
-        async with self.lock:
-            job = self.jobs.get(job_id) or await self._adopt(job_id)
-            if job.snapshot.status.final:
-                return job.snapshot
-            job.cancel = True
-            if job.tuner is None:
-                await self._end(job, lambda: self.store.cancel(job_id))
-            else:
-                _background(self._kill_if_deaf(job_id, job.tuner))
+        job = self.jobs.get(job_id) or await self._adopt(job_id)
+        if job.final:
+            return job.snapshot
+        job.stop = True
+        self.queue.remove(job_id)
+        async with job.writing:  # what is being written about it now comes first
+            if job.tuner is None and not job.final:
+                self.queue.remove(job_id)
+                await self._end(job, JobStatus.cancelled, self.store.cancel)
+            elif not job.final and not job.snapshot.cancel_requested:
+                await self._write(job, self.store.request_cancel)
+                job.publish(cancel_requested=True)
+                self._end_if_deaf(job)
         return job.snapshot
 
     async def live(self, job_id: str) -> TuningJob | None:
@@ -93,31 +124,21 @@ class Scheduler:
         job = self.jobs.get(job_id)
         return job.snapshot if job else None
 
-    async def events(self, job_id: str, after: int, timeout_s: float) -> list[tuple[int, TuningJob]]:
-        """Snapshots newer than event `after`; waits up to `timeout_s` for one. Ids from before a restart count as 0."""
+    async def events(self, job_id: str, after: int, timeout_s: float) -> list[Event]:
+        """Snapshots newer than event `after`; waits up to `timeout_s` for one."""
         job = self.jobs.get(job_id)
         if job is None:
-            return [(1, await self._persist(self.store.get, job_id))]
-        if not job.events or after > job.events[-1][0]:
-            after = 0
+            return [(after + 1, await self._in_thread(self.store.get, job_id))]
+        return await job.history.after(after, timeout_s)
 
-        def news() -> list[tuple[int, TuningJob]]:
-            return [event for event in job.events if event[0] > after]
-
-        async with self.changed:
-            try:
-                await asyncio.wait_for(self.changed.wait_for(lambda: bool(news())), timeout_s)
-            except TimeoutError:
-                return []
-        return news()
+    async def queued(self, tenant: str) -> int:
+        """How many jobs of a tenant wait."""
+        return self.queue.queued_of(tenant)
 
     async def status(self) -> dict[str, Any]:
         """For operators: jobs by status, tuners and what they hold."""
-        states = [job.snapshot.status for job in self.jobs.values()]
-        return {
-            "jobs": {status.value: states.count(status) for status in JobStatus},
-            "tuners": {name: {"base": t.base, "job": t.job} for name, t in self.tuners.items()},
-        }
+        states = Counter(job.snapshot.status for job in self.jobs.values())
+        return {"jobs": {status.value: states[status] for status in JobStatus}, "tuners": self.tuners.status()}
 
     # -- asked by tuners
 
@@ -126,25 +147,15 @@ class Scheduler:
 
         A tuner that still holds a job has lost the process that worked on it: that attempt is over.
         """
-        async with self.lock:
-            tuner = self.tuners.get(tuner_id)
-            if tuner is None:
-                return None
-            await self._attempt_lost(tuner)
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self.settings.tuner_idle_seconds
-        while True:
-            async with self.lock:
-                if job := self._next(tuner.base):
-                    return await self._lease(tuner_id, tuner, job)
-                if self._crowds_out(tuner.base) or loop.time() >= deadline:
-                    self.tuners.pop(tuner_id, None)
-                    self.wake.set()
-                    return None
-            async with self.changed:
-                ready = self.changed.wait_for(lambda: self._next(tuner.base) or self._crowds_out(tuner.base))
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(ready, deadline - loop.time())
+        if held := self.tuners.holds(tuner_id):
+            await self._attempt_lost(held, tuner_id)
+        waiting = self.tuners.ask(tuner_id)
+        self._decide()
+        job_id = await waiting
+        if job_id is None:
+            self._decide()
+            return None
+        return await self._start(self.jobs[job_id], tuner_id) or await self.lease(tuner_id)
 
     async def beat(self, job_id: str, attempt: int, beat: Beat) -> Verdict:
         """Progress of a running job."""
@@ -152,9 +163,8 @@ class Scheduler:
         if job is None or not self._holds(job, attempt):
             return Verdict.lost
         if beat.phase != job.snapshot.phase:
-            _background(self._persist(self.store.set_phase, job_id, beat.phase))
-        await self._publish(
-            job,
+            _background(self._write_in_order(job, partial(self.store.set_phase, phase=beat.phase)))
+        job.publish(
             phase=beat.phase,
             step=beat.step,
             total_steps=beat.total_steps,
@@ -162,87 +172,227 @@ class Scheduler:
             loss=beat.loss,
             eta_seconds=beat.eta_seconds,
         )
-        return Verdict.cancel if job.cancel else Verdict.go_on
+        return Verdict.cancel if job.stop else Verdict.go_on
 
     async def finish(self, job_id: str, attempt: int, outcome: Outcome) -> None:
         """An attempt has ended by itself."""
-        async with self.lock:
-            job = self.jobs.get(job_id)
-            if job is None or not self._holds(job, attempt):
-                return
-            self._release(job)
+        job = self.jobs.get(job_id)
+        if job is None or not self._holds(job, attempt):
+            return
+        self._release(job)
+        async with job.writing:
             if outcome.version is not None:
-                version = outcome.version
-                await self._end(job, lambda: self.store.succeed(job_id, version))
-            elif job.cancel or outcome.failure is None:
-                await self._end(job, lambda: self.store.cancel(job_id))
+                await self._end(
+                    job, JobStatus.succeeded, partial(self.store.succeed, version=outcome.version), version=outcome.version
+                )
+            elif job.stop or outcome.failure is None:
+                await self._stopped(job)
             elif outcome.retry:
-                await self._again(job, outcome.failure)
+                job.lost_to_storage += 1
+                pause = min(60.0, 5.0 * 2**job.lost_to_storage)
+                await self._again(job, outcome.failure, pause)
             else:
-                failure = outcome.failure
-                await self._end(job, lambda: self.store.fail(job_id, failure, outcome.traceback))
+                await self._fail(job, outcome.failure, outcome.traceback)
 
     async def refuse(self, tuner_id: str, failure: Failure) -> None:
         """A tuner cannot work at all, e.g. its base cannot be loaded: the jobs that wait for such a tuner fail."""
-        async with self.lock:
-            if tuner := self.tuners.pop(tuner_id, None):
-                await self._fail_queued(tuner.base, failure)
+        if kind := self.tuners.forget(tuner_id):
+            await self._fail_queued(kind, failure)
 
-    # -- inside
+    # -- inside: the loop
 
     async def _run(self) -> None:
+        scanned = -_RESCAN_SECONDS
         while True:
             try:
-                await self._rescan()
-                await self._start_tuners()
+                if time.monotonic() - scanned >= _RESCAN_SECONDS:
+                    await self._rescan()
+                    scanned = time.monotonic()
+                self._end_overdue()
+                self._decide()
             except StorageUnavailable as error:
                 log.warning("cannot read the runs, trying again: %s", error)
-            try:
-                await asyncio.wait_for(self.wake.wait(), _RESCAN_SECONDS)
-            except TimeoutError:
-                continue
-            finally:
-                self.wake.clear()
+            except Exception:  # noqa: BLE001 - without this loop no job would be served any more
+                log.exception("the scheduler's round broke off, trying again")
+            await asyncio.sleep(_TICK_SECONDS)
 
     async def _rescan(self) -> None:
-        """Adopt every open run that is not known yet; forget ended jobs that nobody watches any more."""
-        found = await asyncio.to_thread(self.store.open)
-        async with self.lock:
-            for snapshot in found:
-                if snapshot.id not in self.jobs:
-                    await self._take_in(snapshot)
-            ended = [job_id for job_id, job in self.jobs.items() if job.snapshot.status.final]
-            for job_id in ended[:-_KEPT_ENDED_JOBS]:
-                del self.jobs[job_id]
+        """Adopt every open run that is not known yet: all of them once, later those made lately."""
+        now = time.time()
+        for snapshot in await self._in_thread(self.store.open, max(0.0, self.read_until - _RESCAN_OVERLAP_SECONDS)):
+            if snapshot.id not in self.jobs:
+                self._take_in(snapshot)
+        self.read_until = now
 
     async def _adopt(self, job_id: str) -> _Job:
-        snapshot = await self._persist(self.store.get, job_id)
-        return _Job(snapshot) if snapshot.status.final else await self._take_in(snapshot)
+        snapshot = await self._in_thread(self.store.get, job_id)
+        if known := self.jobs.get(job_id):
+            return known
+        return _Job(snapshot) if snapshot.status.final else self._take_in(snapshot)
 
-    async def _take_in(self, snapshot: TuningJob) -> _Job:
+    def _take_in(self, snapshot: TuningJob) -> _Job:
         job = self.jobs[snapshot.id] = _Job(snapshot)
-        if snapshot.status == JobStatus.running:  # its tuner went with an earlier scheduler
-            await self._again(job, _LOST)
+        if snapshot.attempt == 0:
+            job.queued_at = snapshot.created_at
+        job.stop = snapshot.cancel_requested
+        job.publish()
+        if snapshot.status == JobStatus.running or job.stop:  # its tuner went with an earlier scheduler
+            _background(self._in_order(job, lambda: self._again(job, _LOST)))
         else:
-            await self._publish(job)
+            self._enqueue(job)
         return job
 
-    async def _start_tuners(self) -> None:
-        async with self.lock:
-            for base in dict.fromkeys(job.snapshot.base for job in self._queued()):
-                waiting = sum(job.snapshot.base == base for job in self._queued())
-                idle = sum(t.base == base and t.job is None for t in self.tuners.values())
-                free = self.settings.max_tuners - len(self.tuners)
-                for _ in range(min(waiting - idle, free)):
-                    self._start_tuner(base)
+    def _decide(self) -> None:
+        """Give out work and adapt the tuners, once for all that happens in this turn of the event loop."""
+        if not self.deciding:
+            self.deciding = True
+            asyncio.get_running_loop().call_soon(self._decide_now)
 
-    def _start_tuner(self, base: str) -> None:
-        tuner_id = f"tuner-{uuid.uuid4().hex[:12]}"
-        supervisor = TunerSupervisor.remote()  # type: ignore[attr-defined]
-        self.tuners[tuner_id] = _Tuner(base, supervisor)
-        _background(self._watch(tuner_id, supervisor.run.remote(self.settings, tuner_id, base)))
+    def _decide_now(self) -> None:
+        self.deciding = False
+        for tuner_id, job_id in self.tuners.assign():
+            self.jobs[job_id].tuner = tuner_id
+        for tuner_id, kind, done in self.tuners.adapt():
+            _background(self._watch(tuner_id, kind, done))
 
-    async def _watch(self, tuner_id: str, done: ray.ObjectRef) -> None:
+    # -- inside: time limits
+
+    def _limit(self, job: _Job, seconds: float | None, since: float | None) -> None:
+        if seconds is not None and since is not None:
+            heapq.heappush(self.deadlines, (since + seconds, job.snapshot.id))
+
+    def _queue_limit(self, job: _Job) -> float | None:
+        own = job.snapshot.queue_deadline_seconds
+        return self.settings.queue_deadline_seconds if own is None else own
+
+    def _run_limit(self, job: _Job) -> float | None:
+        own = job.snapshot.run_deadline_seconds
+        return self.settings.run_deadline_seconds if own is None else own
+
+    def _end_overdue(self) -> None:
+        now = time.time()
+        while self.deadlines and self.deadlines[0][0] <= now:
+            job = self.jobs.get(heapq.heappop(self.deadlines)[1])
+            if job is None or job.final or job.stop:
+                continue
+            started, run, wait = job.snapshot.started_at, self._run_limit(job), self._queue_limit(job)
+            if run is not None and started is not None and now >= started + run:
+                message = f"It was not done within {run:g} seconds of its first start: raise run_deadline_seconds, or ask for less."
+                self._overdue(job, Failure(code=FailureCode.deadline_exceeded, message=message))
+            elif job.snapshot.id in self.queue and wait is not None and now >= job.queued_at + wait:
+                self._overdue(job, self._waited_too_long(job, wait))
+
+    def _waited_too_long(self, job: _Job, seconds: float) -> Failure:
+        if self.tuners.serve(job.kind):
+            message = f"No tuner was free for it within {seconds:g} seconds: try again later, or raise queue_deadline_seconds."
+            return Failure(code=FailureCode.deadline_exceeded, message=message)
+        kind = job.kind
+        wanted = f"{kind.gpus} x {kind.gpu_type or 'worker'}"
+        message = (
+            f"No tuner for base {kind.base!r} ({wanted}) could be started within {seconds:g} seconds: the cluster has no such "
+            "resources free, or all places for tuners are taken. Try again later, or ask the operator."
+        )
+        return Failure(code=FailureCode.no_resources, message=message)
+
+    def _overdue(self, job: _Job, failure: Failure) -> None:
+        job.stop = failure
+        self.queue.remove(job.snapshot.id)
+        if job.tuner is None:
+            _background(self._in_order(job, lambda: self._stopped(job)))
+        else:
+            self._end_if_deaf(job)
+
+    # -- inside: a job's way
+
+    def _enqueue(self, job: _Job) -> None:
+        seen = job.snapshot
+        if job.final or job.stop or job.tuner is not None:
+            return
+        self.queue.add(Waiting(seen.id, job.kind, seen.tenant, seen.priority, seen.created_at))
+        self._limit(job, self._queue_limit(job), job.queued_at)
+        self._decide()
+
+    async def _start(self, job: _Job, tuner_id: str) -> Lease | None:
+        """A tuner has got the job, and may begin when that is written; None if the job has been stopped meanwhile."""
+        async with job.writing:
+            if job.stop:
+                self._release(job)
+                await self._stopped(job)
+                return None
+            attempt, started_at = job.snapshot.attempt + 1, job.snapshot.started_at or time.time()
+            await self._write(job, partial(self.store.start, attempt=attempt))
+            job.publish(status=JobStatus.running, attempt=attempt, phase=JobPhase.preparing, started_at=started_at)
+            self._limit(job, self._run_limit(job), started_at)
+            return Lease(job.snapshot, attempt)
+
+    def _holds(self, job: _Job, attempt: int) -> bool:
+        return job.tuner is not None and job.snapshot.attempt == attempt and not job.final
+
+    def _release(self, job: _Job) -> None:
+        self.tuners.release(job.tuner)
+        job.tuner = None
+        self.queue.release(job.snapshot.id)
+
+    async def _attempt_lost(self, job_id: str, tuner_id: str) -> None:
+        job = self.jobs.get(job_id)
+        if job is None or job.tuner != tuner_id or job.final:
+            self.tuners.release(tuner_id)
+            return
+        self._release(job)
+        await self._in_order(job, lambda: self._again(job, _LOST))
+
+    async def _again(self, job: _Job, failure: Failure, pause: float = 0.0) -> None:
+        """Queue a job whose attempt ended without a result, or fail it when no attempts are left."""
+        if job.stop:
+            await self._stopped(job)
+            return
+        attempt = job.snapshot.attempt
+        if attempt >= self.settings.max_attempts:
+            message = f"{failure.message} This was attempt {attempt} of {self.settings.max_attempts}."
+            await self._fail(job, Failure(code=failure.code, message=message))
+            return
+        await self._write(job, partial(self.store.requeue, attempt=attempt))
+        job.queued_at = time.time() + pause
+        job.publish(status=JobStatus.queued, **_IDLE)
+        if job.stop:
+            await self._stopped(job)
+        elif pause:
+            asyncio.get_running_loop().call_later(pause, self._enqueue, job)
+        else:
+            self._enqueue(job)
+
+    async def _stopped(self, job: _Job) -> None:
+        if isinstance(job.stop, Failure):
+            await self._fail(job, job.stop)
+        else:
+            await self._end(job, JobStatus.cancelled, self.store.cancel)
+
+    async def _fail(self, job: _Job, failure: Failure, traceback: str | None = None) -> None:
+        write = partial(self.store.fail, failure=failure, traceback=traceback)
+        await self._end(job, JobStatus.failed, write, error=failure)
+
+    async def _end(self, job: _Job, status: JobStatus, write: Callable[..., None], **fields: Any) -> None:
+        """The job's last status; `job.writing` is held."""
+        if job.final:
+            return
+        await self._write(job, write)
+        progress = 1.0 if status is JobStatus.succeeded else job.snapshot.progress
+        done = _IDLE | {"status": status, "finished_at": time.time(), "progress": progress, "loss": job.snapshot.loss}
+        job.publish(**done | fields)
+        self.ended.append(job.snapshot.id)
+        while len(self.ended) > _KEPT_ENDED_JOBS:
+            self.jobs.pop(self.ended.popleft(), None)
+        self._decide()
+
+    async def _fail_queued(self, kind: JobClass, failure: Failure) -> None:
+        for job in list(self.jobs.values()):
+            if job.snapshot.id in self.queue and job.kind == kind:
+                self.queue.remove(job.snapshot.id)
+                await self._in_order(job, partial(self._fail, job, failure))
+
+    # -- inside: tuners
+
+    async def _watch(self, tuner_id: str, kind: JobClass, done: Any) -> None:
         """Until the tuner ends; whatever it held then is queued again."""
         reason = None
         try:
@@ -250,114 +400,68 @@ class Scheduler:
         except RayError as error:
             reason = str(error).strip().splitlines()[-1]
             log.warning("%s ended: %s", tuner_id, reason)
-        async with self.lock:
-            tuner = self.tuners.pop(tuner_id, None)
-            if tuner is not None:
-                await self._attempt_lost(tuner)
-                if reason and not tuner.leased_any:
-                    await self._count_failed_start(tuner.base, reason)
-        self.wake.set()
+        if held := self.tuners.holds(tuner_id):
+            await self._attempt_lost(held, tuner_id)
+        failed = self.tuners.gone(tuner_id, reason)
+        if failed is not None:
+            message = f"No tuner could be started in {self.settings.max_attempts} attempts. The last one said: {failed[:500]}"
+            await self._fail_queued(kind, Failure(code=FailureCode.worker_lost, message=message))
+        self._decide()
 
-    async def _count_failed_start(self, base: str, reason: str) -> None:
-        self.failed_starts[base] = self.failed_starts.get(base, 0) + 1
-        if self.failed_starts[base] >= self.settings.max_attempts:
-            self.failed_starts[base] = 0
-            message = f"No tuner could be started in {self.settings.max_attempts} attempts. The last one said: {reason[:500]}"
-            await self._fail_queued(base, Failure(code=FailureCode.worker_lost, message=message))
+    def _end_if_deaf(self, job: _Job) -> None:
+        """A job that shall stop, but whose tuner does not answer in time, loses its tuner, and so frees its resources."""
+        tuner_id, attempt = job.tuner, job.snapshot.attempt
 
-    async def _fail_queued(self, base: str, failure: Failure) -> None:
-        for job in [j for j in self._queued() if j.snapshot.base == base]:
-            await self._end(job, partial(self.store.fail, job.snapshot.id, failure))
+        def look() -> None:
+            if tuner_id is not None and job.tuner == tuner_id and job.snapshot.attempt == attempt:
+                log.warning("%s did not stop job %s in time: ending it", tuner_id, job.snapshot.id)
+                self.tuners.kill(tuner_id)
 
-    def _queued(self) -> list[_Job]:
-        """Jobs that wait for a tuner, by priority, then age."""
-        waiting = [job for job in self.jobs.values() if job.tuner is None and job.snapshot.status == JobStatus.queued]
-        return sorted(waiting, key=lambda job: (-job.snapshot.priority, job.snapshot.created_at))
+        asyncio.get_running_loop().call_later(self.settings.cancel_grace_seconds, look)
 
-    def _crowds_out(self, base: str) -> bool:
-        """True when an idle tuner of `base` takes a place that jobs on another base wait for."""
-        elsewhere = any(job.snapshot.base != base for job in self._queued())
-        return elsewhere and len(self.tuners) >= self.settings.max_tuners
+    # -- inside: the registry
 
-    def _next(self, base: str) -> _Job | None:
-        return next((job for job in self._queued() if job.snapshot.base == base), None)
+    async def _in_order(self, job: _Job, change: Callable[[], Any]) -> None:
+        async with job.writing:
+            await change()
 
-    async def _lease(self, tuner_id: str, tuner: _Tuner, job: _Job) -> Lease:
-        attempt = job.snapshot.attempt + 1
-        job.tuner, tuner.job, tuner.leased_any = tuner_id, job.snapshot.id, True
-        self.failed_starts.pop(tuner.base, None)
-        await self._persist(self.store.start, job.snapshot.id, attempt)
-        await self._refresh(job)
-        return Lease(job.snapshot, attempt)
+    async def _write_in_order(self, job: _Job, write: Callable[..., None]) -> None:
+        async with job.writing:
+            if job.snapshot.status is JobStatus.running:
+                await self._write(job, write)
 
-    def _holds(self, job: _Job, attempt: int) -> bool:
-        return job.tuner is not None and job.snapshot.attempt == attempt and not job.snapshot.status.final
-
-    def _release(self, job: _Job) -> None:
-        if tuner := self.tuners.get(job.tuner or ""):
-            tuner.job = None
-        job.tuner = None
-
-    async def _attempt_lost(self, tuner: _Tuner) -> None:
-        job = self.jobs.get(tuner.job or "")
-        if job is None or job.snapshot.status.final:
-            tuner.job = None
-            return
-        self._release(job)
-        if job.cancel:
-            await self._end(job, lambda: self.store.cancel(job.snapshot.id))
-        else:
-            await self._again(job, _LOST)
-
-    async def _again(self, job: _Job, failure: Failure) -> None:
-        """Queue a job whose attempt ended without a result, or fail it when no attempts are left."""
-        job_id, attempt = job.snapshot.id, job.snapshot.attempt
-        if attempt >= self.settings.max_attempts:
-            message = f"{failure.message} This was attempt {attempt} of {self.settings.max_attempts}."
-            last = Failure(code=failure.code, message=message)
-            await self._end(job, lambda: self.store.fail(job_id, last))
-            return
-        await self._persist(self.store.requeue, job_id, attempt)
-        await self._refresh(job)
-        self.wake.set()
-
-    async def _end(self, job: _Job, write: Callable[[], None]) -> None:
-        await self._persist(write)
-        await self._refresh(job)
-
-    async def _refresh(self, job: _Job) -> None:
-        job.snapshot = await self._persist(self.store.get, job.snapshot.id)
-        await self._publish(job)
-
-    async def _publish(self, job: _Job, **live: Any) -> None:
-        job.snapshot = job.snapshot.model_copy(update=live)
-        job.events.append((next(self.event_ids), job.snapshot))
-        del job.events[: -_KEPT_EVENTS_OF_ENDED if job.snapshot.status.final else -_KEPT_EVENTS]
-        async with self.changed:
-            self.changed.notify_all()
-
-    async def _kill_if_deaf(self, job_id: str, tuner_id: str) -> None:
-        """A cancelled job whose tuner does not answer in time loses its tuner, and so frees its resources."""
-        job, tuner = self.jobs[job_id], self.tuners[tuner_id]
-        async with self.changed:
-            try:
-                await asyncio.wait_for(self.changed.wait_for(lambda: job.tuner != tuner_id), _CANCEL_GRACE_SECONDS)
-            except TimeoutError:
-                log.warning("%s did not stop job %s in time: ending it", tuner_id, job_id)
-                ray.kill(tuner.supervisor)
-
-    async def _persist(self, write: Callable[..., T], *args: Any) -> T:
-        """Do a registry call in a thread, again and again while MLflow or S3 are away: nothing is dropped."""
-        pause = 0.5
+    async def _write(self, job: _Job, write: Callable[..., None]) -> None:
+        """Change the job's run, again and again while MLflow or S3 are away: nothing is dropped."""
+        pause, tries = 0.5, 0
         while True:
             try:
-                return await asyncio.to_thread(write, *args)
+                await self._in_thread(write, job.snapshot.id)
+                return
             except StorageUnavailable as error:
                 log.warning("registry away, trying again in %.1f s: %s", pause, error)
                 await asyncio.sleep(pause)
-                pause = min(pause * 2, 10.0)
+                pause, tries = min(pause * 2, 10.0), tries + 1
+                if tries >= _WRITES_BEFORE_A_LOOK and not await self._exists(job.snapshot.id):
+                    return
+            except NotFound:
+                log.warning("job %s was deleted while it was open", job.snapshot.id)
+                return
+
+    async def _exists(self, job_id: str) -> bool:
+        try:
+            await self._in_thread(self.store.get, job_id)
+        except NotFound:
+            log.warning("job %s was deleted while it was open", job_id)
+            return False
+        except StorageUnavailable:
+            pass  # it is away as a whole
+        return True
+
+    async def _in_thread(self, call: Callable[..., T], *args: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self.threads, call, *args)
 
 
+_IDLE: dict[str, Any] = {"phase": None, "step": 0, "total_steps": None, "progress": 0.0, "eta_seconds": None}
 _LOST = Failure(code=FailureCode.worker_lost, message="The process that worked on the job died.")
 _tasks: set[asyncio.Task[Any]] = set()
 
@@ -366,10 +470,16 @@ def _background(work: Any) -> None:
     # asyncio keeps only weak references to tasks
     task = asyncio.ensure_future(work)
     _tasks.add(task)
-    task.add_done_callback(_tasks.discard)
+    task.add_done_callback(_ended)
 
 
-def start_scheduler(settings: Settings) -> Any:
+def _ended(task: asyncio.Task[Any]) -> None:
+    _tasks.discard(task)
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("a task of the scheduler failed", exc_info=error)
+
+
+def start_scheduler(settings: Settings, launcher: Launcher | None = None) -> Any:
     """The scheduler's handle; started if it is not running. Ray must be initialised."""
     actor = ray.remote(Scheduler).options(
         name=SCHEDULER,
@@ -381,4 +491,4 @@ def start_scheduler(settings: Settings) -> Any:
         max_task_retries=-1,
         max_concurrency=10_000,
     )
-    return actor.remote(settings)
+    return actor.remote(settings, launcher)

@@ -201,6 +201,7 @@ class TuningJob(_Response):
     tenant: str = Field("default", description="Whose job it is.")
     batch: str | None = None
     retry_of: str | None = Field(None, description="The job that this one repeats.")
+    cancel_requested: bool = Field(False, description="It runs, but is to stop.")
     error: Failure | None = None
     metadata: dict[str, str] = Field(default_factory=dict)
     mlflow_url: str | None = Field(None, description="The job's run in the MLflow UI.")
