@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -66,12 +67,20 @@ class VersionStore:
         self._objects = objects or ObjectStore(settings)
         self._client = connect(settings)
 
-    def register(self, job: Maker, folder: Path, info: VersionInfo) -> ModelVersion:
+    def register(
+        self, job: Maker, folder: Path, info: VersionInfo, before: Callable[[], None] = lambda: None
+    ) -> ModelVersion:
         """Upload every file of `folder` and, once all are verified, create the job's version.
 
         Called again for the same job it gives the version that is already there.
+
+        Args:
+            job: Whose result it is.
+            folder: The files.
+            info: What the delta was made with.
+            before: Called last of all before the version exists; what it raises leaves nothing behind.
         """
-        if (done := self._of_job(job.id)) is not None:
+        if (done := self.of_job(job.id)) is not None:
             return done
         absent = [name for name in NEEDED if not (folder / name).is_file()]
         if absent:
@@ -104,17 +113,29 @@ class VersionStore:
             "base": info.base,
             "caption": info.caption,
         }
+        try:
+            before()
+        except Exception:
+            self._objects.delete_prefix(prefix)
+            raise
         with mlflow_errors(self.settings):
-            made = self._client.create_model_version(
+            self._client.create_model_version(
                 job.model, self._objects.uri(prefix.rstrip("/")), job.id, tags=tags, await_creation_for=0
             )
+            made, *repeated = self._all_of_job(job.id)
+            for again in repeated:  # MLflow's client repeats a request whose answer was lost
+                self._client.delete_model_version(again.name, again.version)
         return self._version(made)
 
-    def _of_job(self, job_id: str) -> ModelVersion | None:
+    def of_job(self, job_id: str) -> ModelVersion | None:
+        """The version that a job registered."""
+        found = self._all_of_job(job_id)
+        return self._version(found[0]) if found else None
+
+    def _all_of_job(self, job_id: str) -> list[MlflowVersion]:
         with mlflow_errors(self.settings):
             found = self._client.search_model_versions(f"run_id = '{job_id}'", max_results=100)
-        ours = sorted((mv for mv in found if mv.tags.get(_JOB) == job_id), key=lambda mv: int(mv.version))
-        return self._version(ours[0]) if ours else None
+        return sorted((mv for mv in found if mv.tags.get(_JOB) == job_id), key=lambda mv: int(mv.version))
 
     def _ensure_model(self, name: str) -> None:
         with mlflow_errors(self.settings):

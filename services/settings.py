@@ -44,7 +44,9 @@ class Settings(RegistrySettings):
     cancel_grace_seconds: float = Field(60, gt=0, description="A tuner that does not stop a job in this time is ended.")
     tuner_workers: int = Field(1, ge=1, description="Ranks, one GPU each, that tune one clip together.")
     tuner_cpus: float = Field(1, ge=0, description="CPUs that Ray reserves for each rank.")
-    tuner_gpus: float | None = Field(None, ge=0, description="GPUs that Ray reserves for each rank; none: 1 where it uses CUDA.")
+    tuner_gpus: float | None = Field(
+        None, ge=0, description="GPUs that Ray reserves for each rank; none: 1 where it uses CUDA."
+    )
     tuner_idle_seconds: float = Field(300, ge=0, description="A tuner without work ends after this.")
     tuner_patience_seconds: float = Field(
         60, ge=0, description="How long a tuner serves its class of jobs before one that waits as urgently may take its place."
@@ -53,6 +55,9 @@ class Settings(RegistrySettings):
         1, description="DeepSpeed ZeRO stage: 1 shards optimizer states over the ranks, 2 gradients too."
     )
     max_attempts: int = Field(3, ge=1, description="How often a job is begun before a crash fails it.")
+    storage_patience_seconds: float = Field(
+        120, ge=0, description="How long a tuner waits for MLflow or S3 to come back before it gives the attempt up."
+    )
     checkpoint_seconds: float = Field(20, gt=0, description="Time between two resume checkpoints of a job.")
 
     sampler_cpus: float = Field(1, ge=0, description="CPUs that Ray reserves for each sampler.")

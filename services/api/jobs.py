@@ -117,7 +117,7 @@ def router(parts: Parts) -> APIRouter:
         if new:
             response.headers["Location"] = f"/v1/tuning-jobs/{job.id}"
             try:
-                await parts.scheduler.notify()
+                await parts.scheduler.notify(job)
             except SchedulerAway as error:
                 log.warning("Job %s waits for the scheduler to look at the runs: %s", job.id, error)
             return job

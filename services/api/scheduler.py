@@ -22,12 +22,16 @@ class SchedulerAway(Exception):
 class SchedulerLink(Protocol):
     """The scheduler's methods; each may raise `SchedulerAway`."""
 
-    async def notify(self) -> None:
-        """Look at the runs now."""
+    async def notify(self, job: TuningJob) -> None:
+        """A job has been added."""
         ...
 
     async def cancel(self, job_id: str) -> TuningJob:
         """Cancel a job; the job as it is then."""
+        ...
+
+    async def queued(self, tenant: str) -> int:
+        """How many jobs of a tenant wait."""
         ...
 
     async def live(self, job_id: str) -> TuningJob | None:
@@ -50,14 +54,19 @@ class RayScheduler:
         self._name, self._namespace = name, namespace
         self._actor: Any = None
 
-    async def notify(self) -> None:
+    async def notify(self, job: TuningJob) -> None:
         """See `SchedulerLink`."""
-        await self._ask("notify")
+        await self._ask("notify", job)
 
     async def cancel(self, job_id: str) -> TuningJob:
         """See `SchedulerLink`."""
         job: TuningJob = await self._ask("cancel", job_id, seconds=30.0)
         return job
+
+    async def queued(self, tenant: str) -> int:
+        """See `SchedulerLink`."""
+        count: int = await self._ask("queued", tenant)
+        return count
 
     async def live(self, job_id: str) -> TuningJob | None:
         """See `SchedulerLink`."""

@@ -10,65 +10,34 @@ they change in the registry is written job by job, in order, by threads.
 from __future__ import annotations
 
 import asyncio
-import heapq
 import logging
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import ray
 from ray.exceptions import RayError
 
-from registry.errors import NotFound, StorageUnavailable
+from registry.errors import StorageUnavailable
 from registry.jobs import JobStore
 from services.settings import Settings
 from services.tuning.fleet import Launcher, Tuners
-from services.tuning.history import Event, History
+from services.tuning.history import Event
 from services.tuning.lease import NAMESPACE, SCHEDULER, Beat, Lease, Outcome, Verdict
+from services.tuning.limits import Limits
+from services.tuning.openjob import OpenJob, Registry
 from services.tuning.policy import JobClass, Queue, Waiting
 from services.tuning.tuner import TrainLauncher
 from tav_client.schemas import Failure, FailureCode, JobPhase, JobStatus, TuningJob
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 _TICK_SECONDS = 1.0
 _RESCAN_SECONDS = 15.0
 _RESCAN_OVERLAP_SECONDS = 120.0
-_WRITES_AT_A_TIME = 16
-_WRITES_BEFORE_A_LOOK = 4
 _KEPT_ENDED_JOBS = 1000
-
-
-@dataclass
-class _Job:
-    """An open job as the scheduler sees it; `snapshot` is what users see."""
-
-    snapshot: TuningJob
-    tuner: str | None = None
-    stop: Failure | bool = False
-    """It shall end: True when somebody cancelled it, a failure when its time is over."""
-    queued_at: float = field(default_factory=time.time)
-    lost_to_storage: int = 0
-    history: History = field(default_factory=History)
-    writing: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-    @property
-    def kind(self) -> JobClass:
-        job = self.snapshot
-        return JobClass(job.base, job.gpus, job.gpu_type)
-
-    @property
-    def final(self) -> bool:
-        return self.snapshot.status.final
-
-    def publish(self, **changes: Any) -> None:
-        self.snapshot = self.snapshot.model_copy(update=changes)
-        self.history.publish(self.snapshot)
 
 
 class Scheduler:
@@ -83,12 +52,12 @@ class Scheduler:
         logging.getLogger("services").setLevel(logging.INFO)
         self.settings = settings
         self.store = JobStore(settings)
-        self.threads = ThreadPoolExecutor(_WRITES_AT_A_TIME, "registry")
+        self.registry = Registry(self.store)
+        self.limits = Limits(settings)
         self.queue = Queue(settings.max_running_per_tenant)
         self.tuners = Tuners(settings, self.queue, launcher or TrainLauncher(settings))
-        self.jobs: dict[str, _Job] = {}
+        self.jobs: dict[str, OpenJob] = {}
         self.ended: deque[str] = deque()
-        self.deadlines: list[tuple[float, str]] = []
         self.deciding = False
         self.read_until = 0.0
         self.loop_task = asyncio.ensure_future(self._run())
@@ -114,7 +83,7 @@ class Scheduler:
                 self.queue.remove(job_id)
                 await self._end(job, JobStatus.cancelled, self.store.cancel)
             elif not job.final and not job.snapshot.cancel_requested:
-                await self._write(job, self.store.request_cancel)
+                await self.registry.write(job, self.store.request_cancel)
                 job.publish(cancel_requested=True)
                 self._end_if_deaf(job)
         return job.snapshot
@@ -128,7 +97,7 @@ class Scheduler:
         """Snapshots newer than event `after`; waits up to `timeout_s` for one."""
         job = self.jobs.get(job_id)
         if job is None:
-            return [(after + 1, await self._in_thread(self.store.get, job_id))]
+            return [(after + 1, await self.registry.call(self.store.get, job_id))]
         return await job.history.after(after, timeout_s)
 
     async def queued(self, tenant: str) -> int:
@@ -163,7 +132,7 @@ class Scheduler:
         if job is None or not self._holds(job, attempt):
             return Verdict.lost
         if beat.phase != job.snapshot.phase:
-            _background(self._write_in_order(job, partial(self.store.set_phase, phase=beat.phase)))
+            _background(self.registry.write_while_running(job, partial(self.store.set_phase, phase=beat.phase)))
         job.publish(
             phase=beat.phase,
             step=beat.step,
@@ -212,32 +181,32 @@ class Scheduler:
                 self._decide()
             except StorageUnavailable as error:
                 log.warning("cannot read the runs, trying again: %s", error)
-            except Exception:  # noqa: BLE001 - without this loop no job would be served any more
+            except Exception:  # without this loop no job would be served any more
                 log.exception("the scheduler's round broke off, trying again")
             await asyncio.sleep(_TICK_SECONDS)
 
     async def _rescan(self) -> None:
         """Adopt every open run that is not known yet: all of them once, later those made lately."""
         now = time.time()
-        for snapshot in await self._in_thread(self.store.open, max(0.0, self.read_until - _RESCAN_OVERLAP_SECONDS)):
+        for snapshot in await self.registry.call(self.store.open, max(0.0, self.read_until - _RESCAN_OVERLAP_SECONDS)):
             if snapshot.id not in self.jobs:
                 self._take_in(snapshot)
         self.read_until = now
 
-    async def _adopt(self, job_id: str) -> _Job:
-        snapshot = await self._in_thread(self.store.get, job_id)
+    async def _adopt(self, job_id: str) -> OpenJob:
+        snapshot = await self.registry.call(self.store.get, job_id)
         if known := self.jobs.get(job_id):
             return known
-        return _Job(snapshot) if snapshot.status.final else self._take_in(snapshot)
+        return OpenJob(snapshot) if snapshot.status.final else self._take_in(snapshot)
 
-    def _take_in(self, snapshot: TuningJob) -> _Job:
-        job = self.jobs[snapshot.id] = _Job(snapshot)
+    def _take_in(self, snapshot: TuningJob) -> OpenJob:
+        job = self.jobs[snapshot.id] = OpenJob(snapshot)
         if snapshot.attempt == 0:
             job.queued_at = snapshot.created_at
         job.stop = snapshot.cancel_requested
         job.publish()
         if snapshot.status == JobStatus.running or job.stop:  # its tuner went with an earlier scheduler
-            _background(self._in_order(job, lambda: self._again(job, _LOST)))
+            _background(self.registry.in_order(job, lambda: self._again(job, _LOST)))
         else:
             self._enqueue(job)
         return job
@@ -257,62 +226,31 @@ class Scheduler:
 
     # -- inside: time limits
 
-    def _limit(self, job: _Job, seconds: float | None, since: float | None) -> None:
-        if seconds is not None and since is not None:
-            heapq.heappush(self.deadlines, (since + seconds, job.snapshot.id))
-
-    def _queue_limit(self, job: _Job) -> float | None:
-        own = job.snapshot.queue_deadline_seconds
-        return self.settings.queue_deadline_seconds if own is None else own
-
-    def _run_limit(self, job: _Job) -> float | None:
-        own = job.snapshot.run_deadline_seconds
-        return self.settings.run_deadline_seconds if own is None else own
-
     def _end_overdue(self) -> None:
-        now = time.time()
-        while self.deadlines and self.deadlines[0][0] <= now:
-            job = self.jobs.get(heapq.heappop(self.deadlines)[1])
+        for job_id in self.limits.due():
+            job = self.jobs.get(job_id)
             if job is None or job.final or job.stop:
                 continue
-            started, run, wait = job.snapshot.started_at, self._run_limit(job), self._queue_limit(job)
-            if run is not None and started is not None and now >= started + run:
-                message = f"It was not done within {run:g} seconds of its first start: raise run_deadline_seconds, or ask for less."
-                self._overdue(job, Failure(code=FailureCode.deadline_exceeded, message=message))
-            elif job.snapshot.id in self.queue and wait is not None and now >= job.queued_at + wait:
-                self._overdue(job, self._waited_too_long(job, wait))
-
-    def _waited_too_long(self, job: _Job, seconds: float) -> Failure:
-        if self.tuners.serve(job.kind):
-            message = f"No tuner was free for it within {seconds:g} seconds: try again later, or raise queue_deadline_seconds."
-            return Failure(code=FailureCode.deadline_exceeded, message=message)
-        kind = job.kind
-        wanted = f"{kind.gpus} x {kind.gpu_type or 'worker'}"
-        message = (
-            f"No tuner for base {kind.base!r} ({wanted}) could be started within {seconds:g} seconds: the cluster has no such "
-            "resources free, or all places for tuners are taken. Try again later, or ask the operator."
-        )
-        return Failure(code=FailureCode.no_resources, message=message)
-
-    def _overdue(self, job: _Job, failure: Failure) -> None:
-        job.stop = failure
-        self.queue.remove(job.snapshot.id)
-        if job.tuner is None:
-            _background(self._in_order(job, lambda: self._stopped(job)))
-        else:
-            self._end_if_deaf(job)
+            failure = self.limits.exceeded(job, waits=job_id in self.queue, served=self.tuners.serve(job.kind))
+            if failure is not None:
+                job.stop = failure
+                self.queue.remove(job_id)
+                if job.tuner is None:
+                    _background(self.registry.in_order(job, lambda job=job: self._stopped(job)))  # type: ignore[misc]
+                else:
+                    self._end_if_deaf(job)
 
     # -- inside: a job's way
 
-    def _enqueue(self, job: _Job) -> None:
+    def _enqueue(self, job: OpenJob) -> None:
         seen = job.snapshot
         if job.final or job.stop or job.tuner is not None:
             return
         self.queue.add(Waiting(seen.id, job.kind, seen.tenant, seen.priority, seen.created_at))
-        self._limit(job, self._queue_limit(job), job.queued_at)
+        self.limits.waits(job)
         self._decide()
 
-    async def _start(self, job: _Job, tuner_id: str) -> Lease | None:
+    async def _start(self, job: OpenJob, tuner_id: str) -> Lease | None:
         """A tuner has got the job, and may begin when that is written; None if the job has been stopped meanwhile."""
         async with job.writing:
             if job.stop:
@@ -320,15 +258,15 @@ class Scheduler:
                 await self._stopped(job)
                 return None
             attempt, started_at = job.snapshot.attempt + 1, job.snapshot.started_at or time.time()
-            await self._write(job, partial(self.store.start, attempt=attempt))
+            await self.registry.write(job, partial(self.store.start, attempt=attempt))
             job.publish(status=JobStatus.running, attempt=attempt, phase=JobPhase.preparing, started_at=started_at)
-            self._limit(job, self._run_limit(job), started_at)
+            self.limits.runs(job)
             return Lease(job.snapshot, attempt)
 
-    def _holds(self, job: _Job, attempt: int) -> bool:
+    def _holds(self, job: OpenJob, attempt: int) -> bool:
         return job.tuner is not None and job.snapshot.attempt == attempt and not job.final
 
-    def _release(self, job: _Job) -> None:
+    def _release(self, job: OpenJob) -> None:
         self.tuners.release(job.tuner)
         job.tuner = None
         self.queue.release(job.snapshot.id)
@@ -339,9 +277,9 @@ class Scheduler:
             self.tuners.release(tuner_id)
             return
         self._release(job)
-        await self._in_order(job, lambda: self._again(job, _LOST))
+        await self.registry.in_order(job, lambda: self._again(job, _LOST))
 
-    async def _again(self, job: _Job, failure: Failure, pause: float = 0.0) -> None:
+    async def _again(self, job: OpenJob, failure: Failure, pause: float = 0.0) -> None:
         """Queue a job whose attempt ended without a result, or fail it when no attempts are left."""
         if job.stop:
             await self._stopped(job)
@@ -351,7 +289,7 @@ class Scheduler:
             message = f"{failure.message} This was attempt {attempt} of {self.settings.max_attempts}."
             await self._fail(job, Failure(code=failure.code, message=message))
             return
-        await self._write(job, partial(self.store.requeue, attempt=attempt))
+        await self.registry.write(job, partial(self.store.requeue, attempt=attempt))
         job.queued_at = time.time() + pause
         job.publish(status=JobStatus.queued, **_IDLE)
         if job.stop:
@@ -361,21 +299,21 @@ class Scheduler:
         else:
             self._enqueue(job)
 
-    async def _stopped(self, job: _Job) -> None:
+    async def _stopped(self, job: OpenJob) -> None:
         if isinstance(job.stop, Failure):
             await self._fail(job, job.stop)
         else:
             await self._end(job, JobStatus.cancelled, self.store.cancel)
 
-    async def _fail(self, job: _Job, failure: Failure, traceback: str | None = None) -> None:
+    async def _fail(self, job: OpenJob, failure: Failure, traceback: str | None = None) -> None:
         write = partial(self.store.fail, failure=failure, traceback=traceback)
         await self._end(job, JobStatus.failed, write, error=failure)
 
-    async def _end(self, job: _Job, status: JobStatus, write: Callable[..., None], **fields: Any) -> None:
+    async def _end(self, job: OpenJob, status: JobStatus, write: Callable[..., None], **fields: Any) -> None:
         """The job's last status; `job.writing` is held."""
         if job.final:
             return
-        await self._write(job, write)
+        await self.registry.write(job, write)
         progress = 1.0 if status is JobStatus.succeeded else job.snapshot.progress
         done = _IDLE | {"status": status, "finished_at": time.time(), "progress": progress, "loss": job.snapshot.loss}
         job.publish(**done | fields)
@@ -388,7 +326,7 @@ class Scheduler:
         for job in list(self.jobs.values()):
             if job.snapshot.id in self.queue and job.kind == kind:
                 self.queue.remove(job.snapshot.id)
-                await self._in_order(job, partial(self._fail, job, failure))
+                await self.registry.in_order(job, partial(self._fail, job, failure))
 
     # -- inside: tuners
 
@@ -408,7 +346,7 @@ class Scheduler:
             await self._fail_queued(kind, Failure(code=FailureCode.worker_lost, message=message))
         self._decide()
 
-    def _end_if_deaf(self, job: _Job) -> None:
+    def _end_if_deaf(self, job: OpenJob) -> None:
         """A job that shall stop, but whose tuner does not answer in time, loses its tuner, and so frees its resources."""
         tuner_id, attempt = job.tuner, job.snapshot.attempt
 
@@ -418,47 +356,6 @@ class Scheduler:
                 self.tuners.kill(tuner_id)
 
         asyncio.get_running_loop().call_later(self.settings.cancel_grace_seconds, look)
-
-    # -- inside: the registry
-
-    async def _in_order(self, job: _Job, change: Callable[[], Any]) -> None:
-        async with job.writing:
-            await change()
-
-    async def _write_in_order(self, job: _Job, write: Callable[..., None]) -> None:
-        async with job.writing:
-            if job.snapshot.status is JobStatus.running:
-                await self._write(job, write)
-
-    async def _write(self, job: _Job, write: Callable[..., None]) -> None:
-        """Change the job's run, again and again while MLflow or S3 are away: nothing is dropped."""
-        pause, tries = 0.5, 0
-        while True:
-            try:
-                await self._in_thread(write, job.snapshot.id)
-                return
-            except StorageUnavailable as error:
-                log.warning("registry away, trying again in %.1f s: %s", pause, error)
-                await asyncio.sleep(pause)
-                pause, tries = min(pause * 2, 10.0), tries + 1
-                if tries >= _WRITES_BEFORE_A_LOOK and not await self._exists(job.snapshot.id):
-                    return
-            except NotFound:
-                log.warning("job %s was deleted while it was open", job.snapshot.id)
-                return
-
-    async def _exists(self, job_id: str) -> bool:
-        try:
-            await self._in_thread(self.store.get, job_id)
-        except NotFound:
-            log.warning("job %s was deleted while it was open", job_id)
-            return False
-        except StorageUnavailable:
-            pass  # it is away as a whole
-        return True
-
-    async def _in_thread(self, call: Callable[..., T], *args: Any) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self.threads, call, *args)
 
 
 _IDLE: dict[str, Any] = {"phase": None, "step": 0, "total_steps": None, "progress": 0.0, "eta_seconds": None}

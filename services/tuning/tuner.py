@@ -3,37 +3,74 @@
 from __future__ import annotations
 
 import logging
+import os
+from collections.abc import Awaitable
 from functools import partial
 from typing import Any
 
 import ray
-import torch.distributed as dist
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from services.compute import load_base
 from services.settings import Settings
 from services.tuning.lease import NAMESPACE, SCHEDULER, Lease
+from services.tuning.policy import JobClass
 from tav_client.schemas import Failure, FailureCode
 
 log = logging.getLogger(__name__)
 
+HEAD = {"node:__internal_head__": 0.001}
+"""Resources of what must not run on nodes that come and go."""
 
-@ray.remote(num_cpus=0)
+_START_TIMEOUT_SECONDS = 600
+"""Ray Train asks for a tuner's resources anew after this long; a cluster's new node takes minutes to come."""
+
+
+class TrainLauncher:
+    """Tuners as Ray Train runs; used by the scheduler alone, which they end with."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._supervisors: dict[str, Any] = {}
+
+    def launch(self, tuner_id: str, kind: JobClass) -> Awaitable[None]:
+        """See `fleet.Launcher`."""
+        supervisor = self._supervisors[tuner_id] = TunerSupervisor.remote()  # type: ignore[attr-defined]
+        return self._until_done(tuner_id, supervisor.run.remote(self._settings, tuner_id, kind))
+
+    def end(self, tuner_id: str) -> None:
+        """See `fleet.Launcher`."""
+        if supervisor := self._supervisors.get(tuner_id):
+            ray.kill(supervisor)
+
+    async def _until_done(self, tuner_id: str, done: ray.ObjectRef) -> None:
+        try:
+            await done
+        finally:
+            del self._supervisors[tuner_id]
+
+
+@ray.remote(num_cpus=0, resources=HEAD)
 class TunerSupervisor:
     """Calls `TorchTrainer.fit()`, which blocks, in a process on a stable node, and can be ended with what it started."""
 
-    def run(self, settings: Settings, tuner_id: str, base: str) -> None:
+    def run(self, settings: Settings, tuner_id: str, kind: JobClass) -> None:
         """Until the tuner has no more work. Lost workers are replaced; the scheduler decides about their job."""
-        cuda = settings.device == "cuda" or (settings.device == "auto" and ray.cluster_resources().get("GPU", 0) > 0)
+        cuda = settings.device == "cuda" or (
+            settings.device == "auto" and (kind.gpu_type is not None or ray.cluster_resources().get("GPU", 0) > 0)
+        )
+        gpus = settings.tuner_gpus if settings.tuner_gpus is not None else float(cuda)
+        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(_START_TIMEOUT_SECONDS))
         TorchTrainer(
             tuner_loop,
-            train_loop_config={"settings": settings, "tuner_id": tuner_id, "base": base},
+            train_loop_config={"settings": settings, "tuner_id": tuner_id, "base": kind.base},
             torch_config=TorchConfig(backend="nccl" if cuda else "gloo"),
             scaling_config=ScalingConfig(
-                num_workers=settings.tuner_workers,
-                use_gpu=cuda,
-                resources_per_worker={"CPU": settings.tuner_cpus} | ({"GPU": 1} if cuda else {}),
+                num_workers=kind.gpus,
+                use_gpu=gpus > 0,
+                resources_per_worker={"CPU": settings.tuner_cpus} | ({"GPU": gpus} if gpus else {}),
+                accelerator_type=kind.gpu_type,
             ),
             run_config=RunConfig(
                 name=tuner_id,  # unique: Ray Train resumes a run whose name it knows
@@ -47,25 +84,23 @@ class TunerSupervisor:
 def tuner_loop(config: dict[str, Any]) -> None:
     """Each rank's life. Rank 0 speaks with the scheduler; the others follow it."""
     from services.tuning.engine import DeepSpeedEngine
+    from services.tuning.ranks import Ranks
     from services.tuning.work import Attempt
     from tav import TavError, Tuner
 
     settings: Settings = config["settings"]
-    rank = dist.get_rank()
+    ranks = Ranks()
     scheduler = ray.get_actor(SCHEDULER, NAMESPACE)
     try:
-        base = load_base(config["base"], settings)
+        base = ranks.together(lambda: load_base(config["base"], settings))
     except TavError as error:
-        if rank == 0:
+        if ranks.leader:
             ray.get(scheduler.refuse.remote(config["tuner_id"], Failure(code=FailureCode(error.code), message=str(error))))
         return
-    tuner = Tuner(base, partial(DeepSpeedEngine, zero_stage=settings.zero_stage), base.tune_config(), rank)
-    while lease := _same_on_all_ranks(ray.get(scheduler.lease.remote(config["tuner_id"])) if rank == 0 else None):
-        Attempt(lease, tuner, settings, scheduler).run()
+    tuner = Tuner(base, partial(DeepSpeedEngine, zero_stage=settings.zero_stage), base.tune_config(), ranks.rank)
 
+    def lease() -> Lease | None:
+        return ray.get(scheduler.lease.remote(config["tuner_id"])) if ranks.leader else None
 
-def _same_on_all_ranks(lease: Lease | None) -> Lease | None:
-    box = [lease]
-    if dist.get_world_size() > 1:
-        dist.broadcast_object_list(box)
-    return box[0]
+    while job := ranks.from_leader(lease()):
+        Attempt(job, tuner, settings, scheduler, ranks).run()

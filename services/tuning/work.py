@@ -7,75 +7,93 @@ import logging
 import shutil
 import time
 import traceback
-from typing import Any
-
-import ray
-import torch
-import torch.distributed as dist
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from registry.errors import StorageUnavailable
 from registry.jobs import JobStore
 from registry.objects import ObjectStore
 from registry.versions import VersionInfo, VersionStore
 from services.settings import Settings
-from services.tuning.lease import Beat, Lease, Outcome, Verdict
+from services.tuning.joblog import JobLog
+from services.tuning.lease import Lease, Outcome, Verdict
+from services.tuning.ranks import Ranks, RanksApart
+from services.tuning.report import Reporter
 from services.tuning.resume import ResumeStore
 from tav import Clip, Delta, Latents, Progress, Sampler, TavError, Tuner, Video, invert
+from tav.config import TuneConfig
+from tav.tuning import TuneState
 from tav_client.schemas import Failure, FailureCode, JobPhase, TuningJob
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
-_BEAT_SECONDS = 0.5
-_METRIC_SECONDS = 5.0
-# Cost of one step in network forwards: with the backward pass, one forward, and one guided (two) forwards.
-_TUNING_COST, _INVERTING_COST, _SAMPLING_COST = 3.0, 1.0, 2.0
+_LONGEST_PAUSE_SECONDS = 5.0
 
 
 class _Stopped(Exception):
     """The scheduler's last verdict was to stop."""
 
 
-class Attempt:
-    """Runs on every rank of a tuner; rank 0 inverts, validates, registers and speaks for all."""
+class _Shared(Exception):
+    """Another rank has failed; it says how."""
 
-    def __init__(self, lease: Lease, tuner: Tuner, settings: Settings, scheduler: Any) -> None:
+
+class Attempt:
+    """Runs on every rank of a tuner; the leader inverts, validates, registers and speaks for all."""
+
+    def __init__(self, lease: Lease, tuner: Tuner, settings: Settings, scheduler: Any, ranks: Ranks) -> None:
         self.job: TuningJob = lease.job
         self.number = lease.attempt
-        self.tuner, self.settings, self.scheduler = tuner, settings, scheduler
-        self.leader = tuner.rank == 0
-        self.alone = dist.get_world_size() == 1
+        self.tuner, self.settings, self.ranks, self.leader = tuner, settings, ranks, ranks.leader
         objects = ObjectStore(settings)
         self.objects, self.store = objects, JobStore(settings, objects)
         self.versions, self.resume = VersionStore(settings, objects), ResumeStore(objects, lease.job.id)
         self.folder = settings.work_dir / "jobs" / f"{lease.job.id}-{lease.attempt}-{tuner.rank}"
-        self.metrics: list[tuple[str, float, int, int]] = []
-        self.last_beat = self.last_metrics = 0.0
+        self.joblog = JobLog(f"attempt {self.number} at job {self.job.id} begins")
+        self.report = Reporter(lease, scheduler, self.store, self.joblog)
         self.last_checkpoint = time.monotonic()
 
     def run(self) -> None:
-        """Work on the job and tell the scheduler how it ended."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        outcome: Outcome | None = None
+        """Work on the job and tell the scheduler how it ended.
+
+        Raises:
+            RanksApart: the tuner's ranks cannot go on together; the scheduler has been told what failed.
+        """
+        with self.joblog:
+            try:
+                outcome = self._outcome()
+            except RanksApart as apart:
+                failure = apart.__cause__
+                if isinstance(failure, Exception):
+                    self.report.end(_outcome_of(failure))
+                raise
+            finally:
+                shutil.rmtree(self.folder, ignore_errors=True)
+            if self.leader and outcome is not None:
+                if not outcome.retry:
+                    self._forget_checkpoint()
+                self.report.end(outcome)
+
+    def _outcome(self) -> Outcome | None:
+        """None: there is nothing to tell, the attempt is not this tuner's any more."""
         try:
-            outcome = Outcome(version=self._work())
+            self.folder.mkdir(parents=True, exist_ok=True)
+            version = self._work()
+            log.info("the job has succeeded")
+            return Outcome(version=version)
+        except RanksApart:
+            raise
         except _Stopped:
-            if self.leader and self.verdict is Verdict.cancel:
-                outcome = Outcome()
-            else:
-                log.warning("job %s attempt %d is no longer this tuner's", self.job.id, self.number)
-        except StorageUnavailable as error:
-            outcome = Outcome(failure=Failure(code=FailureCode.storage_unavailable, message=str(error)), retry=True)
-        except TavError as error:
-            outcome = Outcome(failure=Failure(code=FailureCode(error.code), message=str(error)))
+            if self.report.verdict is Verdict.cancel:
+                log.info("stopped, as asked")
+                return Outcome()
+            log.warning("job %s attempt %d is no longer this tuner's", self.job.id, self.number)
+            return None
         except Exception as error:  # noqa: BLE001 - a defect fails this job with its traceback, not the tuner
-            message = f"An unexpected {type(error).__name__} ended the job; its run keeps the traceback. Please report it."
-            outcome = Outcome(failure=Failure(code=FailureCode.internal, message=message), traceback=traceback.format_exc())
-        finally:
-            shutil.rmtree(self.folder, ignore_errors=True)
-        if self.leader and outcome is not None:
-            if not outcome.retry:
-                self.resume.delete()
-            ray.get(self.scheduler.finish.remote(self.job.id, self.number, outcome))
+            outcome = _outcome_of(error)
+            log.error("%s", outcome.traceback or (outcome.failure and outcome.failure.message))
+            return outcome
 
     def _work(self) -> int | None:
         base, params = self.tuner.base, self.job.params
@@ -88,42 +106,69 @@ class Attempt:
             seed=params.seed,
             gradient_checkpointing=params.gradient_checkpointing,
         )
-        self._plan(tune_config.steps)
-        self._beat(JobPhase.preparing, 0, 1)
-        source = self.objects.get_file(self.job.clip.uri, self.folder / "source.mp4", self.job.clip.sha256)
-        clip = Clip.read(
-            source, self.job.caption, clip_config.num_frames, clip_config.size, clip_config.start, clip_config.stride
-        )
-        delta = self.tuner.tune(
-            clip,
-            tune_config,
-            attention=params.attention,
-            group_norm=params.group_norm,
-            on_step=self._on_step,
-            resume=self.resume.load(),
-        )
+        self.report.plan(base, tune_config.steps, len(self.job.validation_prompts))
+        if (version := self.ranks.from_leader(self._registered())) is not None:
+            return version
+
+        def prepare() -> tuple[Clip, TuneState | None]:
+            self._check_in(JobPhase.preparing)
+            source = self._patiently(
+                lambda: self.objects.get_file(self.job.clip.uri, self.folder / "source.mp4", self.job.clip.sha256)
+            )
+            clip = Clip.read(
+                source, self.job.caption, clip_config.num_frames, clip_config.size, clip_config.start, clip_config.stride
+            )
+            return clip, self._patiently(self.resume.load)
+
+        clip, resume = self.ranks.together(prepare)
+        if resume is not None:
+            log.info("goes on after step %d", resume.step)
+        delta = self._tune(clip, tune_config, resume)
         if not self.leader:
             return None
-        self._flush_metrics()
         sampler = Sampler(base, self.tuner.net)
         latents = invert(base, clip, delta, base.invert_config(), on_step=self._on_step, net=self.tuner.net)
         samples = self._validate(sampler, delta, latents)
         return self._register(clip, delta, latents, samples)
 
+    def _registered(self) -> int | None:
+        """The version that an earlier attempt registered before it was lost."""
+        if not self.leader or self.number == 1:
+            return None
+        found = self._patiently(lambda: self.versions.of_job(self.job.id))
+        return None if found is None else found.version
+
+    def _tune(self, clip: Clip, config: TuneConfig, resume: TuneState | None) -> Delta:
+        try:
+            return self.tuner.tune(
+                clip,
+                config,
+                attention=self.job.params.attention,
+                group_norm=self.job.params.group_norm,
+                on_step=self._on_step,
+                resume=resume,
+            )
+        except _Shared:
+            self.ranks.share(None)
+            raise
+        except (_Stopped, RanksApart):
+            raise
+        except Exception as error:
+            self.ranks.tell_failure(error)
+            raise
+
     def _validate(self, sampler: Sampler, delta: Delta, latents: Latents) -> list[Video]:
         videos = []
         for number, prompt in enumerate(self.job.validation_prompts, 1):
             videos.append(sampler.sample(prompt, delta=delta, latents=latents, on_step=self._on_step))
-            self.store.log_bytes(self.job.id, videos[-1].encode(), f"samples/{number}.mp4")
+            self._keep(videos[-1].encode(), f"samples/{number}.mp4")
         if videos:
             prompts = {f"{i}.mp4": prompt for i, prompt in enumerate(self.job.validation_prompts, 1)}
-            self.store.log_bytes(
-                self.job.id, json.dumps(prompts, indent=2, ensure_ascii=False).encode(), "samples/prompts.json"
-            )
+            self._keep(json.dumps(prompts, indent=2, ensure_ascii=False).encode(), "samples/prompts.json")
         return videos
 
     def _register(self, clip: Clip, delta: Delta, latents: Latents, samples: list[Video]) -> int:
-        self._beat(JobPhase.registering, 0, 1)
+        self._check_in(JobPhase.registering)
         base, folder = self.tuner.base, self.folder / "version"
         folder.mkdir()
         delta.save(folder / "delta.safetensors")
@@ -143,72 +188,79 @@ class Attempt:
         }
         (folder / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False))
         info = VersionInfo(base.name, base.fingerprint, clip.caption, len(clip.frames), clip.size)
-        return self.versions.register(self.job, folder, info).version
+        made = self._patiently(lambda: self.versions.register(self.job, folder, info, before=self._last_word))
+        log.info("registered as %s/%d", made.name, made.version)
+        return made.version
 
-    # -- progress
-
-    def _plan(self, tuning_steps: int) -> None:
-        base = self.tuner.base
-        samples = len(self.job.validation_prompts)
-        self.costs = {"tuning": _TUNING_COST, "inverting": _INVERTING_COST, "sampling": _SAMPLING_COST}
-        self.total_cost = (
-            _TUNING_COST * tuning_steps
-            + _INVERTING_COST * base.invert_config().num_inference_steps
-            + _SAMPLING_COST * base.sample_config().num_inference_steps * samples
-        )
-        self.done_cost = self.worked_cost = self.worked_seconds = 0.0
+    # -- what happens around the work
 
     def _on_step(self, progress: Progress) -> None:
-        """After every step of every phase: beat, metrics, resume checkpoint; raises to stop the work."""
-        cost = self.costs[progress.phase]
-        self.worked_cost += cost
-        self.worked_seconds += progress.seconds
-        self.done_cost = max(self.done_cost + cost, progress.step * cost if progress.phase == "tuning" else 0)
+        """After every step of every phase: report, resume checkpoint; raises to stop the work."""
         now = time.monotonic()
-        due = progress.phase == "tuning" and now - self.last_checkpoint >= self.settings.checkpoint_seconds
-        stop = False
-        if self.leader:
-            if progress.loss is not None:
-                stamp = time.time_ns() // 1_000_000
-                self.metrics.append(("loss", progress.loss, progress.step, stamp))
-                self.metrics.append(("step_seconds", progress.seconds, progress.step, stamp))
-            if now - self.last_metrics >= _METRIC_SECONDS:
-                self._flush_metrics()
-            if now - self.last_beat >= _BEAT_SECONDS or progress.step == progress.total:
-                phase = JobPhase.validating if progress.phase == "sampling" else JobPhase(progress.phase)
-                stop = self._ask(phase, progress.step, progress.total, progress.loss) is not Verdict.go_on
-        if progress.phase == "tuning":
-            stop, due = self._agree(stop, due)
+        tuning = progress.phase == "tuning"
+        due = tuning and now - self.last_checkpoint >= self.settings.checkpoint_seconds
+        stop = self.leader and self.report.step(progress) is not Verdict.go_on
+        failed = False
+        if tuning:
+            stop, due, failed = self.ranks.any(stop, due and self.leader, False)
+        if failed:
+            raise _Shared
         if stop:
             raise _Stopped
         if due and progress.step < progress.total:
             state = self.tuner.state()
             if self.leader:
-                self.resume.save(state)
+                self._save_checkpoint(state)
             self.last_checkpoint = time.monotonic()
 
-    def _agree(self, *flags: bool) -> tuple[bool, ...]:
-        """Rank 0's flags on all ranks: they must stop, and gather their state, at the same step."""
-        if self.alone:
-            return flags
-        box = torch.tensor(flags, dtype=torch.int32, device=self.tuner.base.device)
-        dist.broadcast(box, src=0)
-        return tuple(bool(flag) for flag in box.tolist())
+    def _save_checkpoint(self, state: TuneState) -> None:
+        try:
+            self.resume.save(state)
+        except StorageUnavailable as error:
+            log.warning("no checkpoint at step %d: %s", state.step, error)  # the next one may be kept
+        else:
+            log.info("checkpoint at step %d", state.step)
 
-    def _beat(self, phase: JobPhase, step: int, total: int) -> None:
-        if self.leader and self._ask(phase, step, total, None) is not Verdict.go_on and phase is JobPhase.registering:
-            raise _Stopped  # while preparing, the first tuning step will tell all ranks
+    def _forget_checkpoint(self) -> None:
+        try:
+            self._patiently(self.resume.delete)
+        except (StorageUnavailable, _Stopped) as error:
+            log.warning("the checkpoint is left behind: %s", error)
 
-    def _ask(self, phase: JobPhase, step: int, total: int, loss: float | None) -> Verdict:
-        left = self.total_cost - self.done_cost
-        eta = left * self.worked_seconds / self.worked_cost if self.worked_cost else None
-        beat = Beat(phase, step, total, min(1.0, self.done_cost / self.total_cost), loss, eta)
-        self.verdict: Verdict = ray.get(self.scheduler.beat.remote(self.job.id, self.number, beat))
-        self.last_beat = time.monotonic()
-        return self.verdict
+    def _keep(self, data: bytes, name: str) -> None:
+        self._patiently(lambda: self.store.log_bytes(self.job.id, data, name))
 
-    def _flush_metrics(self) -> None:
-        points, self.metrics = self.metrics, []
-        self.last_metrics = time.monotonic()
-        if points:
-            self.store.log_metrics(self.job.id, points)
+    def _check_in(self, phase: JobPhase) -> None:
+        """A phase begins, unless the job is to stop."""
+        if self.leader and self.report.ask(phase) is not Verdict.go_on:
+            raise _Stopped
+
+    def _last_word(self) -> None:
+        """After this the version exists."""
+        if self.report.ask_again() is not Verdict.go_on:
+            raise _Stopped
+
+    def _patiently(self, call: Callable[[], T]) -> T:
+        """Do a call on storage, again and again while it is away, as long as the settings allow and the job may go on."""
+        deadline, pause = time.monotonic() + self.settings.storage_patience_seconds, 0.5
+        while True:
+            try:
+                return call()
+            except StorageUnavailable as error:
+                if time.monotonic() + pause > deadline:
+                    raise
+                log.warning("storage is away, trying again in %.1f s: %s", pause, error)
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+            if self.leader and self.report.ask_again() is not Verdict.go_on:
+                raise _Stopped
+
+
+def _outcome_of(error: Exception) -> Outcome:
+    if isinstance(error, StorageUnavailable):
+        return Outcome(failure=Failure(code=FailureCode.storage_unavailable, message=str(error)), retry=True)
+    if isinstance(error, TavError):
+        return Outcome(failure=Failure(code=FailureCode(error.code), message=str(error)))
+    message = f"An unexpected {type(error).__name__} ended the job; its run keeps the traceback. Please report it."
+    trace = "".join(traceback.format_exception(error))
+    return Outcome(failure=Failure(code=FailureCode.internal, message=message), traceback=trace)

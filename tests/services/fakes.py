@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncGenerator
+from functools import partial
 from typing import Any
 
 from registry import JobStore
 from services.api.scheduler import SchedulerAway
-from tav_client.schemas import ModelVersion, TuningJob, VideoCreate
+from tav_client.schemas import JobStatus, ModelVersion, TuningJob, VideoCreate
 
 MP4 = b"\0\0\0\x18ftypisom" + bytes(64)
 
@@ -26,7 +27,7 @@ class FakeScheduler:
     def publish(self, job: TuningJob) -> None:
         self.snapshots.setdefault(job.id, []).append(job)
 
-    async def notify(self) -> None:
+    async def notify(self, job: TuningJob) -> None:
         self._answer()
         self.notified += 1
 
@@ -34,6 +35,11 @@ class FakeScheduler:
         self._answer()
         await asyncio.to_thread(self._jobs.cancel, job_id)
         return await asyncio.to_thread(self._jobs.get, job_id)
+
+    async def queued(self, tenant: str) -> int:
+        self._answer()
+        page = await asyncio.to_thread(partial(self._jobs.list, limit=1000, status=JobStatus.queued, tenant=tenant))
+        return len(page.data)
 
     async def live(self, job_id: str) -> TuningJob | None:
         self._answer()

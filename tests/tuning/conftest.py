@@ -63,7 +63,7 @@ def submit(settings: Settings, tmp_path: Path, scheduler: ray.actor.ActorHandle)
         tuning = TuningParams(**defaults | params)
         request = TuningJobCreate(caption=caption, params=tuning, validation_prompts=["a blue square"])
         job = jobs.create(request, clip, base or settings.base, "red-square")
-        ray.get(scheduler.notify.remote())
+        ray.get(scheduler.notify.remote(job))
         return job
 
     return do

@@ -1,0 +1,103 @@
+"""An open job in the scheduler's memory, and how what becomes of it is written to its run."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from registry.errors import NotFound, StorageUnavailable
+from registry.jobs import JobStore
+from services.tuning.history import History
+from services.tuning.policy import JobClass
+from tav_client.schemas import Failure, JobStatus, TuningJob
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+_WRITES_AT_A_TIME = 16
+_WRITES_BEFORE_A_LOOK = 4
+
+
+@dataclass
+class OpenJob:
+    """`snapshot` is what users see. Changes that take time are made one after the other, under `writing`."""
+
+    snapshot: TuningJob
+    tuner: str | None = None
+    stop: Failure | bool = False
+    """It shall end: True when somebody cancelled it, a failure when its time is over."""
+    queued_at: float = field(default_factory=time.time)
+    lost_to_storage: int = 0
+    history: History = field(default_factory=History)
+    writing: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def kind(self) -> JobClass:
+        """Which tuners can work on it."""
+        job = self.snapshot
+        return JobClass(job.base, job.gpus, job.gpu_type)
+
+    @property
+    def final(self) -> bool:
+        """True when it has ended."""
+        return self.snapshot.status.final
+
+    def publish(self, **changes: Any) -> None:
+        """Let those who follow it see it, changed."""
+        self.snapshot = self.snapshot.model_copy(update=changes)
+        self.history.publish(self.snapshot)
+
+
+class Registry:
+    """Calls of the job store, in threads."""
+
+    def __init__(self, store: JobStore) -> None:
+        self._store = store
+        self._threads = ThreadPoolExecutor(_WRITES_AT_A_TIME, "registry")
+
+    async def in_order(self, job: OpenJob, change: Callable[[], Awaitable[None]]) -> None:
+        """Make a change when those before it are done."""
+        async with job.writing:
+            await change()
+
+    async def write_while_running(self, job: OpenJob, write: Callable[..., None]) -> None:
+        """Write what is of interest only while the job runs."""
+        async with job.writing:
+            if job.snapshot.status is JobStatus.running:
+                await self.write(job, write)
+
+    async def write(self, job: OpenJob, write: Callable[..., None]) -> None:
+        """Change the job's run, again and again while MLflow or S3 are away: nothing is dropped."""
+        pause, tries = 0.5, 0
+        while True:
+            try:
+                await self.call(write, job.snapshot.id)
+                return
+            except StorageUnavailable as error:
+                log.warning("registry away, trying again in %.1f s: %s", pause, error)
+                await asyncio.sleep(pause)
+                pause, tries = min(pause * 2, 10.0), tries + 1
+                if tries >= _WRITES_BEFORE_A_LOOK and not await self._exists(job.snapshot.id):
+                    return
+            except NotFound:
+                log.warning("job %s was deleted while it was open", job.snapshot.id)
+                return
+
+    async def _exists(self, job_id: str) -> bool:
+        try:
+            await self.call(self._store.get, job_id)
+        except NotFound:
+            log.warning("job %s was deleted while it was open", job_id)
+            return False
+        except StorageUnavailable:
+            pass  # it is away as a whole
+        return True
+
+    async def call(self, call: Callable[..., T], *args: Any) -> T:
+        """A call in a thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call, *args)
