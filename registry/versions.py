@@ -67,9 +67,7 @@ class VersionStore:
         self._objects = objects or ObjectStore(settings)
         self._client = connect(settings)
 
-    def register(
-        self, job: Maker, folder: Path, info: VersionInfo, before: Callable[[], None] = lambda: None
-    ) -> ModelVersion:
+    def register(self, job: Maker, folder: Path, info: VersionInfo, before: Callable[[], None] = lambda: None) -> ModelVersion:
         """Upload every file of `folder` and, once all are verified, create the job's version.
 
         Called again for the same job it gives the version that is already there.

@@ -26,7 +26,9 @@ class Settings(RegistrySettings):
 
     host: str = Field("127.0.0.1", description="Address the gateway binds to. Others than loopback need `api_keys`.")
     port: int = Field(8000, description="Port of the gateway.")
-    api_keys: list[SecretStr] = Field(default_factory=list, description="Bearer keys; none: no key is asked for.")
+    api_keys: list[SecretStr] = Field(
+        default_factory=list, description="Bearer keys, `KEY` or `TENANT:KEY`; none: no key is asked for."
+    )
     clip_limits: ClipLimits = Field(default_factory=ClipLimits, description="What is accepted as a clip.")
     allowed_clip_buckets: list[str] = Field(default_factory=list, description="Buckets `clip_uri` may name, besides our own.")
 
@@ -59,6 +61,11 @@ class Settings(RegistrySettings):
         120, ge=0, description="How long a tuner waits for MLflow or S3 to come back before it gives the attempt up."
     )
     checkpoint_seconds: float = Field(20, gt=0, description="Time between two resume checkpoints of a job.")
+
+    keep_jobs_days: float | None = Field(
+        None, gt=0, description="Ended jobs are deleted after this, with their versions unless an alias points at them."
+    )
+    keep_videos_days: float | None = Field(None, gt=0, description="Ended videos are deleted after this.")
 
     sampler_cpus: float = Field(1, ge=0, description="CPUs that Ray reserves for each sampler.")
     sampler_gpus: float = Field(1, gt=0, description="GPUs of each sampler, where it uses one; 0.5 lets two share one.")

@@ -31,6 +31,11 @@ def check_request(request: TuningJobCreate, settings: Settings) -> None:
     if request.base not in (None, *settings.served_bases):
         served = " and ".join(repr(base) for base in settings.served_bases)
         raise invalid(f"This service tunes on {served}: name one of these, or leave base out for {settings.base!r}.", "base")
+    if (request.gpus or 1) > settings.max_gpus_per_job:
+        raise invalid(f"A job may ask for {settings.max_gpus_per_job} GPUs at most: ask for fewer.", "gpus")
+    if request.gpu_type is not None and request.gpu_type not in settings.gpu_types:
+        known = ", ".join(settings.gpu_types) or "none to choose from"
+        raise invalid(f"This service has no GPU type {request.gpu_type!r}; it has {known}: leave gpu_type out.", "gpu_type")
     if size := request.params.size:
         if any(n < 8 or n % 8 for n in size):
             raise invalid(f"size {size[0]}x{size[1]} will not do: width and height must be multiples of 8.", "params", "size")

@@ -94,7 +94,7 @@ def of_failure(code: FailureCode, message: str) -> ApiError:
 def answer(request: Request, error: ApiError) -> Response:
     """The problem document, with the headers that its status asks for."""
     headers = dict(error.headers)
-    if error.status == 503:
+    if error.status in (429, 503):
         headers |= {"retry-after": str(RETRY_SECONDS), "retry-after-ms": str(RETRY_SECONDS * 1000)}
     elif error.status == 409 or (error.status >= 500 and error.code not in _REPEATABLE):
         headers["x-should-retry"] = "false"

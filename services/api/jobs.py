@@ -13,14 +13,18 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
+from registry.jobs import DEFAULT_TENANT
+from registry.removal import Removal
 from services.api import bodies, clips
+from services.api.auth import Tenant
 from services.api.errors import ApiError, invalid
 from services.api.events import follow, overlaid
 from services.api.idempotency import IdempotencyKey, KeyLocks, checked_key, key_reused
+from services.api.logs import once, tail
 from services.api.openapi import job_body, problems
 from services.api.parts import Parts
-from services.api.scheduler import SchedulerAway
-from tav_client.schemas import JobStatus, ModelName, Page, TuningJob, TuningJobCreate
+from services.api.scheduler import SchedulerAway, SchedulerLink
+from tav_client.schemas import JobDeleted, JobStatus, Label, ModelName, Page, TuningJob, TuningJobCreate
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +39,9 @@ class JobMaker:
         self._locks = KeyLocks()
         self._threads = ThreadPoolExecutor(_CREATES_AT_A_TIME, "creating")
 
-    async def make(self, request: Request, key: str | None) -> tuple[TuningJob, bool]:
+    async def make(self, request: Request, key: str | None, tenant: str | None) -> tuple[TuningJob, bool]:
         """The job, and whether it is new."""
+        await self.check_room(tenant)
         settings = self._parts.settings
         settings.work_dir.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix="clip-", dir=settings.work_dir))
@@ -46,7 +51,46 @@ class JobMaker:
         except BaseException:
             shutil.rmtree(folder)
             raise
-        return await asyncio.shield(self._create(wanted, path, folder, key))  # goes on for a client that has gone
+        work = self._create(wanted, path, folder, key, tenant or DEFAULT_TENANT)
+        return await asyncio.shield(work)  # goes on for a client that has gone
+
+    async def retry(self, job: TuningJob, key: str | None) -> tuple[TuningJob, bool]:
+        """A new job that asks for the same, and whether it is new."""
+        await self.check_room(job.tenant)
+        async with self._locks.hold(key and f"{job.tenant}:{key}"):
+            return await asyncio.get_running_loop().run_in_executor(self._threads, self._retry_now, job, key)
+
+    def _retry_now(self, job: TuningJob, key: str | None) -> tuple[TuningJob, bool]:
+        jobs = self._parts.jobs
+        if key is not None and (made := jobs.find(key, job.tenant)) is not None:
+            if made.retry_of != job.id:
+                raise key_reused()
+            return made, False
+        wanted = jobs.request(job.id)
+        gpus = wanted.gpus or self._parts.settings.tuner_workers
+        return jobs.create(wanted, job.clip, job.base, job.model, key, tenant=job.tenant, gpus=gpus, retry_of=job.id), True
+
+    async def check_room(self, tenant: str | None) -> None:
+        """Refuse a job more than may wait. Jobs that come at the same moment are not told from each other."""
+        limit = self._parts.settings.max_queued_per_tenant
+        if limit is None:
+            return
+        try:
+            waiting = await self._parts.scheduler.queued(tenant or DEFAULT_TENANT)
+        except SchedulerAway as error:
+            log.warning("Nobody says how many jobs wait, so one more is taken: %s", error)
+            return
+        if waiting >= limit:
+            raise ApiError(
+                429, "too_many_jobs", f"{waiting} jobs of yours wait, {limit} may: submit more when some have begun."
+            )
+
+    async def announce(self, job: TuningJob) -> None:
+        """Tell the scheduler of a new job; where it is away, it will find the job's run."""
+        try:
+            await self._parts.scheduler.notify(job)
+        except SchedulerAway as error:
+            log.warning("Job %s waits for the scheduler to look at the runs: %s", job.id, error)
 
     async def _read(self, request: Request, folder: Path) -> tuple[TuningJobCreate, Path | None]:
         kind = bodies.media_type(request)
@@ -64,13 +108,15 @@ class JobMaker:
         return wanted, path
 
     async def _create(
-        self, wanted: TuningJobCreate, path: Path | None, folder: Path, key: str | None
+        self, wanted: TuningJobCreate, path: Path | None, folder: Path, key: str | None, tenant: str
     ) -> tuple[TuningJob, bool]:
-        async with self._locks.hold(key):
+        async with self._locks.hold(key and f"{tenant}:{key}"):
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._threads, self._create_now, wanted, path, folder, key)
+            return await loop.run_in_executor(self._threads, self._create_now, wanted, path, folder, key, tenant)
 
-    def _create_now(self, wanted: TuningJobCreate, path: Path | None, folder: Path, key: str | None) -> tuple[TuningJob, bool]:
+    def _create_now(
+        self, wanted: TuningJobCreate, path: Path | None, folder: Path, key: str | None, tenant: str
+    ) -> tuple[TuningJob, bool]:
         settings, objects, jobs = self._parts.settings, self._parts.objects, self._parts.jobs
         try:
             if path is None:
@@ -78,13 +124,14 @@ class JobMaker:
                 clips.fetch(wanted.clip_uri or "", objects, settings, path)
             sha256 = clips.digest(path)
             model = clips.model_name(wanted, sha256)
-            if key is not None and (made := jobs.find(key)) is not None:
+            if key is not None and (made := jobs.find(key, tenant)) is not None:
                 if (made.clip.sha256, made.model) != (sha256, model) or not _same(jobs.request(made.id), wanted):
                     raise key_reused()
                 return made, False
             found = clips.check(path, wanted, settings)
             clip = clips.store(path, found, objects)
-            return jobs.create(wanted, clip, wanted.base or settings.base, model, key), True
+            gpus = wanted.gpus or settings.tuner_workers
+            return jobs.create(wanted, clip, wanted.base or settings.base, model, key, tenant=tenant, gpus=gpus), True
         finally:
             shutil.rmtree(folder)
 
@@ -93,6 +140,22 @@ def _same(made: TuningJobCreate, wanted: TuningJobCreate) -> bool:
     """Whether both ask for the same, however clip and model were named."""
     named = {"clip_uri", "model"}
     return made.model_dump(exclude=named) == wanted.model_dump(exclude=named)
+
+
+def _metadata(request: Request) -> dict[str, str]:
+    prefix = "metadata."
+    return {name.removeprefix(prefix): value for name, value in request.query_params.items() if name.startswith(prefix)}
+
+
+async def cancelled(job: TuningJob, scheduler: SchedulerLink) -> TuningJob:
+    """The job, cancelled if it was open."""
+    if job.status.final:
+        return job
+    try:
+        return await scheduler.cancel(job.id)
+    except SchedulerAway as error:
+        detail = "The scheduler, which alone cancels jobs, does not answer now: ask again."
+        raise ApiError(503, "not_ready", detail) from error
 
 
 def router(parts: Parts) -> APIRouter:
@@ -106,40 +169,43 @@ def router(parts: Parts) -> APIRouter:
         response_model=TuningJob,
         summary="Submit a tuning job",
         responses={
-            **problems(403, 409, 413, 415, 422, 503),
+            **problems(403, 409, 413, 415, 422, 429, 503),
             200: {"model": TuningJob, "description": "Made before, by this key"},
         },
         openapi_extra=job_body(),
     )
-    async def create(request: Request, response: Response, key: IdempotencyKey = None) -> TuningJob:
+    async def create(request: Request, response: Response, tenant: Tenant, key: IdempotencyKey = None) -> TuningJob:
         """The clip is looked at before the job is made; a refused request leaves nothing behind."""
-        job, new = await maker.make(request, checked_key(key))
+        job, new = await maker.make(request, checked_key(key), tenant)
         if new:
             response.headers["Location"] = f"/v1/tuning-jobs/{job.id}"
-            try:
-                await parts.scheduler.notify(job)
-            except SchedulerAway as error:
-                log.warning("Job %s waits for the scheduler to look at the runs: %s", job.id, error)
+            await maker.announce(job)
             return job
         response.status_code = 200
         return await overlaid(job, parts.scheduler)
 
     @routes.get("", summary="List tuning jobs", responses=problems(422, 503))
     async def list_jobs(
+        request: Request,
+        tenant: Tenant,
         after: Annotated[str | None, Query(max_length=512, description="The former page's `next_cursor`.")] = None,
         limit: Annotated[int, Query(ge=1, le=100)] = 20,
         status: JobStatus | None = None,
         model: Annotated[ModelName | None, Query()] = None,
+        batch: Annotated[Label | None, Query()] = None,
     ) -> Page[TuningJob]:
-        """Newest first."""
-        page = await asyncio.to_thread(parts.jobs.list, after, limit, status, model)
+        """Newest first. `metadata.KEY=VALUE`, as often as wanted, leaves out jobs without that."""
+        metadata = _metadata(request)
+        page = await asyncio.to_thread(
+            parts.jobs.list, after, limit, status, model, tenant=tenant, batch=batch, metadata=metadata
+        )
         page.data = await asyncio.gather(*(overlaid(job, parts.scheduler) for job in page.data))
         return page
 
     @routes.get("/{job_id}", summary="Get a tuning job", responses=problems(404, 503))
-    async def get(job_id: str) -> TuningJob:
+    async def get(job_id: str, tenant: Tenant) -> TuningJob:
         """The job as it is now."""
-        return await overlaid(await asyncio.to_thread(parts.jobs.get, job_id), parts.scheduler)
+        return await overlaid(await asyncio.to_thread(parts.jobs.get, job_id, tenant), parts.scheduler)
 
     @routes.get(
         "/{job_id}/events",
@@ -147,9 +213,11 @@ def router(parts: Parts) -> APIRouter:
         response_class=StreamingResponse,
         responses={200: {"content": {"text/event-stream": {}}}, **problems(404, 503)},
     )
-    async def events(job_id: str, last: Annotated[str | None, Header(alias="Last-Event-ID")] = None) -> StreamingResponse:
+    async def events(
+        job_id: str, tenant: Tenant, last: Annotated[str | None, Header(alias="Last-Event-ID")] = None
+    ) -> StreamingResponse:
         """Server-sent events named `job`, each a whole `TuningJob`; the stream ends after the final one."""
-        job = await asyncio.to_thread(parts.jobs.get, job_id)
+        job = await asyncio.to_thread(parts.jobs.get, job_id, tenant)
         after = int(last) if last and last.isascii() and last.isdigit() and len(last) < 19 else None
         return StreamingResponse(
             follow(job, after, parts.scheduler, parts.jobs),
@@ -158,17 +226,54 @@ def router(parts: Parts) -> APIRouter:
         )
 
     @routes.post("/{job_id}/cancel", summary="Cancel a tuning job", responses=problems(404, 409, 503))
-    async def cancel(job_id: str) -> TuningJob:
+    async def cancel(job_id: str, tenant: Tenant) -> TuningJob:
         """A queued job is cancelled at once, a running one at its next step."""
-        job = await asyncio.to_thread(parts.jobs.get, job_id)
-        if not job.status.final:
-            try:
-                job = await parts.scheduler.cancel(job_id)
-            except SchedulerAway as error:
-                detail = "The scheduler, which alone cancels jobs, does not answer now: ask again."
-                raise ApiError(503, "not_ready", detail) from error
+        job = await cancelled(await asyncio.to_thread(parts.jobs.get, job_id, tenant), parts.scheduler)
         if job.status in (JobStatus.succeeded, JobStatus.failed):
             raise ApiError(409, "job_not_cancellable", f"Job {job_id} has {job.status}: there is nothing left to cancel.")
         return job
+
+    @routes.post("/{job_id}/retry", status_code=201, summary="Retry a tuning job", responses=problems(404, 409, 429, 503))
+    async def retry(job_id: str, response: Response, tenant: Tenant, key: IdempotencyKey = None) -> TuningJob:
+        """A new job that asks for the same as one that failed or was cancelled, and says so in `retry_of`."""
+        job = await asyncio.to_thread(parts.jobs.get, job_id, tenant)
+        if job.status not in (JobStatus.failed, JobStatus.cancelled):
+            raise ApiError(
+                409, "job_not_retryable", f"Job {job_id} is {job.status}: only a failed or cancelled one is retried."
+            )
+        made, new = await maker.retry(job, checked_key(key))
+        response.headers["Location"] = f"/v1/tuning-jobs/{made.id}"
+        if new:
+            await maker.announce(made)
+            return made
+        response.status_code = 200
+        return await overlaid(made, parts.scheduler)
+
+    @routes.get(
+        "/{job_id}/logs",
+        summary="Read a tuning job's log",
+        response_class=StreamingResponse,
+        responses={200: {"content": {"text/plain": {}}}, **problems(404, 503)},
+    )
+    async def logs(
+        job_id: str,
+        tenant: Tenant,
+        follow: Annotated[bool, Query(description="Go on until the job has ended.")] = False,
+    ) -> StreamingResponse:
+        """What its tuners said while they worked on it, attempt after attempt; some seconds behind while it runs."""
+        job = await asyncio.to_thread(parts.jobs.get, job_id, tenant)
+        text = tail(job, parts.jobs) if follow else once(await asyncio.to_thread(parts.jobs.logs, job_id))
+        return StreamingResponse(text, media_type="text/plain", headers={"Cache-Control": "no-store"})
+
+    @routes.delete("/{job_id}", summary="Delete a tuning job", responses=problems(404, 409, 503))
+    async def delete(job_id: str, tenant: Tenant) -> JobDeleted:
+        """The job with its run, its version, its videos, and its clip unless another job has the same."""
+        job = await asyncio.to_thread(parts.jobs.get, job_id, tenant)
+        if not job.status.final:
+            raise ApiError(
+                409, "job_not_deletable", f"Job {job_id} is {job.status}: cancel it, then delete it when it has ended."
+            )
+        await asyncio.to_thread(Removal(parts.settings, parts.objects).job, job)
+        return JobDeleted(id=job_id)
 
     return routes

@@ -18,6 +18,7 @@ _ABOUT = {
     404: "There is no such thing",
     409: "The present state does not allow it",
     413: "The clip is too large",
+    429: "Too many jobs of yours wait",
     415: "Not a type of body that this call takes",
     422: "The request, or the clip, is invalid",
     500: "A defect of the service, or the sampling failed",
@@ -26,6 +27,7 @@ _ABOUT = {
 
 TAGS = [
     {"name": "tuning jobs", "description": "One clip tuned on one base with one configuration."},
+    {"name": "batches", "description": "Jobs that were submitted under one label."},
     {"name": "models", "description": "The registry: named models, and the versions that jobs made."},
     {"name": "videos", "description": "A model version and an edited prompt, in the shape of OpenAI's `videos`."},
     {"name": "operations", "description": "Is it up, and is it ready? Needs no key."},

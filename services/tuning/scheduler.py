@@ -22,6 +22,8 @@ from ray.exceptions import RayError
 
 from registry.errors import StorageUnavailable
 from registry.jobs import JobStore
+from registry.objects import ObjectStore
+from registry.removal import Removal
 from services.settings import Settings
 from services.tuning.fleet import Launcher, Tuners
 from services.tuning.history import Event
@@ -30,12 +32,14 @@ from services.tuning.limits import Limits
 from services.tuning.openjob import OpenJob, Registry
 from services.tuning.policy import JobClass, Queue, Waiting
 from services.tuning.tuner import TrainLauncher
+from tav.errors import TavError
 from tav_client.schemas import Failure, FailureCode, JobPhase, JobStatus, TuningJob
 
 log = logging.getLogger(__name__)
 
 _TICK_SECONDS = 1.0
 _RESCAN_SECONDS = 15.0
+_SWEEP_SECONDS = 3600.0
 _RESCAN_OVERLAP_SECONDS = 120.0
 _KEPT_ENDED_JOBS = 1000
 
@@ -61,6 +65,7 @@ class Scheduler:
         self.deciding = False
         self.read_until = 0.0
         self.loop_task = asyncio.ensure_future(self._run())
+        self.sweeping = asyncio.ensure_future(self._sweep())
 
     # -- asked by the gateway
 
@@ -184,6 +189,20 @@ class Scheduler:
             except Exception:  # without this loop no job would be served any more
                 log.exception("the scheduler's round broke off, trying again")
             await asyncio.sleep(_TICK_SECONDS)
+
+    async def _sweep(self) -> None:
+        """Remove what has been kept long enough, now and every hour."""
+        day = 24 * 3600.0
+        jobs, videos = self.settings.keep_jobs_days, self.settings.keep_videos_days
+        removal = Removal(self.settings, ObjectStore(self.settings))
+        while jobs is not None or videos is not None:
+            now = time.time()
+            limits = [None if days is None else now - days * day for days in (jobs, videos)]
+            try:
+                await self.registry.call(removal.sweep, *limits)
+            except TavError as error:
+                log.warning("nothing old can be removed now: %s", error)
+            await asyncio.sleep(_SWEEP_SECONDS)
 
     async def _rescan(self) -> None:
         """Adopt every open run that is not known yet: all of them once, later those made lately."""

@@ -1,0 +1,78 @@
+"""Deletion that deletes: a job with everything that was made of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+
+from registry.errors import NotFound
+from registry.jobs import JobStore
+from registry.objects import ObjectStore
+from registry.settings import RegistrySettings
+from registry.tracking import Runs, tag_equals
+from registry.versions import VersionStore
+from registry.videos import VideoStore
+from tav.errors import TavError
+from tav_client.schemas import TuningJob
+
+log = logging.getLogger(__name__)
+
+
+class Removal:
+    """Removes what users can see first and the run last, so that a removal that breaks off is finished by asking again.
+
+    Objects are gone when a call returns. MLflow itself keeps a deleted run's and version's entries in its database, where
+    no call of its API reads them, until an operator runs `mlflow gc`.
+    """
+
+    def __init__(self, settings: RegistrySettings, objects: ObjectStore) -> None:
+        self._objects = objects
+        self._jobs, self._versions = JobStore(settings, objects), VersionStore(settings, objects)
+        self._videos, self._video_runs = VideoStore(settings, objects), Runs(settings, "video", "video")
+
+    def job(self, job: TuningJob) -> None:
+        """Remove a job that has ended: version, videos, checkpoint, artifacts and run; its clip if no other job has it."""
+        if (version := self._versions.of_job(job.id)) is not None:
+            self._versions.delete_version(version.name, version.version)
+        self._objects.delete_prefix(f"models/{job.model}/{job.id}/")
+        self._objects.delete_prefix(f"resume/{job.id}/")
+        for run in list(self._video_runs.search([tag_equals("mlflow.parentRunId", job.id)])):
+            self._videos.delete(run.info.run_id)
+        try:
+            self._jobs.delete(job.id)
+        except NotFound:
+            return  # somebody else was faster
+        if not self._jobs.uses_clip(job.clip.sha256):
+            self._objects.delete(job.clip.uri)
+
+    def sweep(self, jobs_before: float | None, videos_before: float | None) -> int:
+        """Remove jobs and videos that ended before then (UNIX seconds; None: none). What cannot be removed is left for later.
+
+        A job whose version an alias points at is kept: somebody relies on it.
+
+        Returns:
+            How many were removed.
+        """
+        removed = 0
+        for job in [] if jobs_before is None else self._jobs.ended_before(jobs_before):
+            version = self._versions.of_job(job.id)
+            if version is None or not version.aliases:
+                removed += self._try(f"job {job.id}", lambda job=job: self.job(job))  # type: ignore[misc]
+        for video in [] if videos_before is None else list(self._ended_videos(videos_before)):
+            removed += self._try(f"video {video}", lambda video=video: self._videos.delete(video))  # type: ignore[misc]
+        return removed
+
+    def _ended_videos(self, before: float) -> Iterator[str]:
+        ended = [f"attributes.end_time < {int(before * 1000)}", "attributes.end_time > 0"]
+        for run in self._video_runs.search(ended):
+            yield run.info.run_id
+
+    @staticmethod
+    def _try(what: str, remove: Callable[[], None]) -> int:
+        try:
+            remove()
+        except TavError as error:
+            log.warning("%s cannot be removed now: %s", what, error)
+            return 0
+        log.info("%s was kept long enough: removed", what)
+        return 1
