@@ -1,4 +1,4 @@
-"""A driver on a Ray of its own that has no GPU node yet: jobs make the autoscaler add nodes, and the end of work takes them away.
+"""A driver on a Ray of its own that has no GPU node: jobs make the autoscaler add nodes, the end of work takes them away.
 
 Run as a process (a process joins one Ray only), with the settings in `TAV_*`; prints what it saw as JSON lines.
 """
@@ -164,8 +164,8 @@ def wait(scheduler: Any, job: TuningJob) -> TuningJob:
     after, snapshot, deadline = 0, job, time.monotonic() + 240
     while not snapshot.status.final:
         assert time.monotonic() < deadline, snapshot
-        for after, snapshot in ray.get(scheduler.events.remote(job.id, after, 10.0)):  # noqa: B007
-            pass
+        for event in ray.get(scheduler.events.remote(job.id, after, 10.0)):
+            after, snapshot = event
     return snapshot
 
 
