@@ -15,6 +15,8 @@ TEXT = (Path(__file__).parents[2] / "docs" / "http.md").read_text(encoding="utf-
 BLOCKS = re.findall(r"^```[a-z]*\n(.*?)^```", TEXT, re.M | re.S)
 ANSWERS = {
     "tuning_job": schemas.TuningJob,
+    "tuning_job.deleted": schemas.JobDeleted,
+    "batch": schemas.Batch,
     "video": schemas.Video,
     "model": schemas.Model,
     "model_version": schemas.ModelVersion,
