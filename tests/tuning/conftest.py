@@ -4,6 +4,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -51,7 +52,13 @@ def submit(settings: Settings, tmp_path: Path, scheduler: ray.actor.ActorHandle)
     """Store a small clip and queue a job on it, as the gateway does."""
     objects, jobs = ObjectStore(settings), JobStore(settings)
 
-    def do(caption: str = "a red square", content: bytes | None = None, base: str | None = None, **params: object) -> TuningJob:
+    def do(
+        caption: str = "a red square",
+        content: bytes | None = None,
+        base: str | None = None,
+        create: dict[str, Any] | None = None,
+        **params: object,
+    ) -> TuningJob:
         path = tmp_path / "source.mp4"
         frames = np.full((6, 16, 16, 3), 60, np.uint8)
         for i, frame in enumerate(frames):
@@ -61,7 +68,7 @@ def submit(settings: Settings, tmp_path: Path, scheduler: ray.actor.ActorHandle)
         clip = ClipInfo(uri=stored.uri, sha256=stored.sha256, width=16, height=16, num_frames=6, fps=8)
         defaults = {"num_frames": 4, "size": (16, 16), "steps": 5, "learning_rate": 1e-3}
         tuning = TuningParams(**defaults | params)
-        request = TuningJobCreate(caption=caption, params=tuning, validation_prompts=["a blue square"])
+        request = TuningJobCreate(caption=caption, params=tuning, validation_prompts=["a blue square"], **create or {})
         job = jobs.create(request, clip, base or settings.base, "red-square")
         ray.get(scheduler.notify.remote(job))
         return job

@@ -1,0 +1,122 @@
+"""A job's life on a real Ray, MLflow and S3: cancelled in every phase, late, logged, and what becomes of its resources."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+import ray
+
+from registry.jobs import JobStore
+from registry.objects import ObjectStore
+from registry.versions import VersionStore
+from services.settings import Settings
+from tav_client.schemas import FailureCode, JobPhase, JobStatus, TuningJob
+from tests.tuning.conftest import follow
+
+pytestmark = pytest.mark.slow
+
+Actor = ray.actor.ActorHandle
+
+
+def wait_for(what: str, holds, timeout_s: float = 90) -> None:
+    """Look until it holds."""
+    deadline = time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.2)
+
+
+def all_is_free() -> bool:
+    groups = [group for group in ray.util.placement_group_table().values() if group["state"] != "REMOVED"]
+    return not groups and ray.available_resources().get("CPU") == ray.cluster_resources()["CPU"]
+
+
+def leaves_nothing(settings: Settings, job: TuningJob) -> bool:
+    left = [i.uri for prefix in ("models/", "resume/") for i in ObjectStore(settings).list(prefix) if job.id in i.uri]
+    return not left and VersionStore(settings).of_job(job.id) is None
+
+
+@pytest.fixture(scope="module")
+def settings(settings: Settings) -> Settings:
+    return settings.model_copy(update={"tuner_idle_seconds": 15.0, "cancel_grace_seconds": 20.0})
+
+
+def test_a_job_cancelled_while_its_tuner_starts_frees_what_the_tuner_would_have_taken(
+    scheduler: Actor, settings: Settings, submit
+) -> None:
+    job = submit()
+    wait_for("a tuner", lambda: ray.get(scheduler.status.remote())["tuners"])
+    assert ray.get(scheduler.cancel.remote(job.id)).status == JobStatus.cancelled
+    wait_for("no tuner", lambda: not ray.get(scheduler.status.remote())["tuners"])
+    wait_for("everything free", all_is_free)
+    assert (JobStore(settings).get(job.id).status, JobStore(settings).get(job.id).attempt) == (JobStatus.cancelled, 0)
+
+
+@pytest.mark.parametrize(
+    ("phase", "params"),
+    [
+        (JobPhase.preparing, {}),
+        (JobPhase.tuning, {"steps": 100_000}),
+        (JobPhase.inverting, {"steps": 2}),
+        (JobPhase.validating, {"steps": 2}),
+        (JobPhase.registering, {"steps": 2}),
+    ],
+)
+def test_a_job_cancelled_in_a_phase_leaves_nothing_and_its_tuner_free(
+    scheduler: Actor, settings: Settings, submit, finished, phase: JobPhase, params: dict[str, int]
+) -> None:
+    job = submit(**params)
+    seen = follow(scheduler, job, lambda j: j.phase == phase or j.status.final)
+    assert seen.phase == phase
+    asked = ray.get(scheduler.cancel.remote(job.id))
+    assert asked.cancel_requested or asked.status.final
+    assert finished(job).status == JobStatus.cancelled
+    assert JobStore(settings).get(job.id).status == JobStatus.cancelled
+    assert leaves_nothing(settings, job)
+    wait_for("a free tuner", lambda: not any(t["job"] for t in ray.get(scheduler.status.remote())["tuners"].values()))
+
+
+def test_a_job_that_runs_too_long_fails_and_one_that_waits_too_long_too(
+    scheduler: Actor, settings: Settings, submit, finished
+) -> None:
+    long = submit(steps=100_000, create={"run_deadline_seconds": 4})
+    follow(scheduler, long, lambda j: j.phase == JobPhase.tuning)
+    late = submit(create={"queue_deadline_seconds": 1})
+    for job, words in ((late, "No tuner was free"), (long, "after its first start")):
+        ended = finished(job)
+        assert (ended.status, ended.error.code) == (JobStatus.failed, FailureCode.deadline_exceeded), ended
+        assert words in ended.error.message
+        assert JobStore(settings).get(job.id).error == ended.error
+
+
+def test_a_job_that_no_node_can_run_fails_for_want_of_resources(scheduler: Actor, submit, finished) -> None:
+    job = submit(create={"gpu_type": "T4", "queue_deadline_seconds": 3})
+    ended = finished(job)
+    assert (ended.status, ended.error.code) == (JobStatus.failed, FailureCode.no_resources)
+    assert "T4" in ended.error.message
+
+
+def test_a_jobs_log_tells_of_this_job_alone(settings: Settings, submit, finished) -> None:
+    one, two = finished(submit(steps=3)), finished(submit(steps=4))
+    for job, other, steps in ((one, two, 3), (two, one, 4)):
+        text = JobStore(settings).logs(job.id).decode()
+        assert f"attempt 1 at job {job.id} begins" in text and other.id not in text
+        assert f"tuning: step {steps} of {steps}, loss " in text
+        assert f"registered as {job.model}/{job.version}" in text and "the job has succeeded" in text
+
+
+def test_a_job_whose_clip_is_gone_tells_why_in_its_log(settings: Settings, submit, finished, scheduler: Actor) -> None:
+    blocker, job = submit(steps=60), submit(content=os.urandom(500))
+    ObjectStore(settings).delete(job.clip.uri)
+    ended = finished(job)
+    assert (ended.status, ended.error.code) == (JobStatus.failed, FailureCode.corrupt_version)
+    assert ended.error.message in JobStore(settings).logs(job.id).decode()
+    assert finished(blocker).status == JobStatus.succeeded
+
+
+def test_tuners_end_when_there_is_no_more_work_and_everything_is_free(scheduler: Actor, submit, finished) -> None:
+    finished(submit(steps=2))
+    wait_for("everything free", all_is_free)
+    assert not ray.get(scheduler.status.remote())["tuners"]
