@@ -232,3 +232,26 @@ def test_progress_without_a_terminal_is_a_line_for_each_phase(
         ["0%", "tuning", "1/100", "loss", "0.5000", "about", "1", "min", "05", "s", "left"],
         ["100%", "succeeded", "red-ball/1"],
     ]
+
+
+def test_a_failed_job_is_retried_by_a_call_that_can_be_repeated(service: Any, client: TavClient) -> None:
+    lost = service.problem(500, "internal", retry_after_ms="1")
+    service.on("POST", "/v1/tuning-jobs/j1/retry", lost, service.ok(service.job(id="j2", retry_of="j1"), 201))
+    made = client.jobs.retry("j1")
+    assert (made.id, made.snapshot.retry_of) == ("j2", "j1")
+    first, again = service.asked
+    assert first.headers["idempotency-key"] == again.headers["idempotency-key"]
+
+
+def test_a_job_is_deleted_and_its_log_read(service: Any, client: TavClient) -> None:
+    service.on("DELETE", "/v1/tuning-jobs/j1", service.ok(tav_client.schemas.JobDeleted(id="j1")))
+    service.on("GET", "/v1/tuning-jobs/j1/logs", Response("one\nzweite ü\n", media_type="text/plain"))
+    assert client.jobs.logs("j1") == "one\nzweite ü\n"
+    client.jobs.delete("j1")
+    assert [asked.method for asked in service.asked] == ["GET", "DELETE"]
+
+
+def test_a_list_is_filtered_by_batch_and_metadata(service: Any, client: TavClient) -> None:
+    service.on("GET", "/v1/tuning-jobs", service.page(service.job(batch="b")))
+    assert [job.id for job in client.jobs.list(batch="b", metadata={"who": "me"})] == ["j1"]
+    assert service.asked[0].query == {"batch": "b", "metadata.who": "me"}

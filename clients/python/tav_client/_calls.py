@@ -147,10 +147,16 @@ def create_job(request: schemas.TuningJobCreate, clip: Path | None, key: str | N
 
 
 def list_jobs(
-    after: str | None, limit: int | None, status: schemas.JobStatus | None, model: str | None
+    after: str | None,
+    limit: int | None,
+    status: schemas.JobStatus | None,
+    model: str | None,
+    batch: str | None = None,
+    metadata: Mapping[str, str] | None = None,
 ) -> Call[schemas.Page[schemas.TuningJob]]:
     """`GET /v1/tuning-jobs`"""
-    params = _given(after=after, limit=limit, status=status and status.value, model=model)
+    params = _given(after=after, limit=limit, status=status and status.value, model=model, batch=batch)
+    params |= {f"metadata.{key}": value for key, value in (metadata or {}).items()}
     return Call("GET", "/v1/tuning-jobs", _one(schemas.Page[schemas.TuningJob]), params=params)
 
 
@@ -162,6 +168,32 @@ def get_job(id: str) -> Call[schemas.TuningJob]:
 def cancel_job(id: str) -> Call[schemas.TuningJob]:
     """`POST /v1/tuning-jobs/{id}/cancel`"""
     return Call("POST", f"/v1/tuning-jobs/{_segment('job id', id)}/cancel", _one(schemas.TuningJob))
+
+
+def retry_job(id: str, key: str | None) -> Call[schemas.TuningJob]:
+    """`POST /v1/tuning-jobs/{id}/retry`; without a key it gets a random one, which makes it repeatable."""
+    headers = {"Idempotency-Key": key or str(uuid.uuid4())}
+    return Call("POST", f"/v1/tuning-jobs/{_segment('job id', id)}/retry", _one(schemas.TuningJob), headers=headers)
+
+
+def delete_job(id: str) -> Call[schemas.JobDeleted]:
+    """`DELETE /v1/tuning-jobs/{id}`"""
+    return Call("DELETE", f"/v1/tuning-jobs/{_segment('job id', id)}", _one(schemas.JobDeleted))
+
+
+def job_logs(id: str) -> Call[str]:
+    """`GET /v1/tuning-jobs/{id}/logs`"""
+    return Call("GET", f"/v1/tuning-jobs/{_segment('job id', id)}/logs", lambda response: response.text)
+
+
+def get_batch(id: str) -> Call[schemas.Batch]:
+    """`GET /v1/batches/{id}`"""
+    return Call("GET", f"/v1/batches/{_segment('batch', id)}", _one(schemas.Batch))
+
+
+def cancel_batch(id: str) -> Call[schemas.Batch]:
+    """`POST /v1/batches/{id}/cancel`"""
+    return Call("POST", f"/v1/batches/{_segment('batch', id)}/cancel", _one(schemas.Batch))
 
 
 def job_events(id: str, last_event_id: str | None) -> Call[None]:

@@ -123,6 +123,11 @@ class Jobs:
         params: Params | None = None,
         priority: int | None = None,
         metadata: Mapping[str, str] | None = None,
+        batch: str | None = None,
+        gpus: int | None = None,
+        gpu_type: str | None = None,
+        queue_deadline_seconds: int | None = None,
+        run_deadline_seconds: int | None = None,
         idempotency_key: str | None = None,
         **options: Any,
     ) -> Job:
@@ -137,7 +142,12 @@ class Jobs:
             validation_prompts: Sampled after tuning, up to 8.
             params: How to tune: a `TuningParams` or its fields.
             priority: Higher goes first.
-            metadata: Kept with the job.
+            metadata: Kept with the job; lists can be filtered by it.
+            batch: A label that jobs share which are listed, counted and cancelled together.
+            gpus: How many tune the clip together; left out, the service's own number.
+            gpu_type: Only on GPUs of this type.
+            queue_deadline_seconds: It fails if it waits longer for a tuner.
+            run_deadline_seconds: It fails if it is not done so long after its first start.
             idempotency_key: The same key and request twice make one job; left out, a random one.
             **options: Single fields of `TuningParams` (`steps=`, `num_frames=`, `size=`, `seed=`, …); they win over `params`.
 
@@ -155,6 +165,11 @@ class Jobs:
             "params": chosen or None,
             "priority": priority,
             "metadata": dict(metadata) if metadata else None,
+            "batch": batch,
+            "gpus": gpus,
+            "gpu_type": gpu_type,
+            "queue_deadline_seconds": queue_deadline_seconds,
+            "run_deadline_seconds": run_deadline_seconds,
         }
         if isinstance(validation_prompts, str):
             raise InvalidRequest("validation_prompts: give a list of prompts, not one string.")
@@ -171,14 +186,20 @@ class Jobs:
         return Job(self, self._transport.send(_calls.get_job(id)))
 
     def list(
-        self, *, status: schemas.JobStatus | str | None = None, model: str | None = None, page_size: int | None = None
+        self,
+        *,
+        status: schemas.JobStatus | str | None = None,
+        model: str | None = None,
+        batch: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        page_size: int | None = None,
     ) -> Iterator[Job]:
         """All jobs, newest first, fetched page by page as they are asked for."""
         try:
             wanted = None if status is None else schemas.JobStatus(status)
         except ValueError:
             raise InvalidRequest(f"status: {status!r} is none of {', '.join(schemas.JobStatus)}.") from None
-        snapshots = self._transport.every(lambda after: _calls.list_jobs(after, page_size, wanted, model))
+        snapshots = self._transport.every(lambda after: _calls.list_jobs(after, page_size, wanted, model, batch, metadata))
         return (Job(self, snapshot) for snapshot in snapshots)
 
     def cancel(self, id: str) -> Job:
@@ -189,6 +210,28 @@ class Jobs:
             Conflict: It has ended already.
         """
         return Job(self, self._transport.send(_calls.cancel_job(id)))
+
+    def retry(self, id: str, *, idempotency_key: str | None = None) -> Job:
+        """Submits a failed or cancelled job again, as a new one.
+
+        Raises:
+            NotFound: There is no such job.
+            Conflict: It is open, or has succeeded.
+        """
+        return Job(self, self._transport.send(_calls.retry_job(id, idempotency_key)))
+
+    def delete(self, id: str) -> None:
+        """Removes a job that has ended, with its version, videos, log and clip.
+
+        Raises:
+            NotFound: There is no such job.
+            Conflict: It is still open.
+        """
+        self._transport.send(_calls.delete_job(id))
+
+    def logs(self, id: str) -> str:
+        """What the job's tuners have said so far, this job alone."""
+        return self._transport.send(_calls.job_logs(id))
 
     def events(self, id: str, *, last_event_id: str | None = None) -> Iterator[schemas.TuningJob]:
         """Snapshots of a job as it changes, until it is final. A cut connection is opened again and goes on where it was."""

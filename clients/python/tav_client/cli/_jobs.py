@@ -126,6 +126,29 @@ def cancel(ctx: typer.Context, id: JobId, json: JsonOption = False) -> None:
         typer.echo(f"{job.id} {job.status}: it stops at its next step")
 
 
+@app.command()
+def retry(ctx: typer.Context, id: JobId, json: JsonOption = False) -> None:
+    """Submit a failed or cancelled job again; prints the new job's id."""
+    job = client_of(ctx).jobs.retry(id)
+    if json:
+        print_json(job.snapshot)
+    else:
+        typer.echo(job.id)
+
+
+@app.command()
+def delete(ctx: typer.Context, id: JobId) -> None:
+    """Remove a job that has ended, with its version, videos, log and clip."""
+    client_of(ctx).jobs.delete(id)
+    typer.echo(f"{id} deleted")
+
+
+@app.command()
+def logs(ctx: typer.Context, id: JobId) -> None:
+    """Print what the job's tuners have said so far."""
+    typer.echo(client_of(ctx).jobs.logs(id), nl=False)
+
+
 def _wait(job: Job, *, json: bool, each: bool) -> None:
     """Follows a job; `each` prints every snapshot as JSON instead of the last one."""
     try:
