@@ -82,8 +82,8 @@ class Ranks:
         self.share(None)
         return value
 
-    def tell_failure(self, error: Exception) -> None:
-        """A rank failed in a step, the others may be about to agree on its end with `any`, its last flag being for this.
+    def tell_failure(self, error: Exception, flags: int) -> None:
+        """A rank failed in a step; the others may be about to agree on its end with `any`, `failed` being their last flag.
 
         Raises:
             RanksApart: they are not; what failed is its cause.
@@ -91,7 +91,7 @@ class Ranks:
         if self.size == 1:
             raise error
         try:
-            self.any(False, False, True, patience=_FAILED_PATIENCE)
+            self.any(*[False] * (flags - 1), True, patience=_FAILED_PATIENCE)
         except RanksApart as apart:
             raise apart from error
         self.share(error)

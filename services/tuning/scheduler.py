@@ -88,9 +88,9 @@ class Scheduler:
                 self.queue.remove(job_id)
                 await self._end(job, JobStatus.cancelled, self.store.cancel)
             elif not job.final and not job.snapshot.cancel_requested:
+                self._end_if_deaf(job)
                 await self.registry.write(job, self.store.request_cancel)
                 job.publish(cancel_requested=True)
-                self._end_if_deaf(job)
         return job.snapshot
 
     async def live(self, job_id: str) -> TuningJob | None:
@@ -224,8 +224,8 @@ class Scheduler:
             job.queued_at = snapshot.created_at
         job.stop = snapshot.cancel_requested
         job.publish()
-        if snapshot.status == JobStatus.running or job.stop:  # its tuner went with an earlier scheduler
-            _background(self.registry.in_order(job, lambda: self._again(job, _LOST)))
+        if snapshot.status == JobStatus.running or job.stop:  # its tuner went with an earlier scheduler: no fault of the job
+            _background(self.registry.in_order(job, lambda: self._requeue(job)))
         else:
             self._enqueue(job)
         return job
@@ -270,8 +270,10 @@ class Scheduler:
         self._decide()
 
     async def _start(self, job: OpenJob, tuner_id: str) -> Lease | None:
-        """A tuner has got the job, and may begin when that is written; None if the job has been stopped meanwhile."""
+        """A tuner has got the job, and may begin when that is written; None if the job is not its any more."""
         async with job.writing:
+            if job.tuner != tuner_id:
+                return None  # it was lost in the meantime
             if job.stop:
                 self._release(job)
                 await self._stopped(job)
@@ -308,12 +310,17 @@ class Scheduler:
             message = f"{failure.message} This was attempt {attempt} of {self.settings.max_attempts}."
             await self._fail(job, Failure(code=failure.code, message=message))
             return
-        await self.registry.write(job, partial(self.store.requeue, attempt=attempt))
-        job.queued_at = time.time() + pause
-        job.publish(status=JobStatus.queued, **_IDLE)
+        await self._requeue(job, pause)
+
+    async def _requeue(self, job: OpenJob, pause: float = 0.0) -> None:
+        if not job.stop:
+            await self.registry.write(job, partial(self.store.requeue, attempt=job.snapshot.attempt))
         if job.stop:
             await self._stopped(job)
-        elif pause:
+            return
+        job.queued_at = time.time() + pause
+        job.publish(status=JobStatus.queued, **_IDLE)
+        if pause:
             asyncio.get_running_loop().call_later(pause, self._enqueue, job)
         else:
             self._enqueue(job)

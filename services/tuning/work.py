@@ -10,6 +10,8 @@ import traceback
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import ray.train
+
 from registry.errors import StorageUnavailable
 from registry.jobs import JobStore
 from registry.objects import ObjectStore
@@ -29,6 +31,10 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _LONGEST_PAUSE_SECONDS = 5.0
+_LOOK_SECONDS = 2.0
+"""Between two looks for a node's preemption notice; each is a round through Ray Train."""
+_FLAGS = 4
+"""What the ranks agree on after each step: stop, checkpoint, look, and whether one has failed."""
 
 
 class _Stopped(Exception):
@@ -52,7 +58,8 @@ class Attempt:
         self.folder = settings.work_dir / "jobs" / f"{lease.job.id}-{lease.attempt}-{tuner.rank}"
         self.joblog = JobLog(f"attempt {self.number} at job {self.job.id} begins")
         self.report = Reporter(lease, scheduler, self.store, self.joblog)
-        self.last_checkpoint = time.monotonic()
+        self.last_checkpoint = self.last_look = time.monotonic()
+        self.warned = False
 
     def run(self) -> None:
         """Work on the job and tell the scheduler how it ended.
@@ -154,7 +161,7 @@ class Attempt:
         except (_Stopped, RanksApart):
             raise
         except Exception as error:
-            self.ranks.tell_failure(error)
+            self.ranks.tell_failure(error, _FLAGS)
             raise
 
     def _validate(self, sampler: Sampler, delta: Delta, latents: Latents) -> list[Video]:
@@ -200,11 +207,12 @@ class Attempt:
         tuning = progress.phase == "tuning"
         due = tuning and now - self.last_checkpoint >= self.settings.checkpoint_seconds
         stop = self.leader and self.report.step(progress) is not Verdict.go_on
-        failed = False
         if tuning:
-            stop, due, failed = self.ranks.any(stop, due and self.leader, False)
-        if failed:
-            raise _Shared
+            look = self.leader and now - self.last_look >= _LOOK_SECONDS
+            stop, due, look, failed = self.ranks.any(stop, due and self.leader, look, False)
+            if failed:
+                raise _Shared
+            due = due or (look and self._preempted())
         if stop:
             raise _Stopped
         if due and progress.step < progress.total:
@@ -212,6 +220,15 @@ class Attempt:
             if self.leader:
                 self._save_checkpoint(state)
             self.last_checkpoint = time.monotonic()
+
+    def _preempted(self) -> bool:
+        """True once, when a node of the tuner is about to be taken away. All ranks ask together."""
+        self.last_look = time.monotonic()
+        if self.warned or ray.train.get_preemption_info() is None:
+            return False
+        log.warning("a node is about to be taken away: keeping a checkpoint now")
+        self.warned = True
+        return True
 
     def _save_checkpoint(self, state: TuneState) -> None:
         try:

@@ -43,14 +43,14 @@ def rank_main(rank: int, port: int, out: str) -> None:
     def step() -> None:
         """One rank's loss is not finite, the other comes to the end of its step."""
         if rank == 1:
-            ranks.tell_failure(NanLoss("the loss became nan"))
+            ranks.tell_failure(NanLoss("the loss became nan"), 3)
         assert ranks.any(False, False, False) == (False, False, True)
         ranks.share(None)
 
     def stuck() -> None:
         """One rank fails in its forward pass, the other waits for its gradients."""
         if rank == 1:
-            ranks.tell_failure(ValueError("in the forward pass"))
+            ranks.tell_failure(ValueError("in the forward pass"), 3)
         dist.all_reduce(torch.zeros(1))
 
     class Unsendable(Exception):
