@@ -1,18 +1,21 @@
-"""What an attempt reports while it works: progress and its end to the scheduler, metrics and its log to the run."""
+"""What an attempt reports while it works: progress and its end to the scheduler, metrics and its log to the run.
+
+Nothing of it holds up a step: beats are answered later, and a thread writes to the run.
+"""
 
 from __future__ import annotations
 
 import logging
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import ray
 
-from registry.errors import StorageUnavailable
 from registry.jobs import JobStore
 from services.tuning.joblog import JobLog
 from services.tuning.lease import Beat, Lease, Outcome, Verdict
-from tav import Base, Progress
+from tav import Base, Progress, TavError
 from tav_client.schemas import JobPhase
 
 log = logging.getLogger(__name__)
@@ -33,6 +36,9 @@ class Reporter:
         self._scheduler, self._store, self._joblog = scheduler, store, joblog
         self._metrics: list[tuple[str, float, int, int]] = []
         self._last_beat = self._last_flush = 0.0
+        self._beating: Any = None
+        self._thread = ThreadPoolExecutor(1, "report")
+        self._writing: Future[None] | None = None
         self._total_cost, self._done_cost = 1.0, 0.0
         self._worked_cost = self._worked_seconds = 0.0
         self._phase = JobPhase.preparing
@@ -62,44 +68,63 @@ class Reporter:
             log.info("%s: step %d of %d%s, %.2f s", progress.phase, progress.step, progress.total, loss, progress.seconds)
         if now - self._last_flush >= _FLUSH_SECONDS:
             self.flush()
-        if now - self._last_beat >= _BEAT_SECONDS or progress.step == progress.total:
+        if self._beating is not None and ray.wait([self._beating], timeout=0)[0]:
+            self._hear()
+        if self._beating is None and (now - self._last_beat >= _BEAT_SECONDS or progress.step == progress.total):
             phase = JobPhase.validating if progress.phase == "sampling" else JobPhase(progress.phase)
-            return self.ask(phase, progress.step, progress.total, progress.loss)
+            self._tell(phase, progress.step, progress.total, progress.loss)
         return self.verdict
 
-    def ask(self, phase: JobPhase, step: int = 0, total: int = 1, loss: float | None = None) -> Verdict:
-        """Tell the scheduler where the work stands; its verdict."""
+    def ask(self, phase: JobPhase) -> Verdict:
+        """Tell the scheduler that a phase begins, and wait for its verdict."""
+        if self._beating is not None:
+            self._hear()
+        self._tell(phase, 0, 1, None)
+        self._hear()
+        return self.verdict
+
+    def _tell(self, phase: JobPhase, step: int, total: int, loss: float | None) -> None:
         left = self._total_cost - self._done_cost
         eta = left * self._worked_seconds / self._worked_cost if self._worked_cost else None
         beat = Beat(phase, step, total, min(1.0, self._done_cost / self._total_cost), loss, eta)
         self._phase = phase
-        self.verdict = ray.get(self._scheduler.beat.remote(self._job.id, self._attempt, beat))
+        self._beating = self._scheduler.beat.remote(self._job.id, self._attempt, beat)
         self._last_beat = time.monotonic()
-        return self.verdict
+
+    def _hear(self) -> None:
+        self.verdict, self._beating = ray.get(self._beating), None
 
     def ask_again(self) -> Verdict:
         """The scheduler's verdict where nothing has changed."""
         return self.ask(self._phase)
 
-    def end(self, outcome: Outcome) -> None:
-        """The attempt has ended."""
-        self.flush()
+    def end(self, outcome: Outcome | None) -> None:
+        """The attempt has ended; None: it is not this tuner's any more."""
+        self._thread.shutdown()
+        if outcome is None:
+            return
+        self._write()
         ray.get(self._scheduler.finish.remote(self._job.id, self._attempt, outcome))
 
     def flush(self) -> None:
-        """Write metrics and log to the run. While storage is away they are kept for the next time."""
+        """Begin to write metrics and log to the run, unless that is going on."""
         self._last_flush = time.monotonic()
+        if self._writing is None or self._writing.done():
+            self._writing = self._thread.submit(self._write)
+
+    def _write(self) -> None:
+        """While storage is away, what there is is kept for the next time."""
         points, self._metrics = self._metrics, []
         try:
             if points:
                 self._store.log_metrics(self._job.id, points)
-        except StorageUnavailable as error:
-            self._metrics = points
+        except TavError as error:
+            self._metrics = points + self._metrics
             log.warning("metrics cannot be kept now: %s", error)
         text = self._joblog.news()
         try:
             if text is not None:
                 self._store.log_bytes(self._job.id, text, f"logs/attempt-{self._attempt:03d}.txt")
-        except StorageUnavailable as error:
+        except TavError as error:
             self._joblog.again()
             log.warning("the log cannot be kept now: %s", error)

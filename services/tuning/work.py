@@ -77,8 +77,8 @@ class Attempt:
                 raise
             finally:
                 shutil.rmtree(self.folder, ignore_errors=True)
-            if self.leader and outcome is not None:
-                if not outcome.retry:
+            if self.leader:
+                if outcome is not None and not outcome.retry:
                     self._forget_checkpoint()
                 self.report.end(outcome)
 
