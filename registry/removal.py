@@ -56,7 +56,7 @@ class Removal:
         removed = 0
         for job in [] if jobs_before is None else self._jobs.ended_before(jobs_before):
             version = self._versions.of_job(job.id)
-            if version is None or not version.aliases:
+            if version is None or not self._versions.get(version.name, version.version).aliases:
                 removed += self._try(f"job {job.id}", lambda job=job: self.job(job))  # type: ignore[misc]
         for video in [] if videos_before is None else list(self._ended_videos(videos_before)):
             removed += self._try(f"video {video}", lambda video=video: self._videos.delete(video))  # type: ignore[misc]
