@@ -119,4 +119,4 @@ def test_a_job_whose_clip_is_gone_tells_why_in_its_log(settings: Settings, submi
 def test_tuners_end_when_there_is_no_more_work_and_everything_is_free(scheduler: Actor, submit, finished) -> None:
     finished(submit(steps=2))
     wait_for("everything free", all_is_free)
-    assert not ray.get(scheduler.status.remote())["tuners"]
+    wait_for("no tuner", lambda: not ray.get(scheduler.status.remote())["tuners"])
