@@ -69,7 +69,7 @@ def submit(settings: Settings, tmp_path: Path, scheduler: ray.actor.ActorHandle)
         defaults = {"num_frames": 4, "size": (16, 16), "steps": 5, "learning_rate": 1e-3}
         tuning = TuningParams(**defaults | params)
         request = TuningJobCreate(caption=caption, params=tuning, validation_prompts=["a blue square"], **create or {})
-        job = jobs.create(request, clip, base or settings.base, "red-square")
+        job = jobs.create(request, clip, base or settings.base, "red-square", gpus=request.gpus or 1)
         ray.get(scheduler.notify.remote(job))
         return job
 

@@ -116,6 +116,21 @@ def test_a_job_whose_clip_is_gone_tells_why_in_its_log(settings: Settings, submi
     assert finished(blocker).status == JobStatus.succeeded
 
 
+def test_two_ranks_tune_stop_and_fail_together(scheduler: Actor, settings: Settings, submit, finished) -> None:
+    together = {"gpus": 2}
+    stopped = submit(steps=100_000, create=together)
+    follow(scheduler, stopped, lambda j: j.phase == JobPhase.tuning and j.step > 2)
+    broken = submit(content=os.urandom(500), create=together)
+    good = submit(create=together)
+    ray.get(scheduler.cancel.remote(stopped.id))
+    assert finished(stopped).status == JobStatus.cancelled
+    assert finished(broken).error.code == FailureCode.invalid_clip
+    ended = finished(good)
+    assert (ended.status, ended.attempt) == (JobStatus.succeeded, 1), ended.error
+    tuners = {tuner["gpus"] for tuner in ray.get(scheduler.status.remote())["tuners"].values()}
+    assert tuners == {2}
+
+
 def test_tuners_end_when_there_is_no_more_work_and_everything_is_free(scheduler: Actor, submit, finished) -> None:
     finished(submit(steps=2))
     wait_for("everything free", all_is_free)
