@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
@@ -106,3 +108,19 @@ class Scorer:
             ours, theirs = self.structure.similarities(frames), self.structure.similarities(source)
             scores["structure_distance"] = structure_distance(ours, theirs)
         return scores
+
+
+def as_metrics(scorer: Scorer, samples: Sequence[tuple[str, Frames]], source: Frames) -> dict[str, float]:
+    """Scores of a version's validation samples, as metrics of its run.
+
+    Args:
+        scorer: with the models to score by.
+        samples: `(prompt, frames)` of each.
+        source: the clip's frames.
+
+    Returns:
+        `eval/<number>/<score>` of each sample, numbered from 1 as its file is, and their means as `eval/<score>`.
+    """
+    each = [scorer.score(frames, prompt, source) for prompt, frames in samples]
+    single = {f"eval/{i}/{name}": value for i, scores in enumerate(each, 1) for name, value in scores.items()}
+    return single | {f"eval/{name}": fmean(scores[name] for scores in each) for name in (each[0] if each else ())}

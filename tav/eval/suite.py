@@ -7,9 +7,10 @@ A suite is a list of clips and of cases. It comes from a folder in the LOVEU-TGV
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from tav.errors import InvalidConfig
 from tav.video import Frames
@@ -94,6 +95,24 @@ class Suite:
     def set_of(self, name: str) -> str:
         """The collection a clip belongs to, a folder's name."""
         return self._by_name[name].set or self.name
+
+    def only(self, clips: Sequence[str] = (), edits: Sequence[str] = ()) -> Self:
+        """The suite with these clips and edits alone; none named: all.
+
+        Raises:
+            InvalidConfig: a name that the suite does not have.
+        """
+        for what, named, known in (
+            ("clip", clips, self._by_name),
+            ("edit", edits, dict.fromkeys(case.edit for case in self.cases)),
+        ):
+            if unknown := set(named) - set(known):
+                raise InvalidConfig(f"suite {self.name} has no {what} {', '.join(sorted(unknown))}; it has {', '.join(known)}")
+        less = copy(self)
+        less.clips = tuple(clip for clip in self.clips if not clips or clip.name in clips)
+        less._by_name = {clip.name: clip for clip in less.clips}
+        less.cases = tuple(c for c in self.cases if c.clip in less._by_name and (not edits or c.edit in edits))
+        return less
 
     def judge(self, case: Case, frames: Frames, source: Frames) -> dict[str, float]:
         """Scores that only this suite can give, by the names of `measures`.

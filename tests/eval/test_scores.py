@@ -10,7 +10,7 @@ from transformers import CLIPModel, CLIPProcessor
 
 from tav.errors import InvalidConfig, ScoreModelUnavailable
 from tav.eval.models import ImageText, Structure, faithfulness, frame_consistency, structure_distance
-from tav.eval.scores import MEASURES, ScoreConfig, Scorer
+from tav.eval.scores import MEASURES, ScoreConfig, Scorer, as_metrics
 from tests.eval.conftest import pan, texture, write_clip_model
 
 PROMPT = "a red square, moving"
@@ -111,3 +111,15 @@ def test_weights_that_lack_a_part_are_refused_not_drawn_at_random(tmp_path: Path
     )
     with pytest.raises(ScoreModelUnavailable, match=r"lack visual_projection\.weight"):
         Scorer(ScoreConfig(clip_model=str(folder)))
+
+
+def test_validation_samples_become_metrics_one_by_one_and_their_means(clip_model: Path) -> None:
+    source = pan(texture(), 2, 1)
+    scorer = Scorer(ScoreConfig(clip_model=str(clip_model)))
+    samples = [("a blue square", source), ("a star", pan(texture(3), 0, 0))]
+    metrics = as_metrics(scorer, samples, source)
+    names = ["frame_consistency", "textual_faithfulness", "warping_error", "flow_agreement"]
+    assert sorted(metrics) == sorted(f"eval/{where}{name}" for where in ("", "1/", "2/") for name in names)
+    assert metrics["eval/1/flow_agreement"] == pytest.approx(1)
+    assert metrics["eval/flow_agreement"] == pytest.approx((1 + metrics["eval/2/flow_agreement"]) / 2)
+    assert as_metrics(scorer, [], source) == {}

@@ -9,6 +9,7 @@ from tav.base import Base
 from tav.clip import Clip
 from tav.config import AttentionMode
 from tav.delta import Delta, DeltaMeta, Origin
+from tav.eval.layout import read_clip
 from tav.eval.suite import SuiteClip
 from tav.inflation import inflate
 from tav.inversion import invert
@@ -36,8 +37,7 @@ class Workbench:
     def clip(self, clip: SuiteClip) -> Clip:
         """The clip's frames, as the base recommends and the clip's options override."""
         if self._clip is None or self._clip[0] != clip:
-            config = self.base.clip_config(**clip.options)
-            self._clip = clip, Clip.read(clip.path, clip.caption, **config.model_dump())
+            self._clip = clip, read_clip(clip, self.base.clip_config())
         return self._clip[1]
 
     def tuned(self, clip: SuiteClip, seed: int, attention: AttentionMode | None = None) -> Delta:

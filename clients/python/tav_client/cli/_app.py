@@ -12,6 +12,7 @@ from tav_client.cli import _jobs, _models, _videos
 from tav_client.cli._common import fail, group
 
 SERVER_COMMANDS = {
+    "eval": ("services.cli.eval", "Score videos, and compare methods on a suite of clips and edits."),
     "platform": ("services.platform.cli", "Run a whole service on this machine: up, status, down."),
 }
 """Commands of the server package: the module, imported when the command is called, whose `app` takes the words that follow."""
