@@ -67,6 +67,12 @@ class SampleConfig(_Config):
     strength: float = Field(1.0, gt=0, le=1)
     """How much of the denoising the prompt decides. Below 1, the first steps from inverted latents retrace the inversion
     (empty prompt, no guidance), which fixes where things are before the prompt says what they are. 1 is the paper's."""
+    feature_injection: float = Field(0.0, ge=0, le=1)
+    """Share of the steps, from the first, in which the edit takes over the features that re-make the clip (plug-and-play,
+    Tumanyan et al. 2023): things stay where they are, whatever they become. Such a step costs half more. Only from inverted
+    latents; 0 is the paper's."""
+    injected_layers: tuple[str, ...] = ("up_blocks.1.resnets.1",)
+    """Layers whose outputs are these features; plug-and-play's on Stable Diffusion."""
     noise_blend: float = Field(0.0, ge=0, le=1)
     """How much of the inverted latents' variance is replaced by Gaussian noise (√(1-b)·latents + √b·noise): 0 keeps the
     clip's motion and layout, 1 forgets the clip."""

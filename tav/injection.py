@@ -11,6 +11,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from tav.errors import InvalidConfig
 
 
 @contextmanager
@@ -23,15 +26,21 @@ def first_row_everywhere(net: nn.Module, layers: Iterable[str], rows: int) -> It
         rows: in the batch.
 
     Raises:
-        AttributeError: `net` has no such layer.
+        InvalidConfig: `net` has no such layer.
     """
 
     def share(module: nn.Module, args: Any, output: Tensor) -> Tensor:
         first = output[: len(output) // rows]
         return first.repeat(rows, *[1] * (output.dim() - 1))
 
-    hooks = [net.get_submodule(name).register_forward_hook(share) for name in layers]
+    hooks: list[RemovableHandle] = []
     try:
+        for name in layers:
+            try:
+                layer = net.get_submodule(name)
+            except AttributeError as error:
+                raise InvalidConfig(f"this base has no layer {name!r} to inject: name one of its own") from error
+            hooks.append(layer.register_forward_hook(share))
         yield
     finally:
         for hook in hooks:

@@ -15,6 +15,7 @@ from tav.ddim import DDIM
 from tav.delta import Delta
 from tav.errors import InvalidConfig, NanLoss
 from tav.inflation import VideoUNet, inflate
+from tav.injection import first_row_everywhere
 from tav.latents import Latents
 from tav.solvers import solver
 from tav.tuning import OnStep, autocast
@@ -65,16 +66,27 @@ class Sampler:
         guided = config.guidance_scale > 1
         retraced = round((1 - config.strength) * len(ddim.timesteps)) if latents is not None else 0
         step = solver(ddim, config.scheduler, first=retraced)  # what is retraced was inverted by DDIM
+        source = latents.tensor.to(x) if latents is not None else x
+        injected = round(config.feature_injection * len(ddim.timesteps)) if latents is not None else 0
         empty, text = base.encode_text([""]), base.encode_text([config.negative_prompt, prompt] if guided else [prompt])
         for i, t in enumerate(ddim.timesteps):
             began = time.perf_counter()
             asked = empty if i < retraced else text
-            with autocast(base):
-                prediction = self.net(x.to(base.dtype).expand(len(asked), -1, -1, -1, -1), t, asked)
+            apart = i < injected and (i >= retraced or config.noise_blend > 0)  # or else x itself is the source still
+            rows, prompts = [x] * len(asked), asked
+            if apart:
+                rows, prompts = [source, *rows], torch.cat([empty, asked])
+            layers = config.injected_layers if apart else ()
+            with autocast(base), first_row_everywhere(self.net, layers, len(rows)):
+                prediction = self.net(torch.cat(rows).to(base.dtype), t, prompts)
+            if apart:
+                source, prediction = ddim.down(source, prediction[:1], t), prediction[1:]
             if len(asked) == 2:
                 unconditional, conditional = prediction.float().chunk(2)
                 prediction = unconditional + config.guidance_scale * (conditional - unconditional)
             x = (ddim.down if i < retraced else step)(x, prediction, t)
+            if not apart:
+                source = x
             if on_step:
                 on_step(Progress("sampling", i + 1, len(ddim.timesteps), seconds=time.perf_counter() - began))
         if not x.isfinite().all():

@@ -104,7 +104,8 @@ class Videos:
     """Asks for videos and fetches them.
 
     The options of a video are the fields of `schemas.VideoCreate`: `negative_prompt`, `guidance_scale`, `num_inference_steps`,
-    `scheduler`, `strength`, `seed`, `use_inverted_latents`, `noise_blend`, `num_frames`, `size`, `fps`, `format`.
+    `scheduler`, `strength`, `feature_injection`, `seed`, `use_inverted_latents`, `noise_blend`, `num_frames`, `size`, `fps`,
+    `format`.
     """
 
     def __init__(self, transport: Transport) -> None:

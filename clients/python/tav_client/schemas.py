@@ -275,6 +275,12 @@ class VideoCreate(_Request):
         le=1,
         description="How much of the denoising the prompt decides. Below 1, the first steps retrace the clip's inversion.",
     )
+    feature_injection: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Share of the first steps that take over the clip's features: things stay where they are.",
+    )
     scheduler: Literal["ddim", "dpmpp_2m", "unipc"] | None = Field(
         None, description="Sampler: `ddim`, the paper's, or a multistep solver that needs fewer steps."
     )

@@ -29,6 +29,9 @@ def create(
     steps: Annotated[int | None, typer.Option(help="Sampling steps.")] = None,
     scheduler: Annotated[str | None, typer.Option(help="ddim, dpmpp_2m or unipc; the last two need fewer steps.")] = None,
     strength: Annotated[float | None, typer.Option(help="0–1: how much of the clip the prompt may change.")] = None,
+    feature_injection: Annotated[
+        float | None, typer.Option(help="0–1: share of the steps that hold things where the clip has them.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Of the noise, where any is used.")] = None,
     inverted_latents: Annotated[
         bool, typer.Option("--inverted-latents/--no-inverted-latents", help="Keep the clip's motion.")
@@ -50,6 +53,7 @@ def create(
         num_inference_steps=steps,
         scheduler=scheduler,
         strength=strength,
+        feature_injection=feature_injection,
         seed=seed,
         use_inverted_latents=None if inverted_latents else False,
         noise_blend=noise_blend,
