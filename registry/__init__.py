@@ -5,6 +5,7 @@ objects     files in and out of S3, every upload verified
 tracking    MLflow's runs with our errors, paging and long tags
 jobs        a tuning job is a run; the one table of statuses
 videos      a video is a run nested under its job's
+imports     a version from elsewhere is a run of its own kind
 versions    a model version is visible only when all its objects are there
 pyfunc      what `mlflow.pyfunc.load_model` loads
 
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from registry.errors import InvalidReference, NotFound, NotReady, ObjectMissing, StorageUnavailable
+    from registry.imports import ImportStore
     from registry.jobs import JobStore
     from registry.objects import ObjectStore
     from registry.settings import RegistrySettings
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from registry.videos import VideoStore
 
 _HOME = {
+    "ImportStore": "imports",
     "InvalidReference": "errors",
     "JobStore": "jobs",
     "NotFound": "errors",
@@ -37,6 +40,7 @@ _HOME = {
 }
 
 __all__ = [
+    "ImportStore",
     "InvalidReference",
     "JobStore",
     "NotFound",

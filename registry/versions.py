@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import mlflow
 from mlflow import pyfunc
@@ -25,6 +25,11 @@ from registry.objects import ObjectStore
 from registry.settings import RegistrySettings
 from registry.tracking import connect, mlflow_errors
 from tav_client.schemas import Model, ModelVersion, Page, StoredFile
+
+if TYPE_CHECKING:
+    from tav.base import Base
+    from tav.delta import Delta
+    from tav.latents import Latents
 
 NEEDED = ("delta.safetensors", "latents.safetensors", "config.json")
 """The files that sampling needs."""
@@ -45,6 +50,24 @@ class VersionInfo:
     num_frames: int
     size: tuple[int, int]
     """Width and height."""
+
+    @classmethod
+    def of(cls, delta: Delta) -> VersionInfo:
+        """What a delta says of itself."""
+        origin = delta.meta.origin
+        return cls(origin.base, origin.fingerprint, origin.caption, origin.num_frames, origin.size)
+
+
+def version_config(base: Base, delta: Delta, latents: Latents) -> dict[str, Any]:
+    """A version's `config.json`: what its files were made with, and how its base recommends to sample."""
+    return {
+        "base": base.name,
+        "base_fingerprint": base.fingerprint,
+        "caption": delta.meta.origin.caption,
+        "delta": delta.meta.model_dump(mode="json"),
+        "latents": latents.meta.model_dump(mode="json"),
+        "sample": base.sample_config().model_dump(mode="json"),
+    }
 
 
 class Maker(Protocol):

@@ -32,6 +32,10 @@ class Settings(RegistrySettings):
     clip_limits: ClipLimits = Field(default_factory=ClipLimits, description="What is accepted as a clip.")
     allowed_clip_buckets: list[str] = Field(default_factory=list, description="Buckets `clip_uri` may name, besides our own.")
 
+    captioner: str | None = Field(
+        None, description="Captions clips that come without a caption: a hub id or folder. None: such clips are refused."
+    )
+
     max_tuners: int = Field(1, ge=1, description="Tuners at a time.")
     max_running_per_tenant: int | None = Field(None, ge=1, description="Jobs of one tenant at a time.")
     max_queued_per_tenant: int | None = Field(None, ge=1, description="Jobs of one tenant that wait, before new ones get 429.")

@@ -3,7 +3,8 @@
 TavError                 `code` is stable; the text is one sentence that says what to do
 ├── InvalidClip          the clip cannot be decoded or does not fit the configuration
 ├── InvalidConfig        the parameters contradict each other or the base
-│   └── ScoreModelUnavailable   a model to score with cannot be loaded
+│   ├── ScoreModelUnavailable   a model to score with cannot be loaded
+│   └── CaptionerUnavailable    a captioner cannot be loaded
 ├── BaseUnavailable      the base cannot be loaded
 ├── BaseMismatch         a delta or latents made with another base
 ├── CorruptVersion       a stored file is incomplete or is not what it should be
@@ -34,6 +35,10 @@ class InvalidConfig(TavError):
 
 class ScoreModelUnavailable(InvalidConfig):
     """A model to score with cannot be loaded."""
+
+
+class CaptionerUnavailable(InvalidConfig):
+    """A captioner cannot be loaded."""
 
 
 class BaseUnavailable(TavError):

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tav.errors import TavError
+
+if TYPE_CHECKING:
+    from registry.settings import RegistrySettings
+
+DataDir = Annotated[
+    Path | None, typer.Option(help="The one-machine stack's data, whose registry is meant; left out, the TAV_* variables say.")
+]
 
 
 class ServerCommand(typer.Typer):
@@ -26,3 +34,14 @@ class ServerCommand(typer.Typer):
             sentence = f"{error.filename}: {error.strerror}." if error.filename else f"{error}."
         typer.echo(f"tav: {sentence}", err=True)
         sys.exit(1)
+
+
+def registry_settings(data_dir: Path | None) -> RegistrySettings:
+    """Of the one-machine stack that keeps its data there; without one, of the `TAV_*` variables."""
+    from registry.settings import RegistrySettings
+
+    if data_dir is None:
+        return RegistrySettings()
+    from services.platform import PlatformConfig, Stack
+
+    return Stack(PlatformConfig(data_dir=data_dir)).settings()

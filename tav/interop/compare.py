@@ -13,7 +13,7 @@ from transformers import CLIPTextModel
 from tav.base import Base
 from tav.errors import BaseMismatch, InvalidCheckpoint
 from tav.inflation import inflate, is_tuned
-from tav.interop.reference import Checkpoint
+from tav.interop.reference import WEIGHTS, Checkpoint
 
 _HALF = torch.finfo(torch.float16)
 
@@ -88,7 +88,8 @@ def read_vae(folder: Path) -> AutoencoderKL:
         InvalidCheckpoint: missing or damaged.
     """
     try:
-        return AutoencoderKL.from_pretrained(folder / "vae", local_files_only=True)
+        safe = (folder / "vae" / WEIGHTS[0]).is_file()
+        return AutoencoderKL.from_pretrained(folder / "vae", local_files_only=True, use_safetensors=safe)
     except (OSError, ValueError) as error:
         raise InvalidCheckpoint(f"{folder / 'vae'} cannot be read ({error}): fetch it again") from error
 
