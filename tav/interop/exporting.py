@@ -77,7 +77,8 @@ def export_diffusers(base: Base, delta: Delta, latents: Latents | None, out: Pat
 
         DiffusionPipeline.from_pretrained(out, custom_pipeline=out, trust_remote_code=True)("spider man is skiing").frames
 
-    It gives what `tav.sample` gives with DDIM, and takes the base's recommended settings when none are given.
+    It gives what `tav.sample` gives with DDIM, and takes the base's recommended settings when none are given; other samplers
+    are not in it.
 
     Args:
         base: what `delta` was made with.
@@ -108,6 +109,7 @@ def export_diffusers(base: Base, delta: Delta, latents: Latents | None, out: Pat
         "num_frames": origin.num_frames,
         "size": list(origin.size),
         "fps": origin.fps,
+        "inversion_steps": latents.meta.invert.num_inference_steps if latents else None,
         "num_inference_steps": sample.num_inference_steps,
         "guidance_scale": sample.guidance_scale,
         "strength": sample.strength,

@@ -254,18 +254,23 @@ from diffusers import DiffusionPipeline
 torch.set_num_threads(1)
 folder, asked = sys.argv[1], json.loads(sys.argv[2])
 pipe = DiffusionPipeline.from_pretrained(folder, custom_pipeline=folder, trust_remote_code=True)
-inverted = pipe("a blue square", output_type="np", **asked).frames[0]
-noise = pipe("a blue square", output_type="np", use_inverted_latents=False, generator=torch.Generator().manual_seed(7),
-             num_frames=3, width=24, height=16, **asked).frames[0]
+frames = {}
+for name, (prompt, seed, options) in asked.items():
+    if seed is not None:
+        options["generator"] = torch.Generator().manual_seed(seed)
+    frames[name] = pipe(prompt, output_type="np", **options).frames[0]
 by_itself = DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)
-advised = by_itself("a blue square", output_type="np").frames[0]
-np.savez("frames.npz", inverted=inverted, noise=noise, advised=advised)
+assert type(by_itself).__name__ == type(pipe).__name__
+np.savez("frames.npz", **frames)
 print(pipe.clip.config.fps)
 """
 
 
-def sampled_elsewhere(folder: Path, where: Path, asked: dict[str, object]) -> dict[str, np.ndarray]:
-    """Frames in 0 … 255 of the pipeline in `folder`, sampled by a process that cannot import this project."""
+def sampled_elsewhere(
+    folder: Path, where: Path, asked: dict[str, tuple[str, int | None, dict[str, object]]]
+) -> dict[str, np.ndarray]:
+    """Frames in 0 … 255 by the pipeline in `folder`, in a process that cannot import this project: prompt, the noise's seed,
+    options."""
     keep = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     environment = keep | {"HF_MODULES_CACHE": str(where / "modules"), "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-c", ELSEWHERE, str(folder), json.dumps(asked)]
@@ -273,6 +278,11 @@ def sampled_elsewhere(folder: Path, where: Path, asked: dict[str, object]) -> di
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout == "8.0\n"
     return {name: frames * 255 for name, frames in np.load(where / "frames.npz").items()}
+
+
+def assert_close(theirs: np.ndarray, ours: tav.Video) -> None:
+    assert theirs.shape == ours.frames.shape
+    assert abs(theirs - ours.frames).max() < 0.55  # half a level is our rounding to whole ones
 
 
 @pytest.mark.slow
@@ -284,18 +294,49 @@ def test_an_exported_pipeline_samples_the_same_where_this_project_is_not_install
     advised = {"num_inference_steps": 2, "guidance_scale": 1.0}
     export_diffusers(replace(base, defaults={"sample": advised}), modes, noise, tmp_path / "pipeline")
     asked = {"num_inference_steps": 4, "guidance_scale": 3.0, "strength": 0.7, "negative_prompt": "red"}
-    theirs = sampled_elsewhere(tmp_path / "pipeline", tmp_path, asked)
-    sampler, config = tav.Sampler(base), SampleConfig(**asked)
-    free = config.model_copy(update={"seed": 7, "num_frames": 3, "size": (24, 16)})
-    ours = {
-        "inverted": sampler.sample("a blue square", delta=modes, latents=noise, config=config),
-        "noise": sampler.sample("a blue square", delta=modes, config=free),
-        "advised": sampler.sample("a blue square", delta=modes, latents=noise, config=SampleConfig(**advised)),
-    }
-    for name, video in ours.items():
-        assert theirs[name].shape == video.frames.shape
-        assert abs(theirs[name] - video.frames).max() < 0.55, name  # half a level is our rounding to whole ones
-    untuned = sampler.sample(
-        "a blue square", delta=Delta.extract(tav.inflate(base.unet), modes.meta), latents=noise, config=config
+    free = {"use_inverted_latents": False, "num_frames": 3, "width": 24, "height": 16}
+    theirs = sampled_elsewhere(
+        tmp_path / "pipeline",
+        tmp_path,
+        {
+            "inverted": ("a blue square", None, asked),
+            "noise": ("a blue square", 7, asked | free),
+            "blend": ("a blue square", 7, asked | {"noise_blend": 0.3}),
+            "advised": ("a blue square", None, {}),
+        },
     )
+    sampler, config = tav.Sampler(base), SampleConfig(**asked)
+    for name, latents, changes in (
+        ("inverted", noise, {}),
+        ("noise", None, {"seed": 7, "num_frames": 3, "size": (24, 16)}),
+        ("blend", noise, {"seed": 7, "noise_blend": 0.3}),
+    ):
+        ours = sampler.sample("a blue square", delta=modes, latents=latents, config=config.model_copy(update=changes))
+        assert_close(theirs[name], ours)
+    ours = sampler.sample("a blue square", delta=modes, latents=noise, config=SampleConfig(**advised))
+    assert_close(theirs["advised"], ours)
+    plain = Delta.extract(tav.inflate(base.unet), modes.meta)
+    untuned = sampler.sample("a blue square", delta=plain, latents=noise, config=config)
     assert abs(untuned.frames - theirs["inverted"]).max() > 2  # or the comparison would not see the delta
+
+
+@pytest.mark.slow
+def test_a_clip_tuned_on_the_shipped_base_survives_both_exports(tmp_path: Path) -> None:
+    base = Base.load("offline")
+    frames = np.full((4, 64, 64, 3), 60, np.uint8)
+    for i, frame in enumerate(frames):
+        frame[24:40, 8 * i : 8 * i + 16] = (220, 40, 40)
+    clip = Clip(frames, 8.0, "a red box moves over sand")
+    delta = tav.tune(base, clip, base.tune_config(steps=5))
+    noise = tav.invert(base, clip, delta, InvertConfig(num_inference_steps=4))
+    export_tune_a_video(base, delta, noise, tmp_path / "reference")
+    back = import_checkpoint(tmp_path / "reference", base)
+    assert same(back.delta.tensors, delta.tensors) and back.delta.meta == delta.meta
+    assert back.latents is not None and torch.equal(back.latents.tensor, noise.tensor)
+    assert set(back.deviation.values()) == {0.0}
+    export_diffusers(base, delta, noise, tmp_path / "pipeline")
+    asked = {"num_inference_steps": 4, "guidance_scale": 4.0}
+    prompt = "a blue box moves over sand"
+    theirs = sampled_elsewhere(tmp_path / "pipeline", tmp_path, {"video": (prompt, None, asked)})
+    config = base.sample_config(**asked)
+    assert_close(theirs["video"], tav.sample(base, prompt, delta=back.delta, latents=back.latents, config=config))

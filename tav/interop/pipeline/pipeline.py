@@ -8,6 +8,7 @@ diffusers.utils.export_to_video(video, "spider.mp4", fps=pipe.clip.config.fps)
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import DDIMScheduler, DiffusionPipeline
 from diffusers.utils import BaseOutput
@@ -32,12 +33,13 @@ class TunedVideoPipeline(DiffusionPipeline):
     def __init__(self, vae, text_encoder, tokenizer, unet, scheduler, clip):
         super().__init__()
         clip.attach(unet)
+        text_encoder.to(dtype=unet.dtype)  # transformers loads the precision that is stored, diffusers the one asked for
         self.register_modules(
             vae=vae,
             text_encoder=text_encoder,
             tokenizer=tokenizer,
             unet=unet,
-            scheduler=DDIMScheduler.from_config(scheduler.config, clip_sample=False),
+            scheduler=DDIMScheduler.from_config(scheduler.config),
             clip=clip,
         )
         self.vae_scale_factor = 2 ** (len(vae.config.block_out_channels) - 1)
@@ -52,7 +54,7 @@ class TunedVideoPipeline(DiffusionPipeline):
         guidance_scale=None,
         strength=None,
         use_inverted_latents=True,
-        latents=None,
+        noise_blend=0.0,
         num_frames=None,
         height=None,
         width=None,
@@ -69,9 +71,9 @@ class TunedVideoPipeline(DiffusionPipeline):
             num_inference_steps: left out, the base's recommended number; likewise `guidance_scale` (1 turns it off) and
                 `strength` (below 1, the first steps retrace the inversion, which fixes where things are).
             use_inverted_latents: start from the clip's inverted noise, which keeps its motion.
-            latents: `[1, 4, F, h, w]` to start from instead.
+            noise_blend: how much of the inverted noise's variance is replaced by fresh noise, 0 … 1.
             num_frames: without inverted latents; left out, the clip's. Likewise `height` and `width`, in pixels.
-            generator: of the noise, without inverted latents.
+            generator: of the fresh noise.
             output_type: `pil`, `np`, `pt` or `latent`.
             return_dict: an object with `frames`, or a tuple of them.
             callback_on_step_end: called with the pipeline, the step's number, the timestep and `{"latents": …}`.
@@ -80,35 +82,58 @@ class TunedVideoPipeline(DiffusionPipeline):
         steps = clip.num_inference_steps if num_inference_steps is None else num_inference_steps
         guidance = clip.guidance_scale if guidance_scale is None else guidance_scale
         strength = clip.strength if strength is None else strength
-        if latents is None and use_inverted_latents:
+        device_of_noise = generator.device if generator else torch.device("cpu")
+        if use_inverted_latents:
             if self.clip.latents is None:
                 raise ValueError("This clip came without inverted latents: pass use_inverted_latents=False.")
             if num_frames or height or width:
                 raise ValueError("The inverted latents have their frames and size: pass use_inverted_latents=False to choose.")
-            latents = self.clip.latents
-        retraced = round((1 - strength) * steps) if latents is not None else 0
-        if latents is None:
+            x = self.clip.latents.to(device, torch.float32)
+            if noise_blend > 0:
+                noise = randn_tensor(x.shape, generator=generator, device=device_of_noise).to(device)
+                x = (1 - noise_blend) ** 0.5 * x + noise_blend**0.5 * noise
+            # They hold the noise of the timestep at which their inversion ended: only from there do they lead back to the clip.
+            timesteps = self._timesteps(steps, start=self._timesteps(clip.inversion_steps)[0])
+        else:
             side = (side // self.vae_scale_factor for side in (height or clip.size[1], width or clip.size[0]))
             shape = (1, self.unet.config.in_channels, num_frames or clip.num_frames, *side)
-            latents = randn_tensor(shape, generator=generator, device=generator.device if generator else None)
-        x = latents.to(device, torch.float32)
+            x = randn_tensor(shape, generator=generator, device=device_of_noise).to(device)
+            timesteps = self._timesteps(steps)
+        retraced = round((1 - strength) * len(timesteps)) if use_inverted_latents else 0
         self.clip.video_length = x.shape[2]
         empty = self._encode([""])
         text = self._encode([negative_prompt, prompt] if guidance > 1 else [prompt])
-        self.scheduler.set_timesteps(steps, device=device)
-        with self.progress_bar(total=steps) as bar:
-            for i, t in enumerate(self.scheduler.timesteps):
+        with self.progress_bar(total=len(timesteps)) as bar:
+            for i, (t, lower) in enumerate(zip(timesteps, [*timesteps[1:], -1], strict=True)):
                 prediction = self._predict(x, t, empty if i < retraced else text)
                 if len(prediction) == 2:
                     unconditional, conditional = prediction.chunk(2)
                     prediction = unconditional + guidance * (conditional - unconditional)
-                x = self.scheduler.step(prediction, t, x).prev_sample
+                x = self._step(x, prediction, t, lower)
                 if callback_on_step_end is not None:
                     x = callback_on_step_end(self, i, t, {"latents": x}).get("latents", x)
                 bar.update()
         frames = x if output_type == "latent" else self._decode(x, output_type)
         self.maybe_free_model_hooks()
         return TunedVideoOutput(frames) if return_dict else (frames,)
+
+    def _timesteps(self, steps, start=None):
+        """The scheduler's, descending, or as many from `start` down."""
+        self.scheduler.set_timesteps(steps)
+        grid = np.minimum(self.scheduler.timesteps.cpu().numpy(), self.scheduler.config.num_train_timesteps - 1)
+        if start is not None and start != grid[0]:
+            grid = np.linspace(start, min(start, grid[-1]), steps).round().astype(int)
+        return np.unique(grid)[::-1].tolist()
+
+    def _step(self, x, prediction, t, lower):
+        """DDIM with eta 0, from timestep `t` to `lower`; below zero lies the schedule's end."""
+        alpha = float(self.scheduler.alphas_cumprod[t])
+        alpha_to = float(self.scheduler.alphas_cumprod[lower] if lower >= 0 else self.scheduler.final_alpha_cumprod)
+        if self.scheduler.config.prediction_type == "v_prediction":
+            noise, clean = alpha**0.5 * prediction + (1 - alpha) ** 0.5 * x, alpha**0.5 * x - (1 - alpha) ** 0.5 * prediction
+        else:
+            noise, clean = prediction, (x - (1 - alpha) ** 0.5 * prediction) / alpha**0.5
+        return alpha_to**0.5 * clean + (1 - alpha_to) ** 0.5 * noise
 
     def _encode(self, prompts):
         length = self.tokenizer.model_max_length

@@ -30,6 +30,7 @@ class TunedClip(ModelMixin, ConfigMixin):
         num_frames=32,
         size=(512, 512),
         fps=8.0,
+        inversion_steps=50,
         num_inference_steps=50,
         guidance_scale=12.5,
         strength=1.0,
