@@ -45,6 +45,7 @@ class NotFound(TavError):
 _HINTS = {
     "job": "List the tuning jobs to see which there are.",
     "batch": "List the tuning jobs to see their batches.",
+    "import": "Show the model to see its versions.",
     "video": "List the videos to see which there are.",
     "model": "List the models to see which there are.",
     "version": "Show the model to see its versions.",
