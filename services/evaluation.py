@@ -17,6 +17,7 @@ from typing import Any
 
 from tav.errors import InvalidConfig
 from tav.eval.layout import FRAMES_FPS, read_frames, read_video
+from tav.eval.methods import METHODS as LOCAL
 from tav.eval.plan import Plan
 from tav.eval.report import write_report
 from tav.eval.results import Results, Settings, write_text
@@ -79,7 +80,7 @@ def run_on_service(plan: Plan, client: TavClient, command: str, say: Say) -> Pat
         for key in dict.fromkeys(work.key(method, case) for method, case in wanted):
             visit.made += work.make([(m, c) for m, c in wanted if work.key(m, c) == key])
         results.score_all(plan.videos(suite, names), Scorer(plan.scores, plan.device))
-    return write_report(results, plan.videos(suite, names))
+    return write_report(results, plan.videos(suite, names), plan.about({name: LOCAL[name].about for name in plan.methods}))
 
 
 class _Service:

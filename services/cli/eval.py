@@ -1,4 +1,4 @@
-"""`tav eval videos|run|report`: how good videos are."""
+"""`tav eval videos|run`: how good videos are."""
 
 from __future__ import annotations
 

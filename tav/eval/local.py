@@ -67,7 +67,7 @@ def run(plan: Plan, command: str, say: Say = print) -> Path:
         visit.made = _make(plan, suite, base, say)
         names = [clip.name for clip in suite.clips]
         results.score_all(plan.videos(suite, names), Scorer(plan.scores, plan.device))
-    return write_report(results, plan.videos(suite, names))
+    return write_report(results, plan.videos(suite, names), plan.about({name: METHODS[name].about for name in plan.methods}))
 
 
 def _make(plan: Plan, suite: Suite, base: Base, say: Say) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -43,6 +43,10 @@ class Plan:
     def load_suite(self) -> Suite:
         """The suite, cut down to the clips and edits asked for."""
         return load_suite(self.suite, self.seeds, self.clip_options, self.clips).only(self.clips, self.edits)
+
+    def about(self, methods: Mapping[str, str]) -> dict[str, str]:
+        """A sentence on everything that is compared, given those on the methods."""
+        return dict(methods) | {name: f"Videos made elsewhere, from {folder}." for name, folder in self.submissions.items()}
 
     def made_here(self, suite: Suite, clip: str) -> list[tuple[str, Case]]:
         """Each method's name with each case of a clip, cases of one seed together."""

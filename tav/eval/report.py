@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -48,12 +48,13 @@ class Sheet:
     rows: list[Row]
 
 
-def write_report(results: Results, videos: Sequence[tuple[str, Case]]) -> Path:
+def write_report(results: Results, videos: Sequence[tuple[str, Case]], about: Mapping[str, str]) -> Path:
     """Write `report.html`, and the same figures as `summary.json` and `summary.md`.
 
     Args:
         results: the folder.
         videos: `(method, case)` of each video to show; all scored.
+        about: one sentence on each method.
 
     Returns:
         Where the HTML is.
@@ -70,6 +71,7 @@ def write_report(results: Results, videos: Sequence[tuple[str, Case]]) -> Path:
         run=run,
         measures=measures,
         methods=methods,
+        about=about,
         reference=methods[0],
         means=means,
         against=against,

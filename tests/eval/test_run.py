@@ -129,6 +129,7 @@ def test_the_report_is_one_file_with_tables_sheets_and_settings(plan: Plan, repo
         "opencv-python-headless",
     ):
         assert words in text, words
+    assert "sampled from Gaussian noise instead of the inverted latents" in text
     assert "Difference from tuned on the same cases" in text
     assert "Gold fish, ink style" in text and "source: Gold fish are swimming" in text
     assert re.search(r"\d\.\d{4} … \d\.\d{4}", text), "an interval of the frame consistency"
