@@ -55,9 +55,11 @@ def first_and_previous(x: Tensor, num_frames: int) -> Tensor:
 def attend(attn: Attention, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Multi-head attention with `attn`'s heads and scale: `[B, Nq, C]`, `[B, Nk, C]`, `[B, Nk, C]` -> `[B, Nq, C]`."""
     q, k, v = (t.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for t in (query, key, value))
-    if attn.upcast_attention:  # SD2.1: the logits overflow fp16
-        q, k, v = q.float(), k.float(), v.float()
-    out = scaled_dot_product_attention(q, k, v, scale=attn.scale)
+    if not attn.upcast_attention:
+        out = scaled_dot_product_attention(q, k, v, scale=attn.scale)
+    else:  # SD2.1's logits overflow fp16, to which autocast would narrow them again
+        with torch.autocast(query.device.type, enabled=False):
+            out = scaled_dot_product_attention(q.float(), k.float(), v.float(), scale=attn.scale)
     return out.transpose(1, 2).flatten(2).to(query.dtype)
 
 
@@ -118,7 +120,10 @@ class VideoTransformerBlock(nn.Module):
         self.norm3, self.ff = block.norm3, block.ff
         width = block.attn1.query_dim
         self.norm_temp = nn.LayerNorm(width)
-        self.attn_temp = Attention(width, heads=block.attn1.heads, dim_head=block.attn1.inner_dim // block.attn1.heads)
+        heads = block.attn1.heads
+        self.attn_temp = Attention(
+            width, heads=heads, dim_head=block.attn1.inner_dim // heads, upcast_attention=block.attn1.upcast_attention
+        )
 
     def forward(
         self,

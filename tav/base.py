@@ -1,29 +1,22 @@
-"""The base: a frozen Stable Diffusion 1.x/2.x model in the diffusers folder layout."""
+"""The base: a frozen Stable Diffusion 1.x/2.x model."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from tav.bases import OFFLINE
+from tav import checkpoint
 from tav.config import ClipConfig, InvertConfig, NetConfig, SampleConfig, TuneConfig
-from tav.errors import BaseUnavailable
+from tav.ddim import DDIM
+from tav.errors import BaseUnavailable, NanLoss
 from tav.video import Frames
 
-_WEIGHTS = ("diffusion_pytorch_model.safetensors", "model.safetensors")
-_FILES = ["model_index.json", "tav.json", "*/*.json", "*/*.txt", *(f"*/{name}" for name in _WEIGHTS)]
-_IDENTITY = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 _FRAMES_AT_ONCE = 8  # through the VAE, whose activations are the largest of all
 
 
@@ -45,39 +38,28 @@ class Base:
     """The base's own `tav.json`, if any: recommended `clip`, `net`, `tune`, `invert`, `sample` settings over the paper's."""
 
     @classmethod
-    def load(cls, name: str, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Base:
-        """Load a base from a folder, from the hub by id, or the shipped one by the name `offline`.
+    def load(
+        cls, name: str, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32, config: str | None = None
+    ) -> Base:
+        """Load a Stable Diffusion 1.x or 2.x base.
 
-        Only safetensors weights are read.
+        Args:
+            name: a diffusers folder, the id of one on the hub, a single `.safetensors` file in the original LDM layout, or
+                `offline`, the one that ships with this package.
+            device: where it computes.
+            dtype: fp32, bf16 or fp16. With fp16, a VAE that overflows it (`force_upcast` in its config) stays in fp32.
+            config: of a single file: the diffusers folder, or its id on the hub, whose configs and vocabulary describe it.
+                Left out, the folder in which the file lies.
 
         Raises:
-            BaseUnavailable: no such base, or its files are incomplete.
+            BaseUnavailable: no such base, its files are incomplete or not safetensors, or it is of another kind.
+            InvalidConfig: its noise schedule cannot be sampled.
         """
-        folder = find(name)
-        where = {"pretrained_model_name_or_path": str(folder), "torch_dtype": dtype, "local_files_only": True}
-        try:
-            unet = UNet2DConditionModel.from_pretrained(**where, subfolder="unet", use_safetensors=True)
-            vae = AutoencoderKL.from_pretrained(**where, subfolder="vae", use_safetensors=True)
-            text_encoder = CLIPTextModel.from_pretrained(str(folder / "text_encoder"), dtype=dtype, local_files_only=True)
-            tokenizer = CLIPTokenizer.from_pretrained(str(folder / "tokenizer"), local_files_only=True)
-            scheduler_config = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
-        except (OSError, ValueError) as error:
-            raise BaseUnavailable(f"base {name!r} cannot be loaded from {folder}: {error}") from error
-        for part in (unet, vae, text_encoder):
+        parts = checkpoint.read(name, dtype, config)
+        _check_kind(name, parts)
+        for part in (parts.unet, parts.vae, parts.text_encoder):
             part.to(device).eval().requires_grad_(False)
-        settings = folder / "tav.json"
-        return cls(
-            name=name,
-            fingerprint=fingerprint(folder),
-            unet=unet,
-            vae=vae,
-            text_encoder=text_encoder,
-            tokenizer=tokenizer,
-            scheduler_config=scheduler_config,
-            device=torch.device(device),
-            dtype=dtype,
-            defaults=json.loads(settings.read_text()) if settings.exists() else {},
-        )
+        return cls(name=name, device=torch.device(device), dtype=dtype, **vars(parts))
 
     def clip_config(self, **overrides: Any) -> ClipConfig:
         """The paper's, under the base's recommendation, under `overrides`; None counts as not given. Likewise below."""
@@ -122,46 +104,37 @@ class Base:
         pixels = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)
         chunks = []
         for chunk in pixels.split(_FRAMES_AT_ONCE):
-            posterior = self.vae.encode(chunk.to(self.device, self.dtype) / 127.5 - 1).latent_dist
+            posterior = self.vae.encode(chunk.to(self.device, self.vae.dtype) / 127.5 - 1).latent_dist
             chunks.append(torch.stack([posterior.mean, posterior.std]))
-        moments = torch.cat(chunks, dim=1) * self.vae.config.scaling_factor  # [2, F, 4, h, w]
+        moments = self._finite(torch.cat(chunks, dim=1)) * self.vae.config.scaling_factor  # [2, F, 4, h, w]
         mean, std = moments.transpose(1, 2).unsqueeze(1)
         return mean, std
 
     @torch.no_grad()
     def decode_latents(self, latents: Tensor) -> Frames:
         """Latents `[1, 4, F, h, w]` -> frames uint8 `[F, H, W, 3]`."""
-        folded = latents[0].transpose(0, 1).to(self.dtype) / self.vae.config.scaling_factor
-        pixels = torch.cat([self.vae.decode(chunk).sample for chunk in folded.split(_FRAMES_AT_ONCE)])
+        folded = latents[0].transpose(0, 1).to(self.vae.dtype) / self.vae.config.scaling_factor
+        pixels = self._finite(torch.cat([self.vae.decode(chunk).sample for chunk in folded.split(_FRAMES_AT_ONCE)]))
         frames = ((pixels.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
         return np.ascontiguousarray(frames.permute(0, 2, 3, 1).cpu().numpy())
 
-
-def find(name: str) -> Path:
-    """The folder of a base: a path, the shipped `offline`, or a hub id (downloaded once, then from the hub's cache).
-
-    Raises:
-        BaseUnavailable: no such base.
-    """
-    if name == "offline":
-        return OFFLINE
-    if Path(name).is_dir():
-        return Path(name)
-    try:
-        return Path(snapshot_download(name, allow_patterns=_FILES))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise BaseUnavailable(
-            f"no base {name!r}: give a diffusers folder, a hub id such as CompVis/stable-diffusion-v1-4, or 'offline'"
-        ) from error
+    def _finite(self, out: Tensor) -> Tensor:
+        if not out.isfinite().all():
+            raise NanLoss(
+                "the VAE gave values that are not finite: load the base in bf16 or fp32, or set force_upcast in its config"
+            )
+        return out
 
 
-def fingerprint(folder: Path) -> str:
-    """sha256 over the names and contents of a base's configs, vocabulary and weights."""
-    digest = hashlib.sha256()
-    for part in _IDENTITY:
-        for file in sorted((folder / part).glob("*")):
-            if file.suffix in (".json", ".txt") or file.name in _WEIGHTS:
-                digest.update(f"{part}/{file.name}\0".encode())
-                with file.open("rb") as handle:
-                    digest.update(hashlib.file_digest(handle, "sha256").digest())
-    return digest.hexdigest()
+def _check_kind(name: str, parts: checkpoint.Parts) -> None:
+    unet, vae, text = parts.unet.config, parts.vae.config, parts.text_encoder.config
+    wrong = None
+    if unet.addition_embed_type or unet.class_embed_type:
+        wrong = "its UNet wants more than a prompt, as SDXL's does"
+    elif not unet.in_channels == unet.out_channels == vae.latent_channels:
+        wrong = f"its UNet takes {unet.in_channels} channels, its VAE gives {vae.latent_channels}, as for inpainting"
+    elif unet.cross_attention_dim != text.hidden_size:
+        wrong = f"its UNet wants text of width {unet.cross_attention_dim}, its text encoder gives {text.hidden_size}"
+    if wrong:
+        raise BaseUnavailable(f"base {name!r} is no Stable Diffusion 1.x or 2.x text-to-image model: {wrong}")
+    DDIM(parts.scheduler_config, 1)

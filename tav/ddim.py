@@ -25,19 +25,25 @@ class DDIM:
         num_inference_steps: n, 1 … the number of training timesteps.
         start: where the grid begins, instead of where n steps of this schedule do: inverted latents hold the noise of the
             timestep at which their inversion ended, and only from there do they lead back to the clip.
+        even: steps of equal length all the way from the start to zero, as multistep solvers need them. DDIM's own grid may end
+            in a step that is short in time but, in noise, long.
 
     Raises:
         InvalidConfig: a schedule or prediction type that cannot be sampled so.
     """
 
-    def __init__(self, scheduler_config: dict[str, Any], num_inference_steps: int, start: int | None = None) -> None:
+    def __init__(
+        self, scheduler_config: dict[str, Any], num_inference_steps: int, start: int | None = None, even: bool = False
+    ) -> None:
         scheduler = DDIMScheduler.from_config(scheduler_config)
         train_timesteps: int = scheduler.config.num_train_timesteps
         if num_inference_steps > train_timesteps:
             raise InvalidConfig(f"{num_inference_steps} steps are more than the {train_timesteps} of the base: ask for fewer")
         scheduler.set_timesteps(num_inference_steps)
         timesteps = np.minimum(scheduler.timesteps.numpy(), train_timesteps - 1)
-        if start is not None and start != timesteps[0]:
+        if even:
+            timesteps = np.linspace(start or train_timesteps - 1, 0, num_inference_steps + 1)[:-1].round().astype(int)
+        elif start is not None and start != timesteps[0]:
             timesteps = np.linspace(start, min(start, timesteps[-1]), num_inference_steps).round().astype(int)
         self.timesteps: list[int] = np.unique(timesteps)[::-1].tolist()
         """Descending, e.g. 901, 801, …, 1 for n = 10. Where n is near the number of training timesteps, a few less than n."""
@@ -60,22 +66,30 @@ class DDIM:
         """The share of the clean latents' variance at timestep `t`; below zero the schedule's final one."""
         return float(self._alphas[t]) if t >= 0 else self._final_alpha
 
-    def _move(self, x: Tensor, prediction: Tensor, alpha: float, alpha_to: float) -> Tensor:
-        a, s = alpha**0.5, (1 - alpha) ** 0.5
+    def down(self, x: Tensor, prediction: Tensor, t: int) -> Tensor:
+        """One sampling step, from t to the next lower grid point."""
+        (a, s), (a_to, s_to) = self._scales(t), self._scales(self._lower[t])
         x32, p32 = x.float(), prediction.float()
         if self.prediction_type == "epsilon":
             noise, clean = p32, (x32 - s * p32) / a
         else:
             noise, clean = a * p32 + s * x32, a * x32 - s * p32
-        return (alpha_to**0.5 * clean + (1 - alpha_to) ** 0.5 * noise).to(x.dtype)
-
-    def down(self, x: Tensor, prediction: Tensor, t: int) -> Tensor:
-        """One sampling step, from t to the next lower grid point."""
-        return self._move(x, prediction, self.alpha(t), self.alpha(self._lower[t]))
+        return (a_to * clean + s_to * noise).to(x.dtype)
 
     def up(self, x: Tensor, prediction: Tensor, t: int) -> Tensor:
-        """One inversion step, from the next lower grid point up to t, with the prediction made at t."""
-        return self._move(x, prediction, self.alpha(self._lower[t]), self.alpha(t))
+        """One inversion step, from the next lower grid point up to t: what `down` with the same prediction undoes."""
+        (a, s), (a_from, s_from) = self._scales(t), self._scales(self._lower[t])
+        x32, p32 = x.float(), prediction.float()
+        if self.prediction_type == "epsilon":
+            above = a * ((x32 - s_from * p32) / a_from) + s * p32
+        else:
+            above = (x32 - (s_from * a - a_from * s) * p32) / (a_from * a + s_from * s)
+        return above.to(x.dtype)
+
+    def _scales(self, t: int) -> tuple[float, float]:
+        """Of the clean latents and of the noise, whose squares sum to 1."""
+        alpha = self.alpha(t)
+        return alpha**0.5, (1 - alpha) ** 0.5
 
 
 def add_noise(scheduler_config: dict[str, Any], clean: Tensor, noise: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,8 @@ from tav.ddim import DDIM
 from tav.delta import Delta, Origin
 from tav.inflation import VideoUNet, inflate
 from tav.latents import Latents, LatentsMeta
-from tav.tuning import OnStep, autocast
+from tav.precision import FiniteWatch, autocast
+from tav.tuning import OnStep
 
 
 @torch.no_grad()
@@ -41,6 +42,7 @@ def invert(
 
     Raises:
         BaseMismatch: `delta` was made with another base.
+        NanLoss: the network's or the VAE's arithmetic overflowed.
     """
     config = config or base.invert_config()
     delta.meta.origin.check(base)
@@ -49,11 +51,14 @@ def invert(
     ddim = DDIM(base.scheduler_config, config.num_inference_steps)
     text = base.encode_text([""])
     x = base.encode_frames(clip.frames)[0].float()
+    watch = FiniteWatch("inversion", base.dtype, at_once=base.device.type == "cpu")
     for i, t in enumerate(reversed(ddim.timesteps)):
         began = time.perf_counter()
-        with autocast(base):
+        with autocast(base.device, base.dtype):
             prediction = net(x.to(base.dtype), t, text)
         x = ddim.up(x, prediction, t)
+        watch.see(i + 1, x)
         if on_step:
             on_step(Progress("inverting", i + 1, len(ddim.timesteps), seconds=time.perf_counter() - began))
+    watch.end()
     return Latents(x.cpu(), LatentsMeta(origin=Origin.of(base, clip), invert=config))

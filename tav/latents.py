@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from tav.config import InvertConfig
+from tav.ddim import DDIM
 from tav.delta import HEADER_KEY, Origin, read_tensors
 from tav.errors import CorruptVersion
 
@@ -27,6 +29,10 @@ class Latents:
 
     tensor: Tensor
     meta: LatentsMeta
+
+    def inverted_to(self, scheduler_config: dict[str, Any]) -> int:
+        """The timestep at which their inversion ended, whose noise they hold."""
+        return DDIM(scheduler_config, self.meta.invert.num_inference_steps).timesteps[0]
 
     def save(self, path: str | Path) -> None:
         """Write a safetensors file; loading it gives the same bits."""

@@ -13,12 +13,13 @@ from tav.base import Base
 from tav.config import Progress, SampleConfig
 from tav.ddim import DDIM
 from tav.delta import Delta
-from tav.errors import InvalidConfig, NanLoss
+from tav.errors import InvalidConfig
 from tav.inflation import VideoUNet, inflate
 from tav.injection import first_row_everywhere
 from tav.latents import Latents
+from tav.precision import FiniteWatch, autocast
 from tav.solvers import solver
-from tav.tuning import OnStep, autocast
+from tav.tuning import OnStep
 from tav.video import Video
 
 
@@ -56,19 +57,21 @@ class Sampler:
         Raises:
             BaseMismatch: `delta` or `latents` were made with another base.
             InvalidConfig: a size or frame count that the latents do not have.
-            NanLoss: the network's arithmetic overflowed.
+            NanLoss: the network's or the VAE's arithmetic overflowed; seen in the first step, or one step after it happened.
         """
         base, config = self.base, config or self.base.sample_config()
         delta.meta.origin.check(base)
         x = self._start(delta, latents, config)
         delta.apply(self.net)
-        ddim = DDIM(base.scheduler_config, config.num_inference_steps, start=self._inverted_to(latents))
+        start = latents.inverted_to(base.scheduler_config) if latents is not None else None
+        ddim = DDIM(base.scheduler_config, config.num_inference_steps, start, even=config.scheduler != "ddim")
         guided = config.guidance_scale > 1
         retraced = round((1 - config.strength) * len(ddim.timesteps)) if latents is not None else 0
         step = solver(ddim, config.scheduler, first=retraced)  # what is retraced was inverted by DDIM
         source = latents.tensor.to(x) if latents is not None else x
         injected = round(config.feature_injection * len(ddim.timesteps)) if latents is not None else 0
         empty, text = base.encode_text([""]), base.encode_text([config.negative_prompt, prompt] if guided else [prompt])
+        watch = FiniteWatch("sampling", base.dtype, at_once=base.device.type == "cpu")
         for i, t in enumerate(ddim.timesteps):
             began = time.perf_counter()
             asked = empty if i < retraced else text
@@ -77,7 +80,7 @@ class Sampler:
             if apart:
                 rows, prompts = [source, *rows], torch.cat([empty, asked])
             layers = config.injected_layers if apart else ()
-            with autocast(base), first_row_everywhere(self.net, layers, len(rows)):
+            with autocast(base.device, base.dtype), first_row_everywhere(self.net, layers, len(rows)):
                 prediction = self.net(torch.cat(rows).to(base.dtype), t, prompts)
             if apart:
                 source, prediction = ddim.down(source, prediction[:1], t), prediction[1:]
@@ -87,17 +90,11 @@ class Sampler:
             x = (ddim.down if i < retraced else step)(x, prediction, t)
             if not apart:
                 source = x
+            watch.see(i + 1, x)
             if on_step:
                 on_step(Progress("sampling", i + 1, len(ddim.timesteps), seconds=time.perf_counter() - began))
-        if not x.isfinite().all():
-            raise NanLoss("sampling gave values that are not finite: load the base in bf16 or fp32 instead of fp16")
+        watch.end()
         return Video(base.decode_latents(x), config.fps or delta.meta.origin.fps, digest(x))
-
-    def _inverted_to(self, latents: Latents | None) -> int | None:
-        """The timestep whose noise the inverted latents hold."""
-        if latents is None:
-            return None
-        return DDIM(self.base.scheduler_config, latents.meta.invert.num_inference_steps).timesteps[0]
 
     def _start(self, delta: Delta, latents: Latents | None, config: SampleConfig) -> Tensor:
         """Where denoising starts, `[1, 4, F, h, w]` in fp32."""

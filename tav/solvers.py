@@ -29,7 +29,7 @@ def solver(ddim: DDIM, name: SchedulerName, first: int = 0) -> Step:
     """The step function of one pass over a grid.
 
     Args:
-        ddim: the schedule and grid.
+        ddim: the schedule and grid; a multistep solver wants an `even` one.
         name: `ddim`, or a multistep solver, which remembers earlier predictions: call it once for each timestep, in order.
         first: index of the timestep it begins at. It remembers nothing of what came before, so a change of prompt belongs here.
     """

@@ -22,6 +22,7 @@ from tav.ddim import add_noise
 from tav.delta import Delta, DeltaMeta, Origin
 from tav.errors import NanLoss, OutOfMemory
 from tav.inflation import VideoUNet, inflate, initial_tensors, is_tuned
+from tav.precision import autocast
 
 OnStep = Callable[[Progress], None]
 
@@ -92,6 +93,8 @@ class AdamWEngine:
         nn.utils.clip_grad_norm_(self.params.values(), self.max_grad_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        if self.scaler.is_enabled() and self.scaler.get_scale() < 1:  # halved at each overflow, which skips the update
+            raise NanLoss("the gradients overflow fp16 step after step: load the base in bf16 or fp32")
         self.optimizer.zero_grad(set_to_none=True)
 
     @torch.no_grad()
@@ -205,7 +208,7 @@ class Tuner:
         draw = torch.randn((2, *mean.shape), generator=generator).to(mean.device)
         t = torch.randint(0, self.base.scheduler_config["num_train_timesteps"], (1,), generator=generator).to(mean.device)
         noised, target = add_noise(self.base.scheduler_config, mean + std * draw[0], draw[1], t)
-        with autocast(self.base):
+        with autocast(self.base.device, self.base.dtype):
             prediction = self.engine.forward(noised.to(self.base.dtype), t, text)
         return mse_loss(prediction.float(), target.float())
 
@@ -219,11 +222,6 @@ def step_generator(seed: int, step: int, rank: int) -> torch.Generator:
     """The only source of randomness of one step. On the CPU, so that every device draws the same."""
     (word,) = np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(word))
-
-
-def autocast(base: Base) -> torch.autocast:
-    """Mixed precision in the base's own dtype; off for fp32."""
-    return torch.autocast(base.device.type, dtype=base.dtype, enabled=base.dtype != torch.float32)
 
 
 def tune(

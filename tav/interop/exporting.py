@@ -9,7 +9,8 @@ from pathlib import Path
 import diffusers
 import torch
 
-from tav.base import Base, find
+from tav.base import Base
+from tav.checkpoint import find
 from tav.delta import Delta
 from tav.errors import InvalidConfig
 from tav.inflation import inflate

@@ -3,6 +3,7 @@
 import json
 import string
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,6 +27,13 @@ SCHEDULER = {
 }
 
 
+SD21_SCHEDULER = SCHEDULER | {
+    "prediction_type": "v_prediction",
+    "timestep_spacing": "trailing",
+    "rescale_betas_zero_snr": True,
+}
+
+
 def write_random_base(folder: Path, seed: int) -> Path:
     """A diffusers folder of SD1.4's kinds of parts."""
     torch.manual_seed(seed)
@@ -37,34 +45,77 @@ def write_random_base(folder: Path, seed: int) -> Path:
         attention_head_dim=4,
         norm_num_groups=8,
     )
-    vae = AutoencoderKL(
+    return _write(folder, unet, _random_vae(), _text_config(), SCHEDULER)
+
+
+def write_random_sd21_base(folder: Path, seed: int) -> Path:
+    """A diffusers folder of SD2.1's: linear projections, heads that differ by block, attention upcast, OpenCLIP's text encoder
+    without its last layer, v-prediction at zero terminal SNR."""
+    torch.manual_seed(seed)
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(32, 32, 64, 64),
+        layers_per_block=1,
+        cross_attention_dim=32,
+        attention_head_dim=[1, 2, 4, 4],
+        norm_num_groups=8,
+        use_linear_projection=True,
+        upcast_attention=True,
+    )
+    text = _text_config(num_hidden_layers=23, hidden_act="gelu", projection_dim=16)
+    return _write(folder, unet, _random_vae(), text, SD21_SCHEDULER)
+
+
+def _random_vae() -> AutoencoderKL:
+    return AutoencoderKL(
         block_out_channels=(16, 16),
         down_block_types=("DownEncoderBlock2D",) * 2,
         up_block_types=("UpDecoderBlock2D",) * 2,
         latent_channels=4,
         norm_num_groups=8,
     )
-    letters = string.ascii_lowercase + " ,."
-    words = [*letters, *(f"{c}</w>" for c in letters), "<|startoftext|>", "<|endoftext|>"]
-    text = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(words),
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=1,
-            num_attention_heads=4,
-            max_position_embeddings=16,
-            bos_token_id=len(words) - 2,
-            eos_token_id=len(words) - 1,
-            pad_token_id=len(words) - 1,
-        )
+
+
+_LETTERS = string.ascii_lowercase + " ,."
+_WORDS = [*_LETTERS, *(f"{c}</w>" for c in _LETTERS), "<|startoftext|>", "<|endoftext|>"]
+
+
+def _text_config(num_hidden_layers: int = 1, **kind: Any) -> CLIPTextConfig:
+    return CLIPTextConfig(
+        vocab_size=len(_WORDS),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=num_hidden_layers,
+        num_attention_heads=4,
+        max_position_embeddings=16,
+        bos_token_id=len(_WORDS) - 2,
+        eos_token_id=len(_WORDS) - 1,
+        pad_token_id=len(_WORDS) - 1,
+        **kind,
     )
-    for name, part in {"unet": unet, "vae": vae, "text_encoder": text}.items():
+
+
+def _write(
+    folder: Path, unet: UNet2DConditionModel, vae: AutoencoderKL, text: CLIPTextConfig, scheduler: dict[str, Any]
+) -> Path:
+    for name, part in {"unet": unet, "vae": vae, "text_encoder": CLIPTextModel(text)}.items():
         part.save_pretrained(folder / name)
+    index = {
+        "_class_name": "StableDiffusionPipeline",
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "scheduler": ["diffusers", scheduler["_class_name"]],
+        "safety_checker": [None, None],
+        "feature_extractor": [None, None],
+        "image_encoder": [None, None],
+    }
     for name, content in {
-        "tokenizer/vocab.json": {word: i for i, word in enumerate(words)},
+        "model_index.json": index,
+        "tokenizer/vocab.json": {word: i for i, word in enumerate(_WORDS)},
         "tokenizer/tokenizer_config.json": {"tokenizer_class": "CLIPTokenizer", "model_max_length": 16},
-        "scheduler/scheduler_config.json": SCHEDULER,
+        "scheduler/scheduler_config.json": scheduler,
     }.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(json.dumps(content))
@@ -85,6 +136,16 @@ def base(base_folder: Path) -> Base:
 @pytest.fixture(scope="session")
 def other_base(tmp_path_factory: pytest.TempPathFactory) -> Base:
     return Base.load(str(write_random_base(tmp_path_factory.mktemp("other"), seed=1)))
+
+
+@pytest.fixture(scope="session")
+def sd21_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_random_sd21_base(tmp_path_factory.mktemp("sd21"), seed=2)
+
+
+@pytest.fixture(scope="session")
+def sd21(sd21_folder: Path) -> Base:
+    return Base.load(str(sd21_folder))
 
 
 @pytest.fixture(scope="session")
