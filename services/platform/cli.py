@@ -88,6 +88,16 @@ def down(data_dir: DataDir = None) -> None:
 
 
 @app.command()
+def gc(data_dir: DataDir = None) -> None:
+    """Remove for good what was deleted: MLflow keeps the rows of deleted runs until then."""
+    try:
+        said = Stack(_config({"data_dir": data_dir})).gc()
+    except PlatformError as e:
+        raise _stop(str(e)) from e
+    console.print(f"{said.count('permanently deleted')} removed for good.")
+
+
+@app.command()
 def log(
     part: Annotated[str, typer.Argument(help=f"One of {', '.join(PARTS)}.")],
     data_dir: DataDir = None,

@@ -90,6 +90,12 @@ def mlflow(root: Path, port: int, keys: Credentials, settings: RegistrySettings)
     )
 
 
+def mlflow_gc(root: Path, url: str, keys: Credentials, settings: RegistrySettings) -> tuple[list[str], dict[str, str]]:
+    """A command, and its environment, that removes the rows of what was deleted in MLflow."""
+    command = [sys.executable, "-m", "mlflow", "gc", "--backend-store-uri", f"sqlite:///{root / 'mlflow.db'}"]
+    return command, {**s3_environment(keys, settings), "MLFLOW_TRACKING_URI": url, "MLFLOW_DISABLE_TELEMETRY": "true"}
+
+
 def ray(config: PlatformConfig, temp: Path, port: int, environment: dict[str, str], log: Path) -> Part:
     """One Ray node. Its workers inherit the head's environment, and so the services' settings.
 

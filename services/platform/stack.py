@@ -15,6 +15,7 @@ import os
 import secrets
 import shlex
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -118,6 +119,21 @@ class Stack:
             (self.root / "stack.env").unlink(missing_ok=True)
             if not self._ray_folder().is_relative_to(self.root):
                 shutil.rmtree(self._ray_folder(), ignore_errors=True)
+
+    def gc(self) -> str:
+        """Remove for good the rows of runs that were deleted in MLflow; what its command says.
+
+        Raises:
+            PlatformError: the stack does not run, or the command failed.
+        """
+        chosen = self._ports()
+        if not self._row("mlflow", chosen).address or self._row("s3", chosen).state != "running":
+            raise PlatformError("MLflow and S3 do not run: start them with `tav platform up`, then try again.")
+        command, environment = make.mlflow_gc(self.root, self.mlflow_url, self._keys(), self._settings(chosen))
+        done = subprocess.run(command, env={**self._inherited, **environment}, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise PlatformError(f"`mlflow gc` failed: {done.stderr.strip()[-500:]}")
+        return done.stdout.strip()
 
     # What others need of it.
 

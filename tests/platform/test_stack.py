@@ -9,11 +9,14 @@ import socket
 import stat
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 from typer.testing import CliRunner
 
 from registry.errors import StorageUnavailable
@@ -180,3 +183,20 @@ print(ray.get(stays.settings.remote()))
     own.down()
     assert [p for p in running if p.is_running() and p.status() != psutil.STATUS_ZOMBIE] == []
     assert not own._ray_folder().exists() or own._ray_folder().is_relative_to(own.root)
+
+
+def test_gc_removes_the_rows_of_deleted_runs_and_no_others(mlflow_server: Stack) -> None:
+    client = MlflowClient(mlflow_server.mlflow_url)
+    experiment = client.create_experiment(f"gc-{uuid.uuid4().hex[:8]}")
+    kept, deleted = (client.create_run(experiment).info.run_id for _ in range(2))
+    client.delete_run(deleted)
+    said = CliRunner().invoke(app, ["gc", "--data-dir", str(mlflow_server.root)])
+    assert said.exit_code == 0 and "removed for good" in said.output, said.output
+    assert client.get_run(kept).info.lifecycle_stage == "active"
+    with pytest.raises(MlflowException, match="not found"):
+        client.get_run(deleted)
+
+
+def test_gc_of_a_stack_that_does_not_run_says_what_to_do(own: Stack) -> None:
+    with pytest.raises(PlatformError, match="tav platform up"):
+        own.gc()

@@ -40,7 +40,8 @@ class OwnAutoscalingCluster(AutoscalingCluster):
         self, head_resources: dict[str, Any], worker_node_types: dict[str, Any], **more: Any
     ) -> dict[str, Any]:
         self.port = any_free(LOOPBACK)
-        provider = {"type": "fake_multinode", "gcs_address": f"{LOOPBACK}:{self.port}", "launch_multiple": True}
+        provider = {"type": "fake_multinode", "gcs_address": f"{LOOPBACK}:{self.port}"}
+        provider |= {"launch_multiple": True, "use_node_id_as_ip": True}
         provider |= {"disable_launch_config_check": True, "disable_node_updaters": True, "foreground_node_launch": True}
         head = {"resources": dict(head_resources), "node_config": {}, "max_workers": 0}
         commands = ("initialization", "setup", "head_setup", "worker_setup", "head_start_ray", "worker_start_ray")
