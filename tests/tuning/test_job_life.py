@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 
 import pytest
@@ -11,6 +12,7 @@ import ray
 from registry.jobs import JobStore
 from registry.objects import ObjectStore
 from registry.versions import VersionStore
+from services.platform import Stack
 from services.settings import Settings
 from tav_client.schemas import FailureCode, JobPhase, JobStatus, TuningJob
 from tests.tuning.conftest import follow
@@ -114,6 +116,21 @@ def test_a_job_whose_clip_is_gone_tells_why_in_its_log(settings: Settings, submi
     assert (ended.status, ended.error.code) == (JobStatus.failed, FailureCode.corrupt_version)
     assert ended.error.message in JobStore(settings).logs(job.id).decode()
     assert finished(blocker).status == JobStatus.succeeded
+
+
+def test_a_job_outlives_mlflow_and_s3_being_away(cluster: Stack, scheduler: Actor, submit, finished) -> None:
+    job = submit(steps=60)
+    follow(scheduler, job, lambda j: j.phase == JobPhase.tuning and j.step > 5)
+    for row in cluster.status():
+        if row.name in ("s3", "mlflow"):
+            os.kill(row.pid, signal.SIGKILL)
+    try:
+        seen = follow(scheduler, job, lambda j: j.phase == JobPhase.validating or j.status.final)
+        assert seen.phase == JobPhase.validating  # its sample waits to be stored
+    finally:
+        cluster.up(["s3", "mlflow"])
+    ended = finished(job)
+    assert (ended.status, ended.attempt) == (JobStatus.succeeded, 1), ended.error
 
 
 def test_two_ranks_tune_stop_and_fail_together(scheduler: Actor, settings: Settings, submit, finished) -> None:
