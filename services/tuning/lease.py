@@ -50,4 +50,4 @@ class Outcome:
     failure: Failure | None = None
     traceback: str | None = None
     retry: bool = False
-    """The failure may pass (storage away): try again while attempts are left."""
+    """The failure may pass (storage away, a full disk): try again, after a pause, while attempts are left."""

@@ -32,7 +32,8 @@ class OpenJob:
     stop: Failure | bool = False
     """It shall end: True when somebody cancelled it, a failure when its time is over."""
     queued_at: float = field(default_factory=time.time)
-    lost_to_storage: int = 0
+    to_pass: int = 0
+    """Attempts that ended by something that may pass; the pause before the next one grows."""
     history: History = field(default_factory=History)
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
 

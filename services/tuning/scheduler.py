@@ -162,8 +162,8 @@ class Scheduler:
             elif job.stop or outcome.failure is None:
                 await self._stopped(job)
             elif outcome.retry:
-                job.lost_to_storage += 1
-                pause = min(60.0, 5.0 * 2**job.lost_to_storage)
+                job.to_pass += 1
+                pause = min(60.0, 5.0 * 2**job.to_pass)
                 await self._again(job, outcome.failure, pause)
             else:
                 await self._fail(job, outcome.failure, outcome.traceback)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import shutil
@@ -85,7 +86,6 @@ class Attempt:
     def _outcome(self) -> Outcome | None:
         """None: there is nothing to tell, the attempt is not this tuner's any more."""
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
             version = self._work()
             log.info("the job has succeeded")
             return Outcome(version=version)
@@ -114,11 +114,12 @@ class Attempt:
             gradient_checkpointing=params.gradient_checkpointing,
         )
         self.report.plan(base, tune_config.steps, len(self.job.validation_prompts))
-        if (version := self.ranks.from_leader(self._registered())) is not None:
+        if (version := self.ranks.from_leader(self.ranks.together(self._registered))) is not None:
             return version
 
         def prepare() -> tuple[Clip, TuneState | None]:
             self._check_in(JobPhase.preparing)
+            self.folder.mkdir(parents=True, exist_ok=True)
             source = self._patiently(
                 lambda: self.objects.get_file(self.job.clip.uri, self.folder / "source.mp4", self.job.clip.sha256)
             )
@@ -276,7 +277,10 @@ class Attempt:
 def _outcome_of(error: Exception) -> Outcome:
     if isinstance(error, StorageUnavailable):
         return Outcome(failure=Failure(code=FailureCode.storage_unavailable, message=str(error)), retry=True)
-    if isinstance(error, TavError):
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        message = f"The worker's disk is full ({error.filename or 'its scratch space'}): free some of TAV_WORK_DIR, then retry."
+        return Outcome(failure=Failure(code=FailureCode.disk_full, message=message), retry=True)
+    if isinstance(error, TavError) and error.code in FailureCode.__members__:
         return Outcome(failure=Failure(code=FailureCode(error.code), message=str(error)))
     message = f"An unexpected {type(error).__name__} ended the job; its run keeps the traceback. Please report it."
     trace = "".join(traceback.format_exception(error))

@@ -97,6 +97,8 @@ class FailureCode(StrEnum):
     """The process or node that worked on it died in every attempt."""
     storage_unavailable = "storage_unavailable"
     """S3 or MLflow did not answer in every attempt."""
+    disk_full = "disk_full"
+    """The worker had no room for its scratch files, in every attempt."""
     corrupt_version = "corrupt_version"
     """An object of the model version is missing or its digest differs from the one registered."""
     cancelled = "cancelled"

@@ -1,0 +1,31 @@
+"""How an attempt's error becomes a job's end."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from registry.errors import NotFound, StorageUnavailable
+from services.tuning.work import _outcome_of
+from tav.errors import InvalidClip, NanLoss, OutOfMemory
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "retry"),
+    [
+        (InvalidClip("it has no frames"), "invalid_clip", False),
+        (NanLoss("the loss became nan"), "nan_loss", False),
+        (OutOfMemory("too many frames"), "out_of_memory", False),
+        (StorageUnavailable("S3 does not answer"), "storage_unavailable", True),
+        (OSError(errno.ENOSPC, "No space left on device", "/scratch/clip"), "disk_full", True),
+        (OSError(errno.EACCES, "Permission denied"), "internal", False),
+        (NotFound("job", "x"), "internal", False),
+        (ZeroDivisionError("a defect"), "internal", False),
+    ],
+)
+def test_an_error_has_its_code_and_only_what_may_pass_is_tried_again(error: Exception, code: str, retry: bool) -> None:
+    outcome = _outcome_of(error)
+    assert outcome.failure is not None
+    assert (outcome.failure.code, outcome.retry, outcome.version) == (code, retry, None)
+    assert bool(outcome.traceback) == (code == "internal")
