@@ -114,6 +114,8 @@ def export_diffusers(base: Base, delta: Delta, latents: Latents | None, out: Pat
         "num_inference_steps": sample.num_inference_steps,
         "guidance_scale": sample.guidance_scale,
         "strength": sample.strength,
+        "feature_injection": sample.feature_injection,
+        "injected_layers": list(sample.injected_layers),
     }
     _write(out / CLIP / "config.json", config)
     components = {**_components(out), "unet": ["diffusers", "UNet2DConditionModel"], CLIP: ["tuned_clip", "TunedClip"]}

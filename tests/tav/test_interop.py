@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -291,9 +292,17 @@ def test_an_exported_pipeline_samples_the_same_where_this_project_is_not_install
     base: Base, delta: Delta, noise: Latents, tmp_path: Path, attention: str, group_norm: str
 ) -> None:
     modes = Delta(delta.tensors, delta.meta.model_copy(update={"attention": attention, "group_norm": group_norm}))
-    advised = {"num_inference_steps": 2, "guidance_scale": 1.0}
+    layers = ["up_blocks.2.resnets.0"]
+    advised: dict[str, Any] = {"num_inference_steps": 4, "guidance_scale": 3.0, "strength": 0.7}
+    advised |= {"feature_injection": 0.75, "injected_layers": layers}
     export_diffusers(replace(base, defaults={"sample": advised}), modes, noise, tmp_path / "pipeline")
-    asked = {"num_inference_steps": 4, "guidance_scale": 3.0, "strength": 0.7, "negative_prompt": "red"}
+    asked = {
+        "num_inference_steps": 4,
+        "guidance_scale": 3.0,
+        "strength": 0.7,
+        "feature_injection": 0.0,
+        "negative_prompt": "red",
+    }
     free = {"use_inverted_latents": False, "num_frames": 3, "width": 24, "height": 16}
     theirs = sampled_elsewhere(
         tmp_path / "pipeline",
@@ -301,15 +310,15 @@ def test_an_exported_pipeline_samples_the_same_where_this_project_is_not_install
         {
             "inverted": ("a blue square", None, asked),
             "noise": ("a blue square", 7, asked | free),
-            "blend": ("a blue square", 7, asked | {"noise_blend": 0.3}),
+            "blend": ("a blue square", 7, asked | {"noise_blend": 0.3, "feature_injection": 0.5}),
             "advised": ("a blue square", None, {}),
         },
     )
-    sampler, config = tav.Sampler(base), SampleConfig(**asked)
+    sampler, config = tav.Sampler(base), SampleConfig(**asked, injected_layers=layers)
     for name, latents, changes in (
         ("inverted", noise, {}),
         ("noise", None, {"seed": 7, "num_frames": 3, "size": (24, 16)}),
-        ("blend", noise, {"seed": 7, "noise_blend": 0.3}),
+        ("blend", noise, {"seed": 7, "noise_blend": 0.3, "feature_injection": 0.5}),
     ):
         ours = sampler.sample("a blue square", delta=modes, latents=latents, config=config.model_copy(update=changes))
         assert_close(theirs[name], ours)

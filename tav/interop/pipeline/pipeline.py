@@ -5,6 +5,7 @@ video = pipe("spider man is skiing", output_type="pil").frames[0]
 diffusers.utils.export_to_video(video, "spider.mp4", fps=pipe.clip.config.fps)
 """
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +54,7 @@ class TunedVideoPipeline(DiffusionPipeline):
         num_inference_steps=None,
         guidance_scale=None,
         strength=None,
+        feature_injection=None,
         use_inverted_latents=True,
         noise_blend=0.0,
         num_frames=None,
@@ -68,8 +70,9 @@ class TunedVideoPipeline(DiffusionPipeline):
         Args:
             prompt: the edited prompt.
             negative_prompt: what guidance leads away from.
-            num_inference_steps: left out, the base's recommended number; likewise `guidance_scale` (1 turns it off) and
-                `strength` (below 1, the first steps retrace the inversion, which fixes where things are).
+            num_inference_steps: left out, the base's recommended number; likewise `guidance_scale` (1 turns it off),
+                `strength` (below 1, the first steps retrace the inversion, which fixes where things are) and
+                `feature_injection` (share of the first steps that take over the clip's features, so that things stay).
             use_inverted_latents: start from the clip's inverted noise, which keeps its motion.
             noise_blend: how much of the inverted noise's variance is replaced by fresh noise, 0 … 1.
             num_frames: without inverted latents; left out, the clip's. Likewise `height` and `width`, in pixels.
@@ -82,6 +85,7 @@ class TunedVideoPipeline(DiffusionPipeline):
         steps = clip.num_inference_steps if num_inference_steps is None else num_inference_steps
         guidance = clip.guidance_scale if guidance_scale is None else guidance_scale
         strength = clip.strength if strength is None else strength
+        injection = clip.feature_injection if feature_injection is None else feature_injection
         device_of_noise = generator.device if generator else torch.device("cpu")
         if use_inverted_latents:
             if self.clip.latents is None:
@@ -99,17 +103,27 @@ class TunedVideoPipeline(DiffusionPipeline):
             shape = (1, self.unet.config.in_channels, num_frames or clip.num_frames, *side)
             x = randn_tensor(shape, generator=generator, device=device_of_noise).to(device)
             timesteps = self._timesteps(steps)
-        retraced = round((1 - strength) * len(timesteps)) if use_inverted_latents else 0
+        shares = (1 - strength, injection) if use_inverted_latents else (0, 0)
+        retraced, injected = (round(share * len(timesteps)) for share in shares)
+        source = self.clip.latents.to(x) if use_inverted_latents else x
         self.clip.video_length = x.shape[2]
         empty = self._encode([""])
         text = self._encode([negative_prompt, prompt] if guidance > 1 else [prompt])
         with self.progress_bar(total=len(timesteps)) as bar:
             for i, (t, lower) in enumerate(zip(timesteps, [*timesteps[1:], -1], strict=True)):
-                prediction = self._predict(x, t, empty if i < retraced else text)
+                asked = empty if i < retraced else text
+                apart = i < injected and (i >= retraced or noise_blend > 0)  # or else x itself is the source still
+                rows, prompts = ([source], [empty]) if apart else ([], [])
+                rows, prompts = torch.cat([*rows, *[x] * len(asked)]), torch.cat([*prompts, asked])
+                with self._injecting(clip.injected_layers if apart else (), len(rows)):
+                    prediction = self._predict(rows, t, prompts)
+                if apart:
+                    source, prediction = self._step(source, prediction[:1], t, lower), prediction[1:]
                 if len(prediction) == 2:
                     unconditional, conditional = prediction.chunk(2)
                     prediction = unconditional + guidance * (conditional - unconditional)
                 x = self._step(x, prediction, t, lower)
+                source = source if apart else x
                 if callback_on_step_end is not None:
                     x = callback_on_step_end(self, i, t, {"latents": x}).get("latents", x)
                 bar.update()
@@ -140,9 +154,23 @@ class TunedVideoPipeline(DiffusionPipeline):
         tokens = self.tokenizer(prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
         return self.text_encoder(tokens.input_ids.to(self._execution_device)).last_hidden_state
 
+    @contextmanager
+    def _injecting(self, layers, rows):
+        """While open, `layers` give the first row's output for all rows."""
+
+        def share(module, args, output):
+            return output[: len(output) // rows].repeat(rows, *[1] * (output.dim() - 1))
+
+        hooks = [self.unet.get_submodule(name).register_forward_hook(share) for name in layers]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
     def _predict(self, x, t, text):
-        """The network's prediction for `[1, 4, F, h, w]`, one per prompt, in fp32."""
-        frames = x.transpose(1, 2).to(self.unet.dtype).expand(len(text), -1, -1, -1, -1).flatten(0, 1)  # [B·F, 4, h, w]
+        """The network's prediction for `[B, 4, F, h, w]` and as many prompts, in fp32."""
+        frames = x.transpose(1, 2).to(self.unet.dtype).flatten(0, 1)  # [B·F, 4, h, w]
         half = self.unet.dtype != torch.float32
         with torch.autocast(x.device.type, dtype=self.unet.dtype, enabled=half):
             out = self.unet(frames, t, text, return_dict=False)[0]

@@ -34,6 +34,8 @@ class TunedClip(ModelMixin, ConfigMixin):
         num_inference_steps=50,
         guidance_scale=12.5,
         strength=1.0,
+        feature_injection=0.0,
+        injected_layers=(),
     ):
         super().__init__()
         self.video_length = num_frames  # of the call of the UNet that is running
