@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
@@ -31,6 +32,7 @@ _DOWNLOAD_ATTEMPTS = 3
 _CONTENT_TYPES = {
     ".mp4": "video/mp4",
     ".gif": "image/gif",
+    ".webm": "video/webm",
     ".png": "image/png",
     ".json": "application/json",
     ".txt": "text/plain; charset=utf-8",
@@ -65,20 +67,29 @@ class ObjectStore:
 
     def __init__(self, settings: RegistrySettings) -> None:
         self.settings = settings
+        self._client = self._connect(settings.s3_endpoint_url)
+
+    @cached_property
+    def _presigner(self) -> Any:
+        return self._connect(self.settings.s3_public_endpoint_url or self.settings.s3_endpoint_url)
+
+    def _connect(self, endpoint_url: str | None) -> Any:
+        settings = self.settings
         secret = settings.s3_secret_access_key
-        self._client = boto3.client(
+        return boto3.client(
             "s3",
-            endpoint_url=settings.s3_endpoint_url,
+            endpoint_url=endpoint_url,
             region_name=settings.s3_region,
             aws_access_key_id=settings.s3_access_key_id,
             aws_secret_access_key=secret.get_secret_value() if secret else None,
             config=Config(
+                signature_version="s3v4",
                 connect_timeout=10,
                 read_timeout=settings.s3_timeout_seconds,
                 retries={"mode": "standard", "total_max_attempts": 4},
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_required",
-                s3={"addressing_style": "path"} if settings.s3_endpoint_url else {},
+                s3={"addressing_style": "path"} if endpoint_url else {},
                 max_pool_connections=16,
             ),
         )
@@ -245,13 +256,15 @@ class ObjectStore:
             self.delete(uri)
         return len(found)
 
-    def presign_put(self, key: str, expires_seconds: int = 3600) -> str:
-        """A URL that takes one upload by PUT from whoever holds it."""
+    def presign_put(self, key: str, content_type: str, size: int, expires_seconds: int = 3600) -> str:
+        """A URL that takes one upload by PUT from whoever holds it: of just so many bytes, sent as that type.
+
+        It names the settings' public endpoint, where there is one.
+        """
         bucket, key = self._locate(key)
+        wanted = {"Bucket": bucket, "Key": key, "ContentType": content_type, "ContentLength": size}
         with self._errors(f"s3://{bucket}/{key}"):
-            url: str = self._client.generate_presigned_url(
-                "put_object", Params={"Bucket": bucket, "Key": key}, ExpiresIn=expires_seconds
-            )
+            url: str = self._presigner.generate_presigned_url("put_object", Params=wanted, ExpiresIn=expires_seconds)
         return url
 
     def _locate(self, key: str) -> tuple[str, str]:

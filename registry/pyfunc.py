@@ -1,8 +1,15 @@
 """What `mlflow.pyfunc.load_model("models:/man-skiing@production")` loads: a model version that samples.
 
-    model.predict([{"prompt": "spider man is skiing", "guidance_scale": 7.5}])
+    model.predict([{"prompt": "spider man is skiing"}], params={"guidance_scale": 7.5})
 
-answers one dict per row with `video` (the encoded bytes), `format`, `fps`, `num_frames` and `size`. The base is the one that
+answers one dict per row with `video` (the encoded bytes), `format`, `fps`, `num_frames` and `size`. Over HTTP, the bytes are
+base64:
+
+    mlflow models serve -m models:/man-skiing@production --env-manager local
+    curl localhost:5000/invocations -H 'Content-Type: application/json' \
+         -d '{"inputs": {"prompt": ["spider man is skiing"]}, "params": {"guidance_scale": 7.5}}'
+
+Fields that the signature (`registry.signature`) does not know are left out by MLflow, with a warning. The base is the one that
 the delta names, or `model_config={"base": …}` at loading; a base with another fingerprint is refused.
 """
 
@@ -36,12 +43,12 @@ class VersionModel:
         """Sample one video per row.
 
         Args:
-            model_input: A DataFrame, or dicts, with `prompt` and, as wanted, `format` (mp4, gif), `use_inverted_latents` and
-                the fields of `tav.SampleConfig`.
+            model_input: A DataFrame, or dicts, with `prompt` and, as wanted, `format` (mp4, gif, webm),
+                `use_inverted_latents` and the fields of `tav.SampleConfig`.
             params: Fields for all rows; a row's own win.
         """
         rows = model_input.to_dict("records") if hasattr(model_input, "to_dict") else list(model_input)
-        return [self._sample({**(params or {}), **_given(row)}) for row in rows]
+        return [self._sample({**_given(params or {}), **_given(row)}) for row in rows]
 
     def _sample(self, row: dict[str, Any]) -> dict[str, Any]:
         if not row.get("prompt"):
@@ -68,12 +75,12 @@ class VersionModel:
 
 
 def _given(row: dict[str, Any]) -> dict[str, Any]:
-    """A row without the cells that a DataFrame fills with None or NaN."""
-    return {key: value for key, value in row.items() if value is not None and not _nan(value)}
+    """A row without the cells that a DataFrame or MLflow's defaults fill: None, NaN, an empty list."""
+    return {key: value for key, value in row.items() if not _empty(value)}
 
 
-def _nan(value: object) -> bool:
-    return isinstance(value, float) and isnan(value)
+def _empty(value: object) -> bool:
+    return value is None or (isinstance(value, float) and isnan(value)) or (isinstance(value, list) and not value)
 
 
 def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> VersionModel:

@@ -17,6 +17,7 @@ class RegistrySettings(BaseSettings):
     mlflow_max_retries: int = Field(3, ge=0, le=8, description="Of one MLflow request, with growing pauses between.")
     experiment: str = Field("tav", min_length=1, description="The MLflow experiment that holds all runs.")
     s3_endpoint_url: str | None = Field(None, description="Left out, Amazon's.")
+    s3_public_endpoint_url: str | None = Field(None, description="S3, as people reach it to upload; default: as services do.")
     s3_bucket: str = Field("tav", min_length=3, max_length=63, description="Holds clips, runs' artifacts and versions.")
     s3_region: str = Field("us-east-1", description="Of the bucket.")
     s3_access_key_id: str | None = Field(None, description="Left out, boto3's own credential chain is used.")

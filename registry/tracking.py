@@ -226,18 +226,19 @@ class Runs:
         limit: int,
         conditions: Sequence[str] = (),
         keep: Callable[[T], bool] = lambda _: True,
+        oldest_first: bool = False,
     ) -> tuple[list[T], str | None]:
-        """Up to `limit` items newest first, and the id to go on after.
+        """Up to `limit` items, newest first unless told otherwise, and the id to go on after.
 
         The cursor is the last item's id, so that items added meanwhile neither repeat nor hide any. MLflow orders runs of
         one millisecond by their ids.
         """
         cursor = self._cursor(after)
         if cursor is not None:
-            conditions = [*conditions, f"attributes.start_time <= {cursor[0]}"]
+            conditions = [*conditions, f"attributes.start_time {'>=' if oldest_first else '<='} {cursor[0]}"]
         items: list[T] = []
         last: str | None = None
-        for run in self.search(conditions):
+        for run in self.search(conditions, oldest_first=oldest_first):
             if cursor is not None and run.info.start_time == cursor[0] and run.info.run_id <= cursor[1]:
                 continue
             item = make(run)

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import json
 import re
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import mlflow
-from mlflow import pyfunc
 from mlflow.entities.model_registry import ModelVersion as MlflowVersion
 from mlflow.entities.model_registry import RegisteredModel
 from mlflow.exceptions import MlflowException
-from mlflow.models import Model as MlflowModel
 
 from registry.errors import CorruptVersion, InvalidReference, NotFound, ObjectMissing
 from registry.objects import ObjectStore
@@ -113,7 +111,7 @@ class VersionStore:
             for path in sorted(folder.rglob("*"))
             if path.is_file()
         }
-        files["MLmodel"] = self._objects.put_bytes(_mlmodel(job).encode(), prefix + "MLmodel", "text/yaml")
+        files |= self._describe(job.id, info.caption, prefix)
         for stored in files.values():
             if self._objects.stat(stored.uri).size != stored.size:
                 raise CorruptVersion(f"{stored.uri} changed while the version was being registered. Try again.")
@@ -157,6 +155,15 @@ class VersionStore:
         with mlflow_errors(self.settings):
             found = self._client.search_model_versions(f"run_id = '{job_id}'", max_results=100)
         return sorted((mv for mv in found if mv.tags.get(_JOB) == job_id), key=lambda mv: int(mv.version))
+
+    def _describe(self, run_id: str, caption: str, prefix: str) -> dict[str, StoredFile]:
+        """Upload what makes the version a model of MLflow's."""
+        from registry.signature import describe  # brings mlflow.pyfunc, which nobody else needs
+
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch) / "model"
+            describe(run_id, caption, folder)
+            return {path.name: self._objects.put_file(path, prefix + path.name) for path in sorted(folder.iterdir())}
 
     def _ensure_model(self, name: str) -> None:
         with mlflow_errors(self.settings):
@@ -238,16 +245,17 @@ class VersionStore:
             self._client.delete_registered_model_alias(name, alias)
 
     def delete_version(self, name: str, version: int) -> None:
-        """Remove a version and then its objects."""
+        """Remove a version's objects and then itself, so that a delete that breaks off can be repeated."""
         found = self.get(name, version)
+        self._objects.delete_prefix(f"models/{name}/{found.job_id}/")
         with mlflow_errors(self.settings):
             self._client.delete_model_version(name, str(version))
-        self._objects.delete_prefix(f"models/{name}/{found.job_id}/")
 
     def delete_model(self, name: str) -> None:
         """Remove a model, all its versions and their objects."""
         for version in self.list_versions(name):
             self.delete_version(name, version.version)
+        self._objects.delete_prefix(f"models/{name}/")  # what a registration that broke off has left
         with mlflow_errors(self.settings):
             self._client.delete_registered_model(name)
 
@@ -291,10 +299,3 @@ class VersionStore:
             files={name: StoredFile.model_validate(f) for name, f in files.items()},
             **json.loads(found.tags[_INFO]),
         )
-
-
-def _mlmodel(job: Maker) -> str:
-    model = MlflowModel(run_id=job.id, mlflow_version=mlflow.__version__)
-    pyfunc.add_to_model(model, loader_module="registry.pyfunc")
-    text: str = model.to_yaml()
-    return text

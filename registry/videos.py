@@ -10,7 +10,7 @@ from registry.errors import NotReady
 from registry.objects import ObjectStore
 from registry.settings import RegistrySettings
 from registry.tracking import Runs, artifact_uri, join_tag, key_digest, now_ms, seconds, split_tag, tag_equals
-from tav_client.schemas import Failure, ModelVersion, Page, Video, VideoCreate, VideoStatus
+from tav_client.schemas import Failure, ModelVersion, Video, VideoCreate, VideoPage, VideoRequest, VideoStatus
 
 RUN_STATUS = {
     VideoStatus.queued: "SCHEDULED",
@@ -50,7 +50,7 @@ class VideoStore:
         if idempotency_key is not None:
             tags[_KEY] = key_digest(idempotency_key)
         with self._runs.creating(request.prompt[:100], tags) as run:
-            shown = request.model_dump(mode="json", exclude_none=True, exclude={"model"})
+            shown = request.model_dump(mode="json", exclude_none=True, exclude={"model", "record"})
             self._runs.log(run.info.run_id, params={"model_version": tags["tav.model_version"], **shown})
             self._runs.set_status(run.info.run_id, RUN_STATUS[VideoStatus.queued])
         return self.get(run.info.run_id)
@@ -68,11 +68,14 @@ class VideoStore:
         """All videos that have not ended, oldest first."""
         return [self._video(run) for run in self._runs.open(begun="tav.started_at")]
 
-    def list(self, after: str | None = None, limit: int = 20, model: str | None = None) -> Page[Video]:
-        """Videos, newest first; of one model's name, if given."""
+    def list(
+        self, after: str | None = None, limit: int = 20, model: str | None = None, oldest_first: bool = False
+    ) -> VideoPage:
+        """Videos, newest first unless told otherwise; of one model's name, if given."""
         conditions = [] if model is None else [tag_equals("tav.model", model)]
-        videos, cursor = self._runs.page(self._video, after, limit, conditions)
-        return Page[Video](data=videos, next_cursor=cursor, has_more=cursor is not None)
+        videos, cursor = self._runs.page(self._video, after, limit, conditions, oldest_first=oldest_first)
+        first, last = (videos[0].id, videos[-1].id) if videos else (None, None)
+        return VideoPage(data=videos, next_cursor=cursor, has_more=cursor is not None, first_id=first, last_id=last)
 
     def start(self, video_id: str) -> None:
         """A sampler begins the video."""
@@ -108,10 +111,11 @@ class VideoStore:
         self._runs.set_status(video_id, RUN_STATUS[VideoStatus.completed])
         return self.get(video_id)
 
-    def fail(self, video_id: str, failure: Failure) -> None:
+    def fail(self, video_id: str, failure: Failure) -> Video:
         """The video ended for a reason."""
         self._runs.log(video_id, tags={"tav.error": failure.message, "tav.error_code": failure.code.value})
         self._runs.set_status(video_id, RUN_STATUS[VideoStatus.failed])
+        return self.get(video_id)
 
     def content(self, video_id: str) -> bytes:
         """A completed video's bytes, checked against the digest kept with it."""
@@ -121,23 +125,27 @@ class VideoStore:
         return self._objects.get_bytes(self._content_uri(run), run.data.tags.get("tav.sha256"))
 
     def delete(self, video_id: str) -> None:
-        """Remove the video and its content."""
+        """Remove the video's content and then its run, so that a delete that breaks off can be repeated.
+
+        MLflow lists a deleted run no more; its row goes with `mlflow gc`.
+        """
         run = self._runs.get(video_id)
-        self._runs.delete(video_id)
         self._objects.delete_prefix(artifact_uri(run, "video").removesuffix("video"))
+        self._runs.delete(video_id)
 
     def _content_uri(self, run: Run) -> str:
         return artifact_uri(run, f"video.{self._request(run).format}")
 
     @staticmethod
-    def _request(run: Run) -> VideoCreate:
-        return VideoCreate.model_validate_json(join_tag(run.data.tags, "tav.request"))
+    def _request(run: Run) -> VideoRequest:
+        return VideoRequest.model_validate_json(join_tag(run.data.tags, "tav.request"))
 
     def _video(self, run: Run) -> Video:
         tags, request = run.data.tags, self._request(run)
         status = _VIDEO_STATUS[run.info.status]
         if status is VideoStatus.in_progress and "tav.started_at" not in tags:
             status = VideoStatus.queued  # its creation broke off before MLflow's RUNNING was changed
+        steps = int(run.data.metrics.get("steps", 0)) if status is VideoStatus.completed else 0
         error = None
         if status is VideoStatus.failed:
             message = tags.get("tav.error") or "The video's run was ended in MLflow."
@@ -148,6 +156,8 @@ class VideoStore:
             completed_at=seconds(run.info.end_time) if status is VideoStatus.completed else None,
             status=status,
             progress=100 if status is VideoStatus.completed else 0,
+            step=steps,
+            total_steps=steps or None,
             model=request.model,
             model_version=tags["tav.model_version"],
             prompt=request.prompt,

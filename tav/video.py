@@ -17,7 +17,9 @@ from tav.errors import InvalidClip, InvalidConfig
 from tav.probe import open_video
 
 Frames = NDArray[np.uint8]
-Format = Literal["mp4", "gif"]
+Format = Literal["mp4", "gif", "webm"]
+CONTENT_TYPES: dict[str, str] = {"mp4": "video/mp4", "gif": "image/gif", "webm": "video/webm"}
+"""The media type of each format."""
 
 
 def frame_indices(available: int, num_frames: int, start: int = 0, stride: int | None = None) -> list[int]:
@@ -89,30 +91,45 @@ def _cover(frame: av.VideoFrame, size: tuple[int, int]) -> Frames:
 
 
 def encode(frames: Frames, fps: float, format: Format = "mp4") -> bytes:
-    """Frames `[F, H, W, 3]` as an H.264 yuv420p mp4 (plays in browsers) or a looping gif.
+    """Frames `[F, H, W, 3]` as an H.264 yuv420p mp4 (plays in browsers), a VP9 webm or a looping gif.
 
-    The bytes are the same every time. An odd width or height loses its last column or row: H.264 wants even sizes.
+    The bytes are the same every time. An odd width or height loses its last column or row, save in a gif: yuv420p wants even
+    sizes.
     """
     if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8:
         raise InvalidConfig(f"frames must be uint8 [F, H, W, 3], not {frames.dtype} {list(frames.shape)}")
     if format == "gif":
         return _encode_gif(frames, fps)
     height, width = (n - n % 2 for n in frames.shape[1:3])
+    if format == "webm":
+        buffer = io.BytesIO()
+        _encode_vp9(buffer, frames[:, :height, :width], fps)
+        return buffer.getvalue()
     with tempfile.NamedTemporaryFile(suffix=".mp4") as file:  # faststart reads the file again: no in-memory buffer
         _encode_h264(file.name, frames[:, :height, :width], fps)
         return Path(file.name).read_bytes()
 
 
 def _encode_h264(path: str, frames: Frames, fps: float) -> None:
-    height, width = frames.shape[1:3]
     with av.open(path, "w", options={"movflags": "+faststart"}) as container:
-        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        stream.options = {"crf": "14", "preset": "medium", "threads": "1"}
-        for picture in frames:
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
+        _encode_stream(container, "libx264", {"crf": "14", "preset": "medium"}, frames, fps)
+
+
+def _encode_vp9(buffer: io.BytesIO, frames: Frames, fps: float) -> None:
+    # bitexact: the muxer would otherwise give every file a random id
+    with av.open(buffer, "w", format="webm", options={"fflags": "+bitexact"}) as container:
+        _encode_stream(container, "libvpx-vp9", {"crf": "20", "b": "0", "deadline": "good", "cpu-used": "2"}, frames, fps)
+
+
+def _encode_stream(
+    container: av.container.OutputContainer, codec: str, options: dict[str, str], frames: Frames, fps: float
+) -> None:
+    stream = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1001))
+    stream.height, stream.width = frames.shape[1:3]
+    stream.pix_fmt, stream.options = "yuv420p", {**options, "threads": "1"}
+    for picture in frames:
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")))
+    container.mux(stream.encode())
 
 
 def _encode_gif(frames: Frames, fps: float) -> bytes:
@@ -139,8 +156,9 @@ class Video:
         return encode(self.frames, self.fps, format)
 
     def save(self, path: str | Path) -> None:
-        """Write an mp4 or gif, by the path's ending."""
+        """Write an mp4, gif or webm, by the path's ending."""
         ending = Path(path).suffix.lower()
-        if ending not in (".mp4", ".gif"):
-            raise InvalidConfig(f"cannot write {ending or 'a file without ending'}: name the file .mp4 or .gif")
-        Path(path).write_bytes(self.encode("gif" if ending == ".gif" else "mp4"))
+        formats: dict[str, Format] = {".mp4": "mp4", ".gif": "gif", ".webm": "webm"}
+        if ending not in formats:
+            raise InvalidConfig(f"cannot write {ending or 'a file without ending'}: name the file .mp4, .gif or .webm")
+        Path(path).write_bytes(self.encode(formats[ending]))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive
 
@@ -44,10 +45,47 @@ def parse(data: bytes | str, model: type[T]) -> T:
     Raises:
         ApiError: 422, with every field at fault.
     """
+    return _checked(lambda: model.model_validate_json(data))
+
+
+def validated(values: dict[str, str], model: type[T]) -> T:
+    """Fields as text as a `model`.
+
+    Raises:
+        ApiError: 422, with every field at fault.
+    """
+    return _checked(lambda: model.model_validate(values))
+
+
+def _checked(validate: Callable[[], T]) -> T:
     try:
-        return model.model_validate_json(data)
+        return validate()
     except ValidationError as error:
         raise invalid_fields(error.errors(include_url=False, include_context=False, include_input=False)) from error
+
+
+async def read_fields(request: Request, model: type[T]) -> T:
+    """The body as a `model`: JSON, or one text part of multipart/form-data for each field, as OpenAI's clients send them.
+
+    Raises:
+        ApiError: 415 another type, 422 not a `model`, a file among the parts, or too large.
+    """
+    if media_type(request) != "multipart/form-data":
+        return await read_json(request, model)
+    too_large = invalid(f"The body may have {_JSON_LIMIT} bytes at most: send less.")
+    form = await _form(request, _limited(request, _JSON_LIMIT, too_large), max_files=1)
+    try:
+        values: dict[str, str] = {}
+        for name, value in form.multi_items():
+            if isinstance(value, UploadFile):
+                detail = f"{name} is a file, which this call does not take: tune the clip with POST /v1/tuning-jobs first."
+                raise invalid(detail, name)
+            if name in values:
+                raise invalid(f"{name} is there twice: send it once.", name)
+            values[name] = value
+    finally:
+        await form.close()
+    return validated({name: value for name, value in values.items() if value}, model)
 
 
 async def read_upload(request: Request, model: type[T], folder: Path, max_bytes: int) -> tuple[T, Path | None]:
@@ -58,10 +96,7 @@ async def read_upload(request: Request, model: type[T], folder: Path, max_bytes:
     """
     too_large = ApiError(413, "clip_too_large", f"The clip may have {max_bytes} bytes at most: shorten or compress it.")
     receive = _limited(request, max_bytes + _JSON_LIMIT + _FRAMING, too_large)
-    try:
-        form = await Request(request.scope, receive).form(max_files=2, max_fields=8, max_part_size=_JSON_LIMIT)
-    except HTTPException as error:
-        raise invalid(f"The body cannot be read as multipart/form-data ({error.detail}).") from error
+    form = await _form(request, receive, max_files=2)
     try:
         names = [name for name, _ in form.multi_items()]
         for name in names:
@@ -85,6 +120,13 @@ async def read_upload(request: Request, model: type[T], folder: Path, max_bytes:
         return created, path
     finally:
         await form.close()
+
+
+async def _form(request: Request, receive: Receive, max_files: int) -> FormData:
+    try:
+        return await Request(request.scope, receive).form(max_files=max_files, max_fields=64, max_part_size=_JSON_LIMIT)
+    except HTTPException as error:
+        raise invalid(f"The body cannot be read as multipart/form-data ({error.detail}).") from error
 
 
 def _copy(source: BinaryIO, path: Path) -> None:

@@ -9,15 +9,16 @@ import asyncio
 import contextvars
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from registry.errors import NotFound, StorageUnavailable
 from registry.versions import VersionStore
 from registry.videos import VideoStore
 from services.api.errors import unavailable
+from services.api.snapshots import Snapshots
 from services.sampling.client import SamplerLost, Samples
 from services.settings import Settings
 from tav.errors import TavError
@@ -25,6 +26,7 @@ from tav_client.schemas import Failure, FailureCode, ModelVersion, Video, VideoC
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+Item = dict[str, Any]
 
 _STORAGE_PAUSES = (0.5, 1.0, 2.0, 4.0)
 _RESUME_PAUSE = 5.0
@@ -42,10 +44,12 @@ class SamplingFailed(Exception):
 class _Drive:
     """One video on its way."""
 
-    progress: int = 0
-    started: bool = False
-    cancelled: bool = False
-    task: asyncio.Task[bytes] | None = None
+    snapshots: Snapshots
+    cancelled: str | None = None
+    """Why, once somebody does not want it any more."""
+    drawn: bool = False
+    """Only its keeping is left, which is not broken off."""
+    task: asyncio.Task[bytes] = field(init=False)
 
 
 class VideoDriver:
@@ -64,8 +68,8 @@ class VideoDriver:
         self._sampler = sampler
         self._settings = settings
         self._drives: dict[str, _Drive] = {}
-        self._unrecorded: dict[str, Failure] = {}
-        self._creating = 0
+        self._unrecorded: dict[str, Video] = {}
+        self._others = 0  # videos that are being created, or that are not recorded
         self._since = time.time()
 
     async def create(self, request: VideoCreate, version: ModelVersion, key: str | None = None) -> Video:
@@ -74,29 +78,54 @@ class VideoDriver:
         Raises:
             ApiError: 503 `queue_full`.
         """
-        if len(self._drives) + self._creating >= self._settings.max_queued_videos:
-            raise unavailable("queue_full", f"{self._settings.max_queued_videos} videos are waiting already: ask again later.")
+        self._check_room()
         return await asyncio.shield(self._create(request, version, key))
 
     async def _create(self, request: VideoCreate, version: ModelVersion, key: str | None) -> Video:
-        self._creating += 1
+        self._others += 1
         try:
             video = await asyncio.to_thread(self._videos.create, request, version, key)
         finally:
-            self._creating -= 1
+            self._others -= 1
         self._start(video, version)
         return video
+
+    async def draw(self, request: VideoCreate, version: ModelVersion) -> bytes:
+        """The content of a video that is kept nowhere. A caller that is cancelled ends the sampling.
+
+        Raises:
+            ApiError: 503 `queue_full`.
+            SamplingFailed: it ended without.
+        """
+
+        async def on_step(_: Item) -> None:
+            pass
+
+        self._check_room()
+        self._others += 1
+        try:
+            content: bytes = (await self._draw("that is not recorded", request, version, on_step))["video"]
+            return content
+        finally:
+            self._others -= 1
+
+    def _check_room(self) -> None:
+        if len(self._drives) + self._others >= self._settings.max_queued_videos:
+            raise unavailable("queue_full", f"{self._settings.max_queued_videos} videos are waiting already: ask again later.")
 
     def live(self, video: Video) -> Video:
         """The video as its run says, with what only this process knows."""
         if video.status.final:
             return video
-        if failure := self._unrecorded.get(video.id):
-            return video.model_copy(update={"status": VideoStatus.failed, "error": failure})
+        if ended := self._unrecorded.get(video.id):
+            return ended
         drive = self._drives.get(video.id)
-        if drive is None or not drive.started:
-            return video
-        return video.model_copy(update={"status": VideoStatus.in_progress, "progress": drive.progress})
+        return video if drive is None else drive.snapshots.newest
+
+    def snapshots(self, video_id: str) -> Snapshots | None:
+        """Of a video that this process drives now."""
+        drive = self._drives.get(video_id)
+        return None if drive is None else drive.snapshots
 
     async def wait(self, video_id: str) -> bytes:
         """The content of a video that this process drives. The waiting may be cancelled; the video goes on.
@@ -105,15 +134,34 @@ class VideoDriver:
             SamplingFailed: it ended without.
         """
         drive = self._drives.get(video_id)
-        if drive is None or drive.task is None:
+        if drive is None:
             return await asyncio.to_thread(self._videos.content, video_id)
         return await asyncio.shield(drive.task)
 
-    def cancel(self, video_id: str) -> None:
+    def cancel(self, video_id: str, reason: str) -> None:
         """Nobody wants the video any more: its sampling stops at the next step."""
-        if (drive := self._drives.get(video_id)) and drive.task:
-            drive.cancelled = True
-            drive.task.cancel()
+        if (drive := self._drives.get(video_id)) and drive.cancelled is None:
+            drive.cancelled = reason
+            if not drive.drawn:
+                drive.task.cancel()
+
+    async def delete(self, video_id: str) -> None:
+        """End the video if it is on its way, then remove it and its content.
+
+        Raises:
+            NotFound: there is none of that id.
+            StorageUnavailable: it may still be there: ask again.
+        """
+        if drive := self._drives.get(video_id):
+            self.cancel(video_id, "The video was deleted.")
+            await asyncio.wait({drive.task})
+        await self._persist(self._videos.delete, video_id)
+        self._unrecorded.pop(video_id, None)
+
+    def driven(self, ref: str) -> int:
+        """How many videos of a model (`name`) or a version (`name/version`) are on their way."""
+        names = [drive.snapshots.newest.model_version for drive in self._drives.values()]
+        return sum(ref in (name, name.rpartition("/")[0]) for name in names)
 
     async def resume(self) -> None:
         """Drive the videos that an earlier gateway left open."""
@@ -139,26 +187,28 @@ class VideoDriver:
 
     async def close(self) -> None:
         """Stop; what is open stays open in the runs, for the next gateway."""
-        tasks = [drive.task for drive in self._drives.values() if drive.task]
+        tasks = [drive.task for drive in self._drives.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _start(self, video: Video, version: ModelVersion) -> None:
-        drive = self._drives[video.id] = _Drive()
+        drive = self._drives[video.id] = _Drive(Snapshots(video))
         # Its own context: Ray Serve would otherwise count it to the HTTP request, and end it with that.
         drive.task = asyncio.get_running_loop().create_task(self._drive(video, version, drive), context=contextvars.Context())
         drive.task.add_done_callback(lambda task: self._ended(video.id, task))
 
     def _ended(self, video_id: str, task: asyncio.Task[bytes]) -> None:
-        del self._drives[video_id]
+        self._drives.pop(video_id).snapshots.close()
         if not task.cancelled() and (error := task.exception()):
             log.info("Video %s failed: %s", video_id, error)
 
     async def _drive(self, video: Video, version: ModelVersion, drive: _Drive) -> bytes:
         try:
-            drawn = await self._draw(video, version, drive)
-            await self._persist(
+            request = VideoCreate.model_validate(video.request.model_dump())
+            drawn = await self._draw(video.id, request, version, lambda item: self._step(drive, item))
+            drive.drawn = True
+            done = await self._persist(
                 self._videos.complete,
                 video.id,
                 drawn["video"],
@@ -167,12 +217,13 @@ class VideoDriver:
                 {**drawn.get("metrics", {}), "latency_seconds": drawn["latency_s"]},
                 drawn.get("latents_sha256"),
             )
+            drive.snapshots.add(done)
             content: bytes = drawn["video"]
             return content
         except asyncio.CancelledError:
-            if not drive.cancelled:
+            if drive.cancelled is None:
                 raise  # the gateway ends: the next one takes it up
-            failure = Failure(code=FailureCode.cancelled, message="Whoever waited for the video went away.")
+            failure = Failure(code=FailureCode.cancelled, message=drive.cancelled)
         except SamplingFailed as error:
             failure = error.failure
         except TavError as error:
@@ -180,16 +231,18 @@ class VideoDriver:
         except Exception:
             log.exception("Video %s failed", video.id)
             failure = Failure(code=FailureCode.internal, message="A defect of the service ended it; its log says where.")
-        await self._fail(video.id, failure)
+        await self._fail(drive, failure)
         raise SamplingFailed(failure)
 
-    async def _draw(self, video: Video, version: ModelVersion, drive: _Drive) -> dict[str, Any]:
+    async def _draw(
+        self, name: str, request: VideoCreate, version: ModelVersion, on_step: Callable[[Item], Awaitable[None]]
+    ) -> Item:
         reason = ""
         for attempt in range(1, self._settings.max_attempts + 1):
             try:
                 async with (
                     asyncio.timeout(self._settings.video_queue_seconds) as waiting,
-                    aclosing(self._sampler.sample(video.request, version)) as items,
+                    aclosing(self._sampler.sample(request, version)) as items,
                 ):
                     async for item in items:
                         waiting.reschedule(None)
@@ -197,7 +250,7 @@ class VideoDriver:
                             raise SamplingFailed(_failure(item["error"]["code"], item["error"]["message"]))
                         if "video" in item:
                             return item
-                        await self._step(video, drive, item)
+                        await on_step(item)
                 reason = "It ended without a result."
             except TimeoutError as error:
                 if not waiting.expired():
@@ -207,23 +260,28 @@ class VideoDriver:
                 raise SamplingFailed(Failure(code=FailureCode.no_resources, message=message)) from error
             except SamplerLost as error:
                 reason = str(error).strip().splitlines()[-1]
-            log.warning("Video %s lost its sampler (attempt %d): %s", video.id, attempt, reason)
+            log.warning("Video %s lost its sampler (attempt %d): %s", name, attempt, reason)
             await asyncio.sleep(attempt)
         message = f"The sampler was lost in {self._settings.max_attempts} attempts: ask again. The last time: {reason[:300]}"
         raise SamplingFailed(Failure(code=FailureCode.worker_lost, message=message))
 
-    async def _step(self, video: Video, drive: _Drive, item: dict[str, Any]) -> None:
-        drive.progress = min(99, 100 * item["step"] // item["total"])
-        if not drive.started:
-            drive.started = True
-            await self._persist(self._videos.start, video.id)
+    async def _step(self, drive: _Drive, item: Item) -> None:
+        step, total = item["step"], item["total"]
+        begins = drive.snapshots.newest.status is VideoStatus.queued
+        drive.snapshots.change(
+            status=VideoStatus.in_progress, step=step, total_steps=total, progress=min(99, 100 * step // total)
+        )
+        if begins:
+            await self._persist(self._videos.start, drive.snapshots.newest.id)
 
-    async def _fail(self, video_id: str, failure: Failure) -> None:
+    async def _fail(self, drive: _Drive, failure: Failure) -> None:
+        video = drive.snapshots.newest
         try:
-            await self._persist(self._videos.fail, video_id, failure)
+            drive.snapshots.add(await self._persist(self._videos.fail, video.id, failure))
         except TavError as error:
-            log.error("The end of video %s cannot be kept: %s", video_id, error)
-            self._unrecorded[video_id] = failure
+            log.error("The end of video %s cannot be kept: %s", video.id, error)
+            drive.snapshots.change(status=VideoStatus.failed, error=failure)
+            self._unrecorded[video.id] = drive.snapshots.newest
 
     async def _persist(self, write: Callable[..., T], *args: Any) -> T:
         """A registry call in a thread, repeated for some seconds while storage is away."""

@@ -1,4 +1,4 @@
-"""A job's snapshots: live where the scheduler answers, from its run where it does not."""
+"""Server-sent events: a job's snapshots from the scheduler, a video's from the driver; from the run where these are away."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import time
 from collections.abc import AsyncIterator
 
 from registry.jobs import JobStore
+from registry.videos import VideoStore
+from services.api.driver import VideoDriver
 from services.api.scheduler import SchedulerAway, SchedulerLink
 from tav.errors import TavError
-from tav_client.schemas import TuningJob
+from tav_client.schemas import TuningJob, Video
 
 log = logging.getLogger(__name__)
 
@@ -32,9 +34,15 @@ async def overlaid(job: TuningJob, scheduler: SchedulerLink) -> TuningJob:
         return job
 
 
-def block(number: int, job: TuningJob) -> str:
+def block(number: int, snapshot: TuningJob | Video) -> str:
     """One server-sent event."""
-    return f"id: {number}\nevent: job\ndata: {job.model_dump_json()}\n\n"
+    name = "job" if isinstance(snapshot, TuningJob) else "video"
+    return f"id: {number}\nevent: {name}\ndata: {snapshot.model_dump_json()}\n\n"
+
+
+def event_number(last: str | None) -> int | None:
+    """What `Last-Event-ID` says; something else than a number counts as none."""
+    return int(last) if last and last.isascii() and last.isdigit() and len(last) < 19 else None
 
 
 async def follow(job: TuningJob, after: int | None, scheduler: SchedulerLink, jobs: JobStore) -> AsyncIterator[str]:
@@ -93,3 +101,32 @@ async def _news(job_id: str, after: int, scheduler: SchedulerLink, jobs: JobStor
     except TavError as error:
         log.warning("Job %s cannot be followed now: %s", job_id, error)
         return []
+
+
+async def follow_video(video: Video, after: int | None, driver: VideoDriver, videos: VideoStore) -> AsyncIterator[str]:
+    """Server-sent events up to the video's final snapshot.
+
+    Args:
+        video: As it is now.
+        after: Go on after this event; None begins with the video as it is now.
+        driver: Tells what is new.
+        videos: Asked where the driver has not taken the video up yet.
+    """
+    number = after or 0
+    while (snapshots := driver.snapshots(video.id)) is None:
+        if video.status.final:
+            yield block(number + 1, video)
+            return
+        yield _KEEP_ALIVE
+        await asyncio.sleep(_AWAY_SECONDS)
+        video = driver.live(await asyncio.to_thread(videos.get, video.id))
+    unknown = after is None or after > snapshots.last()[0][0]
+    news = snapshots.last() if unknown else await snapshots.newer(number, 0)
+    while news or not snapshots.closed:
+        for number, video in news:
+            yield block(number, video)
+        if video.status.final:
+            return
+        news = await snapshots.newer(number, _WAIT_SECONDS)
+        if not news:
+            yield _KEEP_ALIVE

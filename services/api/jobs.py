@@ -18,7 +18,7 @@ from registry.removal import Removal
 from services.api import bodies, clips
 from services.api.auth import Tenant
 from services.api.errors import ApiError, invalid
-from services.api.events import follow, overlaid
+from services.api.events import event_number, follow, overlaid
 from services.api.idempotency import IdempotencyKey, KeyLocks, checked_key, key_reused
 from services.api.logs import once, tail
 from services.api.openapi import job_body, problems
@@ -218,9 +218,8 @@ def router(parts: Parts) -> APIRouter:
     ) -> StreamingResponse:
         """Server-sent events named `job`, each a whole `TuningJob`; the stream ends after the final one."""
         job = await asyncio.to_thread(parts.jobs.get, job_id, tenant)
-        after = int(last) if last and last.isascii() and last.isdigit() and len(last) < 19 else None
         return StreamingResponse(
-            follow(job, after, parts.scheduler, parts.jobs),
+            follow(job, event_number(last), parts.scheduler, parts.jobs),
             media_type="text/event-stream",
             headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
         )

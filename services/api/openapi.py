@@ -20,6 +20,7 @@ _ABOUT = {
     413: "The clip is too large",
     429: "Too many jobs of yours wait",
     415: "Not a type of body that this call takes",
+    416: "There are not so many bytes",
     422: "The request, or the clip, is invalid",
     500: "A defect of the service, or the sampling failed",
     503: "Something that is needed does not answer, or too much is waiting",
@@ -54,6 +55,14 @@ def json_body(model: type[BaseModel]) -> dict[str, Any]:
     """A JSON body that the handler reads itself."""
     schema = {"$ref": _REF.format(model=model.__name__)}
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def fields_body(model: type[BaseModel]) -> dict[str, Any]:
+    """A body that is JSON or one part of multipart/form-data for each field."""
+    body = json_body(model)
+    content = body["requestBody"]["content"]
+    content["multipart/form-data"] = content["application/json"]
+    return body
 
 
 def job_body() -> dict[str, Any]:

@@ -3,20 +3,52 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Annotated, Literal
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.responses import StreamingResponse
 
-from services.api.bodies import read_json
+from services.api import content
+from services.api.bodies import read_fields
 from services.api.driver import SamplingFailed
 from services.api.errors import ApiError, invalid, of_failure
+from services.api.events import event_number, follow_video
 from services.api.idempotency import IdempotencyKey, KeyLocks, checked_key, key_reused
-from services.api.openapi import json_body, problems
+from services.api.openapi import fields_body, problems
 from services.api.parts import Parts
-from tav_client.schemas import ModelVersion, Video, VideoCreate, VideoStatus
+from tav.video import CONTENT_TYPES
+from tav_client.schemas import ModelName, ModelVersion, Video, VideoCreate, VideoDeleted, VideoPage, VideoStatus
 
 _POLL_MS = "500"
-_CONTENT: dict[str, dict[str, str]] = {"video/mp4": {}, "image/gif": {}}
-_TYPES = {"mp4": "video/mp4", "gif": "image/gif"}
+_CONTENT: dict[str, dict[str, str]] = {kind: {} for kind in CONTENT_TYPES.values()}
+_FASTEST = 120.0
+
+
+def fitted(wanted: VideoCreate, version: ModelVersion) -> VideoCreate:
+    """The request as the sampler takes it: `seconds` as a rate.
+
+    Raises:
+        ApiError: 422, it asks for what the version cannot give.
+    """
+    if wanted.use_inverted_latents and wanted.num_frames not in (None, version.num_frames):
+        raise invalid(
+            f"The inverted latents hold {version.num_frames} frames: leave num_frames out, or use_inverted_latents false.",
+            "num_frames",
+        )
+    if wanted.use_inverted_latents and wanted.size not in (None, version.size):
+        made = f"{version.size[0]}x{version.size[1]}"
+        raise invalid(
+            f"The inverted latents are of {made}: leave size out, or use_inverted_latents false, or tune at that size.",
+            "size",
+        )
+    if wanted.seconds is None:
+        return wanted
+    if wanted.fps is not None:
+        raise invalid("fps and seconds both set the rate: give one of them.", "seconds")
+    frames = wanted.num_frames or version.num_frames
+    if frames / wanted.seconds > _FASTEST:
+        raise invalid(f"{frames} frames in {wanted.seconds:g} s are more than {_FASTEST:g} a second: ask for more.", "seconds")
+    return wanted.model_copy(update={"fps": frames / wanted.seconds, "seconds": None})
 
 
 def router(parts: Parts) -> APIRouter:
@@ -25,31 +57,31 @@ def router(parts: Parts) -> APIRouter:
     locks = KeyLocks()
 
     async def accept(request: Request) -> tuple[VideoCreate, ModelVersion]:
-        wanted = await read_json(request, VideoCreate)
+        wanted = await read_fields(request, VideoCreate)
         version = await asyncio.to_thread(parts.versions.resolve, wanted.model)
-        if wanted.use_inverted_latents and wanted.num_frames not in (None, version.num_frames):
-            raise invalid(
-                f"The inverted latents hold {version.num_frames} frames: leave num_frames out, or use_inverted_latents false.",
-                "num_frames",
-            )
-        return wanted, version
+        return fitted(wanted, version), version
+
+    async def now(video_id: str) -> Video:
+        return parts.driver.live(await asyncio.to_thread(parts.videos.get, video_id))
 
     @routes.post(
         "",
         summary="Create a video",
         response_model=Video,
         responses=problems(404, 409, 415, 422, 503),
-        openapi_extra=json_body(VideoCreate),
+        openapi_extra=fields_body(VideoCreate),
     )
     async def create(request: Request, response: Response, key: IdempotencyKey = None) -> Video:
         """Answers at once; ask for the video until it is completed or failed."""
         key = checked_key(key)
         wanted, version = await accept(request)
+        if not wanted.record:
+            raise invalid("Nothing is kept of a video without record: ask for it at /v1/videos/sync, or record it.", "record")
         async with locks.hold(key):
             video = None if key is None else await asyncio.to_thread(parts.videos.find, key)
             if video is None:
                 video = await parts.driver.create(wanted, version, key)
-            elif video.request != wanted:
+            elif video.request.model_dump() != wanted.model_dump():
                 raise key_reused()
         return _answer(parts.driver.live(video), response)
 
@@ -58,49 +90,93 @@ def router(parts: Parts) -> APIRouter:
         summary="Create a video and wait for it",
         response_class=Response,
         responses={200: {"content": _CONTENT, "description": "The video's bytes"}, **problems(404, 409, 415, 422, 500, 503)},
-        openapi_extra=json_body(VideoCreate),
+        openapi_extra=fields_body(VideoCreate),
     )
     async def sync(request: Request) -> Response:
         """The video's bytes, for `curl -o`. A caller that goes away ends the sampling."""
         wanted, version = await accept(request)
-        video = await parts.driver.create(wanted, version)
+        headers = {"x-tav-model-version": f"{version.name}/{version.version}"}
+        video = await parts.driver.create(wanted, version) if wanted.record else None
+        if video is not None:
+            headers["x-tav-video-id"] = video.id
         gone = asyncio.ensure_future(_disconnected(request))
-        done = asyncio.ensure_future(parts.driver.wait(video.id))
+        done = asyncio.ensure_future(parts.driver.wait(video.id) if video else parts.driver.draw(wanted, version))
         try:
             await asyncio.wait({gone, done}, return_when=asyncio.FIRST_COMPLETED)
             if not done.done():
                 return Response(status_code=499)  # nobody hears it
-            return _content(video, done.result())
+            return Response(done.result(), media_type=CONTENT_TYPES[wanted.format], headers=headers)
         except SamplingFailed as error:
             failure = of_failure(error.failure.code, error.failure.message)
-            failure.headers |= {"x-tav-video-id": video.id}
+            failure.headers |= headers
             raise failure from error
         finally:
             gone.cancel()
             if not done.done():
                 done.cancel()
-                parts.driver.cancel(video.id)
+                if video is not None:
+                    parts.driver.cancel(video.id, "Whoever waited for the video went away.")
+
+    @routes.get("", summary="List videos", responses=problems(422, 503))
+    async def list_videos(
+        after: Annotated[str | None, Query(max_length=512, description="The former page's `next_cursor`.")] = None,
+        limit: Annotated[int, Query(ge=1, le=100)] = 20,
+        order: Literal["asc", "desc"] = "desc",
+        model: Annotated[ModelName | None, Query(description="Of this model only.")] = None,
+    ) -> VideoPage:
+        """Newest first, unless `order` is `asc`."""
+        page = await asyncio.to_thread(parts.videos.list, after, limit, model, order == "asc")
+        page.data = [parts.driver.live(video) for video in page.data]
+        return page
 
     @routes.get("/{video_id}", summary="Get a video", responses=problems(404, 503))
     async def get(video_id: str, response: Response) -> Video:
         """The video as it is now; `progress` is in percent."""
-        return _answer(parts.driver.live(await asyncio.to_thread(parts.videos.get, video_id)), response)
+        return _answer(await now(video_id), response)
 
+    @routes.delete("/{video_id}", summary="Delete a video", responses=problems(404, 503))
+    async def delete(video_id: str) -> VideoDeleted:
+        """Removes the run and the content. One that is on its way is ended first, at the sampler's next step."""
+        await asyncio.to_thread(parts.videos.get, video_id)
+        await asyncio.shield(parts.driver.delete(video_id))
+        return VideoDeleted(id=video_id)
+
+    @routes.get(
+        "/{video_id}/events",
+        summary="Follow a video",
+        response_class=StreamingResponse,
+        responses={200: {"content": {"text/event-stream": {}}}, **problems(404, 503)},
+    )
+    async def events(video_id: str, last: Annotated[str | None, Header(alias="Last-Event-ID")] = None) -> StreamingResponse:
+        """Server-sent events named `video`, one for every step, each a whole `Video`; the stream ends after the final one."""
+        return StreamingResponse(
+            follow_video(await now(video_id), event_number(last), parts.driver, parts.videos),
+            media_type="text/event-stream",
+            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+        )
+
+    @routes.head("/{video_id}/content", include_in_schema=False)
     @routes.get(
         "/{video_id}/content",
         summary="Get a video's content",
         response_class=Response,
-        responses={200: {"content": _CONTENT, "description": "The video's bytes"}, **problems(404, 409, 503)},
+        responses={
+            200: {"content": {**_CONTENT, "image/jpeg": {}}, "description": "The video's bytes, or a picture of it"},
+            206: {"content": _CONTENT, "description": "The range asked for"},
+            304: {"description": "As the caller has it"},
+            **problems(404, 409, 416, 422, 503),
+        },
     )
-    async def content(video_id: str) -> Response:
-        """The bytes of a completed video."""
-        video = parts.driver.live(await asyncio.to_thread(parts.videos.get, video_id))
+    async def get_content(request: Request, video_id: str, variant: content.Variant = content.Variant.video) -> Response:
+        """The bytes of a completed video; whole, or one range of them."""
+        video = await now(video_id)
         if video.status is VideoStatus.failed and video.error:
             detail = f"The video failed and will have no content: {video.error.message}"
             raise ApiError(409, "video_not_ready", detail)
         if video.status is not VideoStatus.completed:
             raise ApiError(409, "video_not_ready", f"The video is {video.status.value}: wait until it is completed.")
-        return _content(video, await asyncio.to_thread(parts.videos.content, video_id))
+        data = await asyncio.to_thread(parts.videos.content, video_id)
+        return content.answer(request, video, *await asyncio.to_thread(content.rendered, video, data, variant))
 
     return routes
 
@@ -109,11 +185,6 @@ def _answer(video: Video, response: Response) -> Video:
     if not video.status.final:
         response.headers["openai-poll-after-ms"] = _POLL_MS
     return video
-
-
-def _content(video: Video, data: bytes) -> Response:
-    headers = {"x-tav-model-version": video.model_version, "x-tav-video-id": video.id}
-    return Response(data, media_type=_TYPES[video.format], headers=headers)
 
 
 async def _disconnected(request: Request) -> None:

@@ -24,11 +24,11 @@ from services.settings import Settings
 from tav.config import Progress, SampleConfig
 from tav.errors import Cancelled, InvalidConfig, TavError
 from tav.sampling import Sampler
+from tav.video import CONTENT_TYPES
 from tav_client.schemas import ModelVersion, VideoCreate
 
 log = logging.getLogger(__name__)
 
-CONTENT_TYPES = {"mp4": "video/mp4", "gif": "image/gif"}
 
 _UPSCALE_SECONDS = 2.0
 _LONGEST_BACKOFF_SECONDS = 0.1

@@ -18,6 +18,7 @@ ANSWERS = {
     "tuning_job.deleted": schemas.JobDeleted,
     "batch": schemas.Batch,
     "video": schemas.Video,
+    "video.deleted": schemas.VideoDeleted,
     "model": schemas.Model,
     "model_version": schemas.ModelVersion,
     "list": schemas.Page[schemas.Model],

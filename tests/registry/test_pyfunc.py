@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import os
+import signal
+import subprocess
+import sys
+import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import mlflow
 import pandas as pd
 import pytest
@@ -13,12 +20,14 @@ import torch
 
 from registry.versions import VersionInfo, VersionStore
 from services.platform import Stack
+from services.platform.ports import any_free
 from tav.base import Base
-from tav.config import InvertConfig, TuneConfig
+from tav.config import InvertConfig, SampleConfig, TuneConfig
 from tav.delta import Delta, DeltaMeta, Origin
 from tav.errors import InvalidConfig
 from tav.inflation import inflate
 from tav.latents import Latents, LatentsMeta
+from tav.probe import probe
 from tav_client.schemas import TuningJob
 from tests.tav.conftest import write_random_base
 
@@ -42,19 +51,25 @@ def tuned(base_folder: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_version_samples_through_mlflow(
+@pytest.fixture
+def model(
     versions: VersionStore,
     new_job: Callable[..., TuningJob],
     tuned: Path,
     mlflow_server: Stack,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    model = f"ball-{uuid.uuid4().hex[:8]}"
-    versions.register(new_job(model), tuned, VersionInfo("offline", "f" * 64, "a ball", 2, (16, 16)))
-    versions.set_alias(model, "production", 1)
-    for name, value in mlflow_server.environment().items():
-        monkeypatch.setenv(name, value)
-    loaded = mlflow.pyfunc.load_model(f"models:/{model}@production")
+) -> str:
+    """The address of a registered version, and an environment in which MLflow finds it."""
+    name = f"ball-{uuid.uuid4().hex[:8]}"
+    versions.register(new_job(name), tuned, VersionInfo("offline", "f" * 64, "a ball", 2, (16, 16)))
+    versions.set_alias(name, "production", 1)
+    for variable, value in mlflow_server.environment().items():
+        monkeypatch.setenv(variable, value)
+    return f"models:/{name}@production"
+
+
+def test_a_version_samples_through_mlflow(model: str) -> None:
+    loaded = mlflow.pyfunc.load_model(model)
     rows = pd.DataFrame([{"prompt": "a red ball"}, {"prompt": "a blue ball", "format": "gif"}])
     videos = loaded.predict(rows, params={"num_inference_steps": 2})
     assert [(v["format"], v["num_frames"], v["size"], v["fps"]) for v in videos] == [
@@ -62,5 +77,59 @@ def test_a_version_samples_through_mlflow(
         ("gif", 2, (16, 16), 4.0),
     ]
     assert videos[0]["video"][4:8] == b"ftyp"
-    with pytest.raises(InvalidConfig, match="num_steps"):
-        loaded.predict([{"prompt": "a ball", "num_steps": 3}])
+    with pytest.raises(InvalidConfig, match="guidance_scale"):
+        loaded.predict([{"prompt": "a ball", "guidance_scale": 0.5}])
+
+
+def test_a_rows_fields_win_over_the_parameters_and_change_the_video(model: str) -> None:
+    loaded = mlflow.pyfunc.load_model(model)
+    rows = pd.DataFrame([{"prompt": "a ball"}, {"prompt": "a ball", "num_inference_steps": 3}])
+    two, three = loaded.predict(rows, params={"num_inference_steps": 2})
+    assert two["video"] == loaded.predict(rows[:1], params={"num_inference_steps": 2})[0]["video"]
+    assert two["video"] != three["video"]
+    assert three["video"] == loaded.predict([{"prompt": "a ball"}], params={"num_inference_steps": 3})[0]["video"]
+
+
+def test_a_version_tells_its_signature_and_gives_an_example_that_samples(model: str) -> None:
+    info = mlflow.models.get_model_info(model)
+    assert {"prompt", "guidance_scale", "num_inference_steps", "seed"} <= set(info.signature.inputs.input_names())
+    params = {param.name: param.type for param in info.signature.params.params}
+    assert set(params) >= {*SampleConfig.model_fields, "format", "use_inverted_latents"}
+    loaded = mlflow.pyfunc.load_model(model)
+    video, *others = loaded.predict(loaded.input_example, params={"num_inference_steps": 2, "format": "webm"})
+    assert (video["format"], video["video"][:4], others) == ("webm", b"\x1a\x45\xdf\xa3", [])
+
+
+@pytest.mark.slow
+def test_mlflow_models_serve_samples_over_http(model: str, tmp_path: Path) -> None:
+    port = any_free("127.0.0.1")
+    command = ["mlflow", "models", "serve", "--model-uri", model, "--env-manager", "local", "--port", str(port)]
+    with (tmp_path / "serve.log").open("wb") as log:
+        server = subprocess.Popen([sys.executable, "-m", *command], stdout=log, stderr=log, start_new_session=True)
+        try:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120, trust_env=False) as http:
+                while not answers(http):
+                    assert server.poll() is None, (tmp_path / "serve.log").read_text()
+                    time.sleep(0.2)
+                body = {"inputs": {"prompt": ["a red ball"]}, "params": {"num_inference_steps": 2, "guidance_scale": 2}}
+                answer = http.post("/invocations", json=body)
+                refused = http.post("/invocations", json={"inputs": {"colour": ["red"]}})
+        finally:
+            os.killpg(server.pid, signal.SIGTERM)
+            server.wait(30)
+    assert answer.status_code == 200, answer.text
+    [video] = answer.json()["predictions"]
+    (tmp_path / "v.mp4").write_bytes(base64.b64decode(video["video"]))
+    assert probe(tmp_path / "v.mp4").model_dump(include={"num_frames", "width", "codec"}) == {
+        "num_frames": 2,
+        "width": 16,
+        "codec": "h264",
+    }
+    assert refused.status_code == 400 and "prompt" in refused.text
+
+
+def answers(http: httpx.Client) -> bool:
+    try:
+        return http.get("/ping").status_code == 200
+    except httpx.TransportError:
+        return False

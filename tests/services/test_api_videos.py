@@ -1,4 +1,4 @@
-"""/v1/models and /v1/videos over real storage, the sampler faked."""
+"""/v1/videos over real storage, the sampler faked."""
 
 from __future__ import annotations
 
@@ -204,34 +204,3 @@ def test_a_tuning_job_is_no_video_and_the_other_way_round(gateway: Running, vers
     video = gateway.http.post("/v1/videos/sync", json=body(version)).headers["x-tav-video-id"]
     assert gateway.http.get(f"/v1/tuning-jobs/{video}").status_code == 404
     assert gateway.parts.videos.get(video).status is VideoStatus.completed
-
-
-def test_models_and_versions_are_shown(gateway: Running, version: ModelVersion) -> None:
-    listed = gateway.http.get("/v1/models", params={"limit": 100}).json()["data"]
-    assert version.name in [model["name"] for model in listed]
-    assert gateway.http.get(f"/v1/models/{version.name}").json()["latest_version"] == 1
-    shown = gateway.http.get(f"/v1/models/{version.name}/versions/1").json()
-    assert ModelVersion.model_validate(shown) == version
-
-
-@pytest.mark.parametrize(
-    ("path", "status", "code"),
-    [
-        ("nobody", 404, "model_not_found"),
-        ("nobody/versions/1", 404, "model_not_found"),
-        ("{name}/versions/7", 404, "version_not_found"),
-        ("{name}/versions/0", 422, "invalid_request"),
-        ("{name}/versions/x", 422, "invalid_request"),
-        ("a'b", 404, "model_not_found"),
-    ],
-)
-def test_what_is_not_in_the_registry_is_said_so(
-    gateway: Running, version: ModelVersion, path: str, status: int, code: str
-) -> None:
-    answer = gateway.http.get(f"/v1/models/{path.format(name=version.name)}")
-    assert (answer.status_code, answer.json()["code"]) == (status, code), answer.text
-
-
-def test_a_cursor_nobody_gave_is_refused(gateway: Running) -> None:
-    answer = gateway.http.get("/v1/models", params={"after": "nonsense"})
-    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")

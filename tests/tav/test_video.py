@@ -69,8 +69,19 @@ def test_gif_is_written_and_read(tmp_path: Path, ramp: Path) -> None:
     assert probe(tmp_path / "v.gif").num_frames == 4
 
 
+def test_webm_is_vp9_and_the_same_bytes_every_time(tmp_path: Path, ramp: Path) -> None:
+    frames, _ = read_frames(ramp, 4, (64, 48))
+    Video(frames, 10).save(tmp_path / "v.webm")
+    assert (tmp_path / "v.webm").read_bytes() == Video(frames, 10).encode("webm")
+    with av.open(str(tmp_path / "v.webm")) as file:
+        stream = file.streams.video[0]
+        assert (stream.codec_context.name, stream.width, stream.height, float(stream.average_rate)) == ("vp9", 64, 48, 10)
+        back = np.stack([f.to_ndarray(format="rgb24") for f in file.decode(stream)])
+    assert np.abs(back.astype(int) - frames).mean() < 4
+
+
 def test_an_unknown_ending_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidConfig, match=r"\.mp4 or \.gif"):
+    with pytest.raises(InvalidConfig, match=r"\.mp4, \.gif or \.webm"):
         Video(np.zeros((1, 8, 8, 3), np.uint8), 8).save(tmp_path / "v.avi")
 
 

@@ -10,7 +10,16 @@ import re
 from enum import StrEnum
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+)
 
 ModelName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?$")]
 """Registry name: 1–64 of `a-z 0-9 . _ -`, starting and ending with a letter or digit."""
@@ -20,6 +29,8 @@ ModelRef = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}
 
 Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?$")]
 """A batch's name, a GPU type, a key of `metadata`: 1–64 letters, digits, `.`, `_`, `-`, the ends letters or digits."""
+
+VideoFormat = Literal["mp4", "gif", "webm"]
 
 Prompt = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1000)]
 
@@ -34,6 +45,9 @@ def _parsed_size(value: Any) -> Any:
 _Side = Annotated[int, Field(ge=8, le=4096, multiple_of=8)]
 VideoSize = Annotated[tuple[_Side, _Side], BeforeValidator(_parsed_size)]
 """Width and height in pixels, multiples of 8."""
+
+WholeSeconds = Annotated[float, PlainSerializer(int, return_type=int, when_used="json-unless-none")]
+"""UNIX seconds, whole on the wire: OpenAI's clients read integers."""
 
 
 class _Request(BaseModel):
@@ -263,8 +277,49 @@ class Model(_Response):
     aliases: dict[str, int] = Field(default_factory=dict)
 
 
-class VideoCreate(_Request):
-    """`POST /v1/videos` and `POST /v1/videos/sync`."""
+class AliasSet(_Request):
+    """`PUT /v1/models/{name}/aliases/{alias}`."""
+
+    version: int = Field(ge=1, le=999_999_999, description="What the alias shall point at.")
+
+
+class ModelDeleted(_Response):
+    """Answer of `DELETE /v1/models/{name}`."""
+
+    name: str
+    object: Literal["model.deleted"] = "model.deleted"
+    deleted: bool = True
+
+
+class ModelVersionDeleted(_Response):
+    """Answer of `DELETE /v1/models/{name}/versions/{v}`."""
+
+    name: str
+    version: int
+    object: Literal["model_version.deleted"] = "model_version.deleted"
+    deleted: bool = True
+
+
+class UploadCreate(_Request):
+    """`POST /v1/uploads`."""
+
+    bytes: int = Field(gt=0, description="The clip's size.")
+    content_type: str = Field("video/mp4", pattern=r"^(video/[a-z0-9.+-]{1,64}|image/gif)$")
+
+
+class Upload(_Response):
+    """Where to upload a clip to."""
+
+    object: Literal["upload"] = "upload"
+    method: Literal["PUT"] = "PUT"
+    url: str = Field(description="Takes one file by PUT until `expires_at`; needs no key.")
+    headers: dict[str, str] = Field(description="To be sent with it.")
+    clip_uri: str = Field(description="Names the clip in a tuning job.")
+    expires_at: WholeSeconds
+
+
+class _VideoFields(BaseModel):
+    """What a video is made from."""
 
     model: ModelRef = Field(description="`name`, `name@alias` or `name/version`.")
     prompt: Prompt = Field(description="The edited prompt.")
@@ -294,7 +349,17 @@ class VideoCreate(_Request):
     num_frames: int | None = Field(None, ge=1, le=512, description="Only without inverted latents.")
     size: VideoSize | None = Field(None, description="`[width, height]` or `WIDTHxHEIGHT`; only without inverted latents.")
     fps: float | None = Field(None, gt=0, le=120, description="Left out, the clip's sampled rate.")
-    format: Literal["mp4", "gif"] = "mp4"
+    seconds: float | None = Field(
+        None, gt=0, le=3600, description="How long the frames play: sets their rate. Give fps or seconds, not both."
+    )
+    format: VideoFormat = "mp4"
+    record: bool = Field(
+        True, description="Keep it, as a run below its tuning job's. Without, only `/v1/videos/sync` takes it."
+    )
+
+
+class VideoCreate(_VideoFields, _Request):
+    """`POST /v1/videos` and `POST /v1/videos/sync`."""
 
     @field_validator("noise_blend")
     @classmethod
@@ -302,6 +367,10 @@ class VideoCreate(_Request):
         if value and not info.data.get("use_inverted_latents", True):
             raise ValueError("needs inverted latents: leave it out, or use_inverted_latents")
         return value
+
+
+class VideoRequest(_VideoFields, _Response):
+    """A video's request as it was accepted."""
 
 
 class VideoStatus(StrEnum):
@@ -323,22 +392,32 @@ class Video(_Response):
 
     id: str
     object: Literal["video"] = "video"
-    created_at: float
-    completed_at: float | None = None
+    created_at: WholeSeconds
+    completed_at: WholeSeconds | None = None
     status: VideoStatus
     progress: int = Field(0, description="Percent.")
+    step: int = Field(0, description="Denoising steps done.")
+    total_steps: int | None = Field(None, description="Known from the first step on.")
     model: str = Field(description="As asked for.")
     model_version: str = Field(description="What it meant: `name/version`.")
     prompt: str
-    request: VideoCreate
+    request: VideoRequest
     seconds: str | None = None
     size: str | None = Field(None, description="`WIDTHxHEIGHT`.")
-    format: Literal["mp4", "gif"] = "mp4"
+    format: VideoFormat = "mp4"
     latents_sha256: str | None = Field(
         None, description="Of the latents it was decoded from: the same version and request give the same on the same hardware."
     )
     error: Failure | None = None
     mlflow_url: str | None = None
+
+
+class VideoDeleted(_Response):
+    """Answer of `DELETE /v1/videos/{id}`."""
+
+    id: str
+    object: Literal["video.deleted"] = "video.deleted"
+    deleted: bool = True
 
 
 T = TypeVar("T")
@@ -351,6 +430,13 @@ class Page(_Response, Generic[T]):
     data: list[T]
     next_cursor: str | None = None
     has_more: bool = False
+
+
+class VideoPage(Page[Video]):
+    """A page of videos; OpenAI's clients go on after `last_id`, which is the same as `next_cursor`."""
+
+    first_id: str | None = None
+    last_id: str | None = None
 
 
 class Problem(_Response):
