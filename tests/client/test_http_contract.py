@@ -20,9 +20,18 @@ ANSWERS = {
     "video": schemas.Video,
     "video.deleted": schemas.VideoDeleted,
     "model": schemas.Model,
+    "model.deleted": schemas.ModelDeleted,
+    "model_version.deleted": schemas.ModelVersionDeleted,
+    "upload": schemas.Upload,
     "model_version": schemas.ModelVersion,
     "list": schemas.Page[schemas.Model],
     None: schemas.Problem,
+}
+REQUESTS = {
+    "/tuning-jobs": schemas.TuningJobCreate,
+    "/videos": schemas.VideoCreate,
+    "/uploads": schemas.UploadCreate,
+    "/aliases": schemas.AliasSet,
 }
 
 
@@ -43,13 +52,14 @@ def test_a_literal_answer_is_one_of_the_schemas(answer: dict[str, Any]) -> None:
 
 
 def test_the_literal_requests_are_accepted_by_the_schemas() -> None:
-    posted = [block for block in BLOCKS if block.startswith("POST") and "application/json\n" in block]
+    posted = [block for block in BLOCKS if block.startswith(("POST", "PUT")) and "application/json\n" in block]
     bodies = [re.search(r"^\{.*?\}$", block, re.M | re.S) for block in posted]
     for block, body in zip(posted, bodies, strict=True):
         if body is not None:
-            schema = schemas.TuningJobCreate if "tuning-jobs" in block.splitlines()[0] else schemas.VideoCreate
+            path = block.split()[1]
+            [schema] = {schema for part, schema in REQUESTS.items() if part in path}
             schema.model_validate_json(body[0])
-    assert sum(body is not None for body in bodies) >= 4
+    assert sum(body is not None for body in bodies) >= 6
 
 
 @pytest.mark.parametrize("enum", [schemas.FailureCode, schemas.JobStatus, schemas.JobPhase, schemas.VideoStatus])

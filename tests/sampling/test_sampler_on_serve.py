@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 from collections.abc import Callable
 
 import av
@@ -131,6 +132,30 @@ def test_over_http_a_video_is_drawn_and_a_caller_that_hangs_up_ends_it(
     video = until(http, http.post("/v1/videos", json=body).json()["id"], lambda video: video["progress"] == 100)
     assert video["status"] == "completed"
     assert frames_of(http.get(f"/v1/videos/{video['id']}/content").content) == 5
+
+
+def test_over_http_a_running_video_is_followed_and_deleted_and_its_sampler_is_free_again(
+    http: httpx.Client, settings: Settings, register: Callable[..., ModelVersion]
+) -> None:
+    body = {"model": register().name, "prompt": "a blue square"}
+    video_id = http.post("/v1/videos", json={**body, **ENDLESS}).json()["id"]
+    seen = []
+    with http.stream("GET", f"/v1/videos/{video_id}/events") as stream:
+        for line in stream.iter_lines():
+            if line.startswith("data: "):
+                seen.append(json.loads(line[6:]))
+                if seen[-1]["step"] == 2:
+                    assert http.delete(f"/v1/videos/{video_id}").json()["deleted"]
+    assert [video["step"] for video in seen if video["status"] == "in_progress"][:3] == [0, 1, 2]
+    assert (seen[-1]["status"], seen[-1]["error"]["code"]) == ("failed", "cancelled")
+    assert http.get(f"/v1/videos/{video_id}").status_code == 404
+    assert VideoStore(settings).list(model=body["model"]).data == []
+    answer = http.post("/v1/videos/sync", json={**body, **STEPS, "format": "webm"})  # would wait for many minutes otherwise
+    url = f"/v1/videos/{answer.headers['x-tav-video-id']}/content"
+    part = http.get(url, headers={"Range": "bytes=4-9"})
+    assert (answer.status_code, part.status_code, part.content) == (200, 206, answer.content[4:10])
+    head = http.head(url)
+    assert (head.headers["content-length"], head.headers["content-type"]) == (str(len(answer.content)), "video/webm")
 
 
 @pytest.mark.parametrize("part", ["sampler", "gateway"])
