@@ -36,6 +36,7 @@ status: $(READY) ## What runs
 	$(BIN)/tav platform status --data-dir $(DATA)
 
 test: $(READY) ## All tests, on real parts
+	tools/system-packages.sh $(PYTHON) browser
 	$(BIN)/python -m pytest tests
 
 test-fast: $(READY) ## The tests that take no tens of seconds each

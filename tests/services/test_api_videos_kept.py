@@ -204,7 +204,7 @@ def test_a_request_may_be_multipart(gateway: Running, version: ModelVersion, pat
     assert answer.status_code == 200, answer.text
     asked, _ = gateway.sampler.asked[0]
     assert (asked.guidance_scale, asked.seed, asked.use_inverted_latents, asked.num_frames) == (4.5, 7, False, None)
-    assert asked.size == "32x24"
+    assert asked.size == (32, 24)
     for parts, words in (
         ({"model": (None, version.name)}, "prompt"),
         ({"model": (None, version.name), "prompt": (None, "x"), "seed": (None, "many")}, "seed"),

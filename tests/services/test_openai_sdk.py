@@ -49,7 +49,8 @@ def test_create_and_poll_gives_a_completed_video_whose_content_downloads(
 def test_create_answers_at_once_and_retrieve_follows(sdk: OpenAI, gateway: Running, version: ModelVersion) -> None:
     gateway.sampler.gate.clear()
     video = sdk.videos.create(model=version.name, prompt="a blue ball")
-    assert (video.object, video.status, video.prompt, video.error) == ("video", "queued", "a blue ball", None)
+    assert (video.object, video.prompt, video.error) == ("video", "a blue ball", None)
+    assert video.status in ("queued", "in_progress")
     with pytest.raises(openai.ConflictError, match="wait until it is completed"):
         sdk.videos.download_content(video.id)
     gateway.sampler.gate.set()
