@@ -23,6 +23,7 @@ from services.sampling.tiers import Budget
 from services.settings import Settings
 from tav.config import Progress, SampleConfig
 from tav.errors import Cancelled, InvalidConfig, TavError
+from tav.eval.scores import ScoreConfig, Scorer
 from tav.sampling import Sampler
 from tav.video import CONTENT_TYPES
 from tav_client.schemas import ModelVersion, VideoCreate
@@ -45,6 +46,7 @@ class Engine:
     def __init__(self, settings: Settings) -> None:
         base = load_base(settings.base, settings)
         self.sampler = Sampler(base)
+        self.scorer = Scorer(ScoreConfig(clip_model=settings.score_clip_model), str(base.device))
         self.versions = VersionStore(settings)
         self.deltas = DeltaCache(
             self.versions,
@@ -74,19 +76,20 @@ class Engine:
         return self.sampler.base.sample_config(**request.model_dump(include=set(SampleConfig.model_fields)))
 
     def sample(self, request: VideoCreate, config: SampleConfig, loaded: Loaded, on_step: Callable[[Progress], None]) -> Item:
-        """Sample and encode one video; blocks."""
+        """Sample, score and encode one video; blocks."""
         latents = loaded.latents if request.use_inverted_latents else None
         began = time.perf_counter()
         video = self.sampler.sample(request.prompt, delta=loaded.delta, latents=latents, config=config, on_step=on_step)
         seconds = time.perf_counter() - began
         frames, height, width = video.frames.shape[:3]
+        scores = self.scorer.score(video.frames, request.prompt) if request.record and frames > 1 else {}
         return {
             "video": video.encode(request.format),
             "content_type": CONTENT_TYPES[request.format],
             "seconds": frames / video.fps,
             "size": (width, height),
             "latents_sha256": video.latents_sha256,
-            "metrics": {"sampling_seconds": seconds, "steps": config.num_inference_steps, "frames": frames},
+            "metrics": {"sampling_seconds": seconds, "steps": config.num_inference_steps, "frames": frames} | scores,
         }
 
 

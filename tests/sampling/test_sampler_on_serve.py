@@ -11,6 +11,7 @@ import av
 import httpx
 import pytest
 import ray
+from mlflow import MlflowClient
 
 from registry.objects import ObjectStore
 from registry.versions import VersionStore
@@ -122,6 +123,9 @@ def test_over_http_a_video_is_drawn_and_a_caller_that_hangs_up_ends_it(
     answer = http.post("/v1/videos/sync", json=body, headers={"x-request-id": "mine"})
     assert answer.status_code == 200, answer.text
     assert frames_of(answer.content) == 5
+    run = MlflowClient(settings.mlflow_tracking_uri).get_run(answer.headers["x-tav-video-id"])
+    assert {"warping_error", "latency_seconds", "sampling_seconds"} <= set(run.data.metrics)
+    assert (run.data.params["prompt"], run.data.tags["mlflow.parentRunId"]) == ("a blue square", version.job_id)
     assert answer.headers.get_list("x-request-id") == ["mine"]
     assert len(http.get("/healthz").headers.get_list("x-request-id")) == 1
     with pytest.raises(httpx.ReadTimeout):
