@@ -57,6 +57,11 @@ def version_id(version: ModelVersion) -> str:
     return f"{version.name}/{version.version}"
 
 
+def _key(version: ModelVersion) -> str:
+    """What it is kept under: once a model is deleted, its name and numbers may come again with other deltas."""
+    return f"{version.job_id}:{version_id(version)}"
+
+
 class DeltaCache:
     """Versions of one base, the most recently used at hand. One load per version, however many ask for it at a time.
 
@@ -102,7 +107,7 @@ class DeltaCache:
         """
         self.check(version)
         self._repin(version)
-        self.host.put(version_id(version), self._load(version))
+        self.host.put(_key(version), self._load(version))
 
     @asynccontextmanager
     async def use(self, version: ModelVersion) -> AsyncIterator[Loaded]:
@@ -118,7 +123,7 @@ class DeltaCache:
         """
         self.check(version)
         self._repin(version)
-        key = version_id(version)
+        key = _key(version)
         if self.device is None:
             with self.host.using(key, await self._on_host(key, version)) as loaded:
                 yield loaded
@@ -188,8 +193,8 @@ class DeltaCache:
 
     def _repin(self, version: ModelVersion) -> None:
         """Let the pins follow what the references mean now."""
-        key = version_id(version)
-        names = {key, *(f"{version.name}@{alias}" for alias in version.aliases)}
+        key = _key(version)
+        names = {version_id(version), *(f"{version.name}@{alias}" for alias in version.aliases)}
         for ref, pinned in self._pins.items():
             if ref in names or (ref == version.name and version.version > int((pinned or "/0").rpartition("/")[2])):
                 self._pins[ref] = key

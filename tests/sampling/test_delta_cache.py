@@ -85,6 +85,13 @@ async def load(cache: DeltaCache, *versions: ModelVersion) -> Loaded:
     return loaded
 
 
+async def test_a_number_that_comes_again_with_another_delta_is_loaded_again(make: Make, store: Store) -> None:
+    cache, first = make(pinned=("ball/1",)), version("ball")
+    again = first.model_copy(update={"job_id": "another"})
+    await load(cache, first, again, again)
+    assert store.fetched == ["ball/1", "ball/1"]
+
+
 async def test_many_that_ask_at_once_share_one_load_even_if_the_first_goes_away(make: Make, store: Store) -> None:
     cache = make()
     store.gate.clear()
@@ -118,7 +125,7 @@ async def test_a_delta_in_use_stays_however_many_others_come(make: Make, store: 
         assert await load(cache, version("a")) is used
         assert store.fetched == ["a/1", "b/1", "c/1"]
     await load(cache, version("b"))
-    assert len(cache.host) == 1 and "a/1" not in cache.host
+    assert len(cache.host) == 1 and "j:a/1" not in cache.host
 
 
 async def test_a_failed_load_drops_nothing_and_is_not_tried_again_for_a_while(
@@ -160,12 +167,12 @@ async def test_what_is_preloaded_and_pinned_is_there_at_once_and_never_goes(make
 async def test_a_pin_follows_its_alias_and_a_bare_name_its_latest_version(make: Make) -> None:
     cache = make("0", pinned=("a@production", "b"))
     await load(cache, version("a", 1, aliases=("production",)), version("b", 1))
-    assert "a/1" in cache.host and "b/1" in cache.host
+    assert "j:a/1" in cache.host and "j:b/1" in cache.host
     await load(cache, version("a", 2, aliases=("production",)), version("b", 2), version("b", 1))
-    assert "a/2" in cache.host and "a/1" not in cache.host
-    assert "b/2" in cache.host and "b/1" not in cache.host
+    assert "j:a/2" in cache.host and "j:a/1" not in cache.host
+    assert "j:b/2" in cache.host and "j:b/1" not in cache.host
     await load(cache, version("a", 2))  # the alias points elsewhere now
-    assert "a/2" not in cache.host
+    assert "j:a/2" not in cache.host
 
 
 async def test_the_device_keeps_fewer_than_the_host_and_is_filled_from_it(make: Make, store: Store) -> None:
@@ -179,7 +186,7 @@ async def test_the_device_keeps_fewer_than_the_host_and_is_filled_from_it(make: 
     assert store.fetched == ["a/1", "b/1"] and len(cache.host) == 2
     async with cache.use(version("a")) as used:
         await load(cache, version("b"))
-        assert "a/1" in cache.device and await load(cache, version("a")) is used
+        assert "j:a/1" in cache.device and await load(cache, version("a")) is used
 
 
 @pytest.mark.parametrize(
