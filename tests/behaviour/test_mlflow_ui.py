@@ -45,13 +45,13 @@ def tuned(settings: RegistrySettings, tmp_path_factory: pytest.TempPathFactory) 
     jobs.start(job.id, 1)
     base, folder = tav.Base.load(str(OFFLINE)), tmp_path_factory.mktemp("tuned") / "version"
     folder.mkdir()
-    clip = tav.Clip.read(CLIP, caption=caption, **base.clip_config(num_frames=6).model_dump(include={"num_frames", "size"}))
+    clip = tav.Clip.read(CLIP, caption=caption, **base.clip_config(num_frames=4).model_dump(include={"num_frames", "size"}))
     losses: list[float] = []
-    config = base.tune_config(steps=8)
+    config = base.tune_config(steps=4)
     delta = tav.tune(base, clip, config, on_step=lambda progress: losses.append(progress.loss or 0.0))
     jobs.log_metrics(job.id, [("loss", loss, step, int(job.created_at * 1000)) for step, loss in enumerate(losses)])
     delta.save(folder / "delta.safetensors")
-    tav.invert(base, clip, delta).save(folder / "latents.safetensors")
+    tav.invert(base, clip, delta, base.invert_config(num_inference_steps=5)).save(folder / "latents.safetensors")
     (folder / "config.json").write_text("{}")
     made = VersionInfo("offline", base.fingerprint, caption, len(clip.frames), clip.size)
     jobs.succeed(job.id, VersionStore(settings).register(job, folder, made).version)
@@ -65,11 +65,11 @@ def video(settings: RegistrySettings, tuned: TuningJob, tmp_path_factory: pytest
     version = versions.resolve(tuned.model)
     folder = versions.fetch(version, tmp_path_factory.mktemp("fetched"))
     delta, latents = tav.Delta.load(folder / "delta.safetensors"), tav.Latents.load(folder / "latents.safetensors")
-    kept = videos.create(VideoCreate(model=tuned.model, prompt=PROMPT, num_inference_steps=10), version)
+    kept = videos.create(VideoCreate(model=tuned.model, prompt=PROMPT, num_inference_steps=5), version)
     videos.start(kept.id)
-    config = base.sample_config(num_inference_steps=10)
+    config = base.sample_config(num_inference_steps=5)
     drawn = tav.sample(base, PROMPT, delta=delta, latents=latents, config=config)
-    metrics = {"latency_seconds": 1.0, "steps": 10}
+    metrics = {"latency_seconds": 1.0, "steps": 5}
     return videos.complete(kept.id, drawn.encode(), len(drawn.frames) / drawn.fps, version.size, metrics)
 
 
