@@ -47,8 +47,9 @@ def _plain(annotation: Any) -> Any:
 def _param(name: str, kind: Any) -> ParamSpec | None:
     if kind in _TYPES:
         return ParamSpec(name, _TYPES[kind], None)
-    if get_origin(kind) is tuple and set(get_args(kind)) == {int}:
-        return ParamSpec(name, "long", [], shape=(-1,))
+    inner = set(get_args(kind)) - {Ellipsis}
+    if get_origin(kind) is tuple and len(inner) == 1 and (of := inner.pop()) in _TYPES:
+        return ParamSpec(name, _TYPES[of], [], shape=(-1,))
     return None
 
 
