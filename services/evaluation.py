@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tav.errors import InvalidConfig
+from tav.errors import InvalidConfig, TavError
 from tav.eval.layout import FRAMES_FPS, read_frames, read_video
 from tav.eval.methods import METHODS as LOCAL
 from tav.eval.plan import Plan
@@ -24,7 +24,7 @@ from tav.eval.results import Results, Settings, write_text
 from tav.eval.scores import Scorer
 from tav.eval.suite import Case, Suite
 from tav.video import Video
-from tav_client import Job, JobStatus, NotFound, TavClient, schemas
+from tav_client import Job, JobFailed, JobStatus, NotFound, TavClient, VideoFailed, schemas
 
 Say = Callable[[str], object]
 
@@ -52,7 +52,8 @@ def run_on_service(plan: Plan, client: TavClient, command: str, say: Say) -> Pat
 
     Raises:
         InvalidConfig: a method or setting that the service does not offer, or `plan.out` holds other videos.
-        TavClientError: a job or video failed, or the service does not answer; what was made by then stays.
+        TavError: jobs or videos failed; everything else is made, and stays.
+        TavClientError: the service does not answer; what was made by then stays.
     """
     if unknown := set(plan.methods) - set(METHODS):
         raise InvalidConfig(f"the service does not offer {', '.join(sorted(unknown))}: run it with --local, or leave it out")
@@ -77,8 +78,16 @@ def run_on_service(plan: Plan, client: TavClient, command: str, say: Say) -> Pat
         ]
         for method, case in wanted:
             work.job(method, case)
+        failures: list[str] = []
         for key in dict.fromkeys(work.key(method, case) for method, case in wanted):
-            visit.made += work.make([(m, c) for m, c in wanted if work.key(m, c) == key])
+            try:
+                visit.made += work.make([(m, c) for m, c in wanted if work.key(m, c) == key])
+            except (JobFailed, VideoFailed) as error:  # the others need not wait for it
+                failures.append(str(error))
+        if failures:
+            raise TavError(
+                f"{len(failures)} of the jobs failed, the rest is made; run it again to try them again: {failures[0]}"
+            )
         results.score_all(plan.videos(suite, names), Scorer(plan.scores, plan.device))
     return write_report(results, plan.videos(suite, names), plan.about({name: LOCAL[name].about for name in plan.methods}))
 
