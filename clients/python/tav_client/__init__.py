@@ -1,9 +1,12 @@
 """Client of tav, one-shot video tuning as a service. Needs neither torch nor ray.
 
-`TavClient` speaks to a service; `tav_client.schemas` is the wire format; the command line is `tav`.
+`TavClient` speaks to a service, `AsyncTavClient` likewise with `await`; `tav_client.schemas` is the wire format; the command
+line is `tav`.
 """
 
-from tav_client._client import TavClient
+from tav_client._async.client import AsyncTavClient
+from tav_client._async.jobs import AsyncJob
+from tav_client._async.videos import AsyncVideo
 from tav_client._content import VideoContent
 from tav_client._errors import (
     APIConnectionError,
@@ -23,10 +26,13 @@ from tav_client._errors import (
     VideoFailed,
     WaitTimeout,
 )
-from tav_client._jobs import Job
+from tav_client._manifest import Manifest
+from tav_client._sync.client import TavClient
+from tav_client._sync.jobs import Job
+from tav_client._sync.videos import Video
 from tav_client._version import __version__
-from tav_client._videos import Video
 from tav_client.schemas import (
+    Batch,
     FailureCode,
     JobPhase,
     JobStatus,
@@ -41,7 +47,11 @@ __all__ = [
     "APIConnectionError",
     "APIResponseError",
     "APIStatusError",
+    "AsyncJob",
+    "AsyncTavClient",
+    "AsyncVideo",
     "BadRequest",
+    "Batch",
     "Conflict",
     "FailureCode",
     "Forbidden",
@@ -50,6 +60,7 @@ __all__ = [
     "JobFailed",
     "JobPhase",
     "JobStatus",
+    "Manifest",
     "Model",
     "ModelVersion",
     "NotFound",

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -27,6 +27,8 @@ M = TypeVar("M", bound=BaseModel)
 SYNC_TIMEOUT = 900.0
 """Seconds a synchronous video may take: a cold sampler loads a base first."""
 
+
+Variant = Literal["video", "thumbnail", "spritesheet"]
 
 STRANGER = "did not answer as a tav service does: check the base URL and the versions of both sides."
 
@@ -136,12 +138,20 @@ def _given(**params: str | int | None) -> dict[str, str | int]:
     return {name: value for name, value in params.items() if value is not None}
 
 
+def check_clip(clip: Path) -> None:
+    """Raises:
+    InvalidRequest: There is no such file.
+    """
+    if not clip.is_file():
+        raise InvalidRequest(f"There is no file {str(clip)!r}: give the path of a video file as clip.")
+
+
 def create_job(request: schemas.TuningJobCreate, clip: Path | None, key: str | None) -> Call[schemas.TuningJob]:
     """`POST /v1/tuning-jobs`; without a key it gets a random one, which makes it repeatable."""
     if (clip is None) == (request.clip_uri is None):
         raise InvalidRequest("Give either clip (a file) or clip_uri (s3://bucket/key).")
-    if clip is not None and not clip.is_file():
-        raise InvalidRequest(f"There is no file {str(clip)!r}: give the path of a video file as clip.")
+    if clip is not None:
+        check_clip(clip)
     headers = {"Idempotency-Key": key or str(uuid.uuid4())}
     return Call("POST", "/v1/tuning-jobs", _one(schemas.TuningJob), headers=headers, body=request, clip=clip)
 
@@ -200,6 +210,37 @@ def job_events(id: str, last_event_id: str | None) -> Call[None]:
     """`GET /v1/tuning-jobs/{id}/events`; the answer is a stream, read by `_events.Following`."""
     headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last_event_id} if last_event_id else {})
     return Call("GET", f"/v1/tuning-jobs/{_segment('job id', id)}/events", _is_event_stream, headers=headers)
+
+
+def set_alias(name: str, alias: str, version: int) -> Call[schemas.Model]:
+    """`PUT /v1/models/{name}/aliases/{alias}`"""
+    body = request_of(schemas.AliasSet, {"version": version})
+    return Call("PUT", _alias_path(name, alias), _one(schemas.Model), body=body)
+
+
+def delete_alias(name: str, alias: str) -> Call[schemas.Model]:
+    """`DELETE /v1/models/{name}/aliases/{alias}`"""
+    return Call("DELETE", _alias_path(name, alias), _one(schemas.Model))
+
+
+def _alias_path(name: str, alias: str) -> str:
+    return f"/v1/models/{_segment('model name', name)}/aliases/{_segment('alias', alias)}"
+
+
+def delete_model(name: str) -> Call[schemas.ModelDeleted]:
+    """`DELETE /v1/models/{name}`"""
+    return Call("DELETE", f"/v1/models/{_segment('model name', name)}", _one(schemas.ModelDeleted))
+
+
+def delete_version(name: str, version: int) -> Call[schemas.ModelVersionDeleted]:
+    """`DELETE /v1/models/{name}/versions/{v}`"""
+    return Call("DELETE", f"/v1/models/{_segment('model name', name)}/versions/{version}", _one(schemas.ModelVersionDeleted))
+
+
+def create_upload(size: int, content_type: str) -> Call[schemas.Upload]:
+    """`POST /v1/uploads`"""
+    body = request_of(schemas.UploadCreate, {"bytes": size, "content_type": content_type})
+    return Call("POST", "/v1/uploads", _one(schemas.Upload), body=body)
 
 
 def list_models(after: str | None, limit: int | None) -> Call[schemas.Page[schemas.Model]]:
@@ -266,9 +307,43 @@ def get_video(id: str) -> Call[Polled]:
     return Call("GET", f"/v1/videos/{_segment('video id', id)}", _polled)
 
 
-def video_content(id: str) -> Call[VideoContent]:
+def list_videos(
+    after: str | None, limit: int | None, order: str | None, model: str | None
+) -> Call[schemas.Page[schemas.Video]]:
+    """`GET /v1/videos`"""
+    params = _given(after=after, limit=limit, order=order, model=model)
+    return Call("GET", "/v1/videos", _one(schemas.VideoPage), params=params)
+
+
+def delete_video(id: str) -> Call[schemas.VideoDeleted]:
+    """`DELETE /v1/videos/{id}`"""
+    return Call("DELETE", f"/v1/videos/{_segment('video id', id)}", _one(schemas.VideoDeleted))
+
+
+def video_events(id: str, last_event_id: str | None) -> Call[None]:
+    """`GET /v1/videos/{id}/events`; the answer is a stream, read by `_events.Following`."""
+    headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last_event_id} if last_event_id else {})
+    return Call("GET", f"/v1/videos/{_segment('video id', id)}/events", _is_event_stream, headers=headers)
+
+
+def video_content(id: str, variant: Variant = "video") -> Call[VideoContent]:
     """`GET /v1/videos/{id}/content`"""
-    return Call("GET", f"/v1/videos/{_segment('video id', id)}/content", _content)
+    return Call("GET", _content_path(id), _content, params=_variant(variant))
+
+
+def content_stream(
+    id: str, variant: Variant, headers: Mapping[str, str], begin: Callable[[httpx.Response], None]
+) -> Call[None]:
+    """`GET /v1/videos/{id}/content`; the answer is a stream, of which `begin` sees the headers."""
+    return Call("GET", _content_path(id), begin, params=_variant(variant), headers=headers)
+
+
+def _content_path(id: str) -> str:
+    return f"/v1/videos/{_segment('video id', id)}/content"
+
+
+def _variant(variant: Variant) -> dict[str, str]:
+    return {} if variant == "video" else {"variant": variant}
 
 
 def sync_video(request: schemas.VideoCreate) -> Call[VideoContent]:

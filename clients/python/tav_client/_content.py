@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from tav_client._files import written_whole
+from tav_client._notebook import player
+
 
 class VideoContent(bytes):
     """A video's bytes, knowing where they come from."""
 
     content_type: str
-    """`video/mp4` or `image/gif`."""
+    """`video/mp4`, `video/webm`, `image/gif`, or an image's."""
     model_version: str | None
     """`name/version` that was sampled."""
     video_id: str | None
@@ -28,12 +31,9 @@ class VideoContent(bytes):
         Returns:
             Where it is.
         """
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(f".{target.name}.{os.getpid()}.part")
-        try:
-            part.write_bytes(self)
-            part.replace(target)
-        finally:
-            part.unlink(missing_ok=True)
-        return target
+        with written_whole(path) as file:
+            file.write(self)
+        return Path(path)
+
+    def _repr_html_(self) -> str:
+        return player(self, self.content_type)

@@ -1,15 +1,16 @@
-"""Following a job: server-sent events to snapshots, across cut connections. Pure: the transports read and sleep."""
+"""Following a job or video: server-sent events to snapshots, across cut connections. Pure: the transports read and sleep."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 from pydantic import ValidationError
 
 from tav_client import schemas
-from tav_client._calls import Call, job_events
+from tav_client._calls import Call, job_events, video_events
 from tav_client._errors import APIConnectionError, APIResponseError, APIStatusError, TavClientError, WaitTimeout
 from tav_client._retry import RetryPolicy
 
@@ -67,18 +68,32 @@ class EventParser:
         return None
 
 
-class Following:
-    """The state of following one job: what to open next, what its bytes mean, how long to wait after a cut."""
+S = TypeVar("S", schemas.TuningJob, schemas.Video)
 
-    def __init__(self, id: str, *, deadline: float | None = None, last_event_id: str | None = None) -> None:
+
+class Following(Generic[S]):
+    """The state of following one job or video: what to open next, what its bytes mean, how long to wait after a cut."""
+
+    def __init__(
+        self,
+        id: str,
+        kind: type[S],
+        *,
+        deadline: float | None = None,
+        last_event_id: str | None = None,
+    ) -> None:
         """
         Args:
-            id: The job's.
+            id: The job's or video's.
+            kind: Which of the two.
             deadline: `time.monotonic()` at which to give up with `WaitTimeout`.
             last_event_id: Go on after this event.
         """
         self.id = id
         self.finished = False
+        self._kind: type[S] = kind
+        self._is_job = issubclass(kind, schemas.TuningJob)
+        self._what = f"{'Tuning job' if self._is_job else 'Video'} {id}"
         self._deadline = deadline
         self._parser = EventParser(last_event_id)
         self._cuts = 0
@@ -88,24 +103,24 @@ class Following:
     def call(self) -> Call[None]:
         """The stream to open next."""
         self._parser = EventParser(self._parser.last_id)
-        return job_events(self.id, self._parser.last_id)
+        return (job_events if self._is_job else video_events)(self.id, self._parser.last_id)
 
     def silence(self) -> float:
         """Seconds without a byte after which to ask `cut`."""
         return min(SILENCE, max(0.001, self._left()))
 
-    def feed(self, chunk: bytes) -> Iterator[schemas.TuningJob]:
+    def feed(self, chunk: bytes) -> Iterator[S]:
         """The snapshots that this chunk completes."""
         self._cuts, self._cut_since = 0, None
         for event in self._parser.feed(chunk):
-            if event.name != "job":
+            if event.name != ("job" if self._is_job else "video"):
                 continue
             try:
-                job = schemas.TuningJob.model_validate_json(event.data)
+                snapshot = self._kind.model_validate_json(event.data)
             except ValidationError:
-                raise APIResponseError(f"The events of job {self.id} have another shape: check the versions.") from None
-            self.finished = job.status.final
-            yield job
+                raise APIResponseError(f"{self._what} has events of another shape: check the versions.") from None
+            self.finished = snapshot.status.final
+            yield snapshot
         if not self.finished:
             self._check()
 
@@ -125,7 +140,7 @@ class Following:
         now = time.monotonic()
         self._cut_since = self._cut_since or now
         if now - self._cut_since > PATIENCE:
-            raise error or APIConnectionError(f"The events of job {self.id} keep ending before the job does.")
+            raise error or APIConnectionError(f"{self._what} has events that keep ending before it does.")
         delay = self._backoff.backoff(self._cuts)
         self._cuts += 1
         return max(0.0, min(delay, self._left()))
@@ -135,4 +150,4 @@ class Following:
 
     def _check(self) -> None:
         if self._left() <= 0:
-            raise WaitTimeout(f"Tuning job {self.id} has not ended in the time given; it goes on: wait again, or cancel it.")
+            raise WaitTimeout(f"{self._what} has not ended in the time given; it goes on: wait again, or end it.")

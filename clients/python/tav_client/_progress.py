@@ -72,6 +72,13 @@ def watching_video(wanted: bool) -> Iterator[Callable[[schemas.Video], None]]:
 
 
 @contextmanager
+def watching_download(wanted: bool) -> Iterator[Callable[[int, int | None], None]]:
+    """A function to call with the bytes that have come and those that will; it does nothing unless wanted."""
+    with _display(wanted, sys.stderr) as show:
+        yield lambda done, total: show(Reading("download", done / total if total else 0.0, f"{done / 1e6:.1f} MB"))
+
+
+@contextmanager
 def _display(wanted: bool, out: TextIO) -> Iterator[Callable[[Reading], None]]:
     if not wanted:
         yield lambda _: None

@@ -57,6 +57,11 @@ class _Request(BaseModel):
 class _Response(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
+    def _repr_html_(self) -> str:
+        from tav_client._notebook import record  # only notebooks need it
+
+        return record(self)
+
 
 class JobStatus(StrEnum):
     """Where a tuning job stands."""

@@ -11,7 +11,7 @@ import typer
 from pydantic import BaseModel, TypeAdapter
 from typer.core import TyperGroup
 
-from tav_client._client import TavClient
+from tav_client import TavClient
 from tav_client._errors import TavClientError
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print what the service answered, as JSON.")]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from itertools import islice
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
-from tav_client._jobs import Job
+from tav_client import Job, Manifest
 from tav_client._progress import read_job
+from tav_client.cli._batches import print_batch, submit_batch, watch_batch
 from tav_client.cli._common import (
     JsonOption,
     client_of,
@@ -25,14 +27,20 @@ from tav_client.schemas import JobStatus, TuningJob
 app = group("Submit clips to be tuned, and follow them.")
 
 JobId = Annotated[str, typer.Argument(metavar="ID", help="A tuning job's id.")]
+OptionalJobId = Annotated[str | None, typer.Argument(metavar="[ID]", help="A tuning job's id.")]
+BatchOption = Annotated[str | None, typer.Option(help="All jobs of this batch instead.")]
 
 
 @app.command()
 def submit(
     ctx: typer.Context,
-    clip: Annotated[str, typer.Argument(metavar="CLIP", help="A video file, or s3://bucket/key.")],
+    clip: Annotated[str | None, typer.Argument(metavar="[CLIP]", help="A video file, or s3://bucket/key.")] = None,
     *,
-    caption: Annotated[str, typer.Option(help="What the clip shows.")],
+    manifest: Annotated[
+        Path | None, typer.Option(help="Many clips: a YAML file, or a folder of videos with a .txt each, instead of CLIP.")
+    ] = None,
+    caption: Annotated[str | None, typer.Option(help="What the clip shows.")] = None,
+    batch: Annotated[str | None, typer.Option(help="A label for jobs that belong together.")] = None,
     model: Annotated[str | None, typer.Option(help="Registry name; left out, made from the caption.")] = None,
     base: Annotated[str | None, typer.Option(help="Base to tune on; left out, the service's own.")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimizer steps.")] = None,
@@ -53,24 +61,33 @@ def submit(
     json: JsonOption = False,
 ) -> None:
     """Submit a clip; prints the job's id, or with --wait the version made."""
+    fields = {
+        "model": model,
+        "base": base,
+        "validation_prompts": validation_prompt or None,
+        "priority": priority,
+        "metadata": pairs(metadata or ()) or None,
+        "steps": steps,
+        "num_frames": num_frames,
+        "size": size_of(size),
+        "frame_start": frame_start,
+        "frame_stride": frame_stride,
+        "learning_rate": learning_rate,
+        "seed": seed,
+    }
+    client = client_of(ctx)
+    if (clip is None) == (manifest is None):
+        raise typer.BadParameter("give either CLIP or --manifest.")
+    if manifest is not None:
+        shared = fields | {"caption": caption}
+        submit_batch(client, Manifest.read(manifest, batch=batch, defaults=shared), wait=wait, json=json)
+        return
+    assert clip is not None
+    if caption is None:
+        raise typer.BadParameter("say what the clip shows with --caption.")
     stored = clip.startswith("s3://")
-    job = client_of(ctx).jobs.create(
-        None if stored else clip,
-        clip_uri=clip if stored else None,
-        caption=caption,
-        model=model,
-        base=base,
-        validation_prompts=validation_prompt or (),
-        priority=priority,
-        metadata=pairs(metadata or ()),
-        steps=steps,
-        num_frames=num_frames,
-        size=size_of(size),
-        frame_start=frame_start,
-        frame_stride=frame_stride,
-        learning_rate=learning_rate,
-        seed=seed,
-    )
+    given: dict[str, Any] = {name: value for name, value in fields.items() if value is not None}
+    job = client.jobs.create(None if stored else clip, clip_uri=clip if stored else None, caption=caption, batch=batch, **given)
     if wait:
         _wait(job, json=json, each=False)
     elif json:
@@ -85,11 +102,12 @@ def list_(
     ctx: typer.Context,
     status: Annotated[JobStatus | None, typer.Option(help="Only jobs that stand there.")] = None,
     model: Annotated[str | None, typer.Option(help="Only jobs of this model.")] = None,
+    batch: Annotated[str | None, typer.Option(help="Only jobs of this batch.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many, newest first.")] = 20,
     json: JsonOption = False,
 ) -> None:
     """List jobs, newest first."""
-    jobs = client_of(ctx).jobs.list(status=status, model=model, page_size=min(limit, 100))
+    jobs = client_of(ctx).jobs.list(status=status, model=model, batch=batch, page_size=min(limit, 100))
     snapshots = [job.snapshot for job in islice(jobs, limit)]
     if json:
         print_json(snapshots)
@@ -109,15 +127,29 @@ def show(ctx: typer.Context, id: JobId, json: JsonOption = False) -> None:
 
 
 @app.command()
-def watch(ctx: typer.Context, id: JobId, json: JsonOption = False) -> None:
-    """Follow a job until it ends; --json prints every snapshot on a line of its own."""
-    _wait(client_of(ctx).jobs.get(id), json=json, each=True)
+def watch(ctx: typer.Context, id: OptionalJobId = None, *, batch: BatchOption = None, json: JsonOption = False) -> None:
+    """Follow a job, or a batch in one table, until it ends; --json prints every snapshot on a line of its own."""
+    client = client_of(ctx)
+    if one_of(id, batch):
+        _wait(client.jobs.get(id or ""), json=json, each=True)
+    else:
+        watch_batch(client, batch or "", json=json)
 
 
 @app.command()
-def cancel(ctx: typer.Context, id: JobId, json: JsonOption = False) -> None:
-    """End a job; a running one stops at its next step."""
-    job = client_of(ctx).jobs.cancel(id).snapshot
+def summary(ctx: typer.Context, *, batch: Annotated[str, typer.Option(help="Which.")], json: JsonOption = False) -> None:
+    """Count a batch's jobs by status."""
+    print_batch(client_of(ctx).batches.get(batch), json=json)
+
+
+@app.command()
+def cancel(ctx: typer.Context, id: OptionalJobId = None, *, batch: BatchOption = None, json: JsonOption = False) -> None:
+    """End a job, or all of a batch; running ones stop at their next step."""
+    client = client_of(ctx)
+    if not one_of(id, batch):
+        print_batch(client.batches.cancel(batch or ""), json=json)
+        return
+    job = client.jobs.cancel(id or "").snapshot
     if json:
         print_json(job)
     elif job.status.final:
@@ -149,6 +181,13 @@ def logs(ctx: typer.Context, id: JobId) -> None:
     typer.echo(client_of(ctx).jobs.logs(id), nl=False)
 
 
+def one_of(id: str | None, batch: str | None) -> bool:
+    """Whether it is about a job, and not a batch."""
+    if (id is None) == (batch is None):
+        raise typer.BadParameter("give either a job's ID or --batch.")
+    return id is not None
+
+
 def _wait(job: Job, *, json: bool, each: bool) -> None:
     """Follows a job; `each` prints every snapshot as JSON instead of the last one."""
     try:
@@ -173,6 +212,7 @@ def _fields(job: TuningJob) -> dict[str, object]:
         "clip": f"{job.clip.width}x{job.clip.height}, {job.clip.num_frames} frames at {job.clip.fps:g}/s  {job.clip.uri}",
         "params": "  ".join(f"{name}={value}" for name, value in params.items()),
         "validation": "; ".join(job.validation_prompts),
+        "batch": job.batch,
         "attempt": job.attempt,
         "created": when(job.created_at),
         "started": when(job.started_at),

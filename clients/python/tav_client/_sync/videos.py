@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from tav_client import _calls, schemas
+from tav_client import _calls, _notebook, schemas
 from tav_client._content import VideoContent
+from tav_client._download import Download
 from tav_client._errors import VideoFailed, WaitTimeout
-from tav_client._progress import watching_video
-from tav_client._transport import Transport
+from tav_client._events import Following
+from tav_client._files import written_whole
+from tav_client._progress import read_video, watching_download, watching_video
+from tav_client._sync.transport import Transport
 
 OnVideo = Callable[[schemas.Video], object]
 
@@ -25,7 +28,21 @@ class Video:
         self._polled = polled
 
     def __repr__(self) -> str:
-        return f"Video(id='{self.id}', status='{self.status}', model='{self.model_version}', prompt={self.snapshot.prompt!r})"
+        seen = f"id='{self.id}', status='{self.status}', model='{self.model_version}', prompt={self.snapshot.prompt!r}"
+        return f"{type(self).__name__}({seen})"
+
+    def _repr_html_(self) -> str:
+        seen, reading = self.snapshot, read_video(self.snapshot)
+        return _notebook.fields(
+            seen.prompt,
+            {
+                "video": seen.id,
+                "status": _notebook.bar(reading.fraction, reading.line()),
+                "model": seen.model_version,
+                "error": seen.error and seen.error.message,
+                "MLflow": seen.mlflow_url,
+            },
+        )
 
     @property
     def snapshot(self) -> schemas.Video:
@@ -91,21 +108,30 @@ class Video:
         self.wait()
         return self._videos.content(self.id)
 
-    def save(self, path: str | os.PathLike[str]) -> Path:
+    def save(self, path: str | os.PathLike[str], *, progress: bool = False) -> Path:
         """Writes it to a file; waits for it first.
+
+        Args:
+            path: Folders on the way are made.
+            progress: Show how far it is, then how much has come, on stderr.
 
         Returns:
             Where it is.
         """
-        return self.content().save(path)
+        self.wait(progress=progress)
+        return self._videos.download(self.id, path, progress=progress)
+
+    def delete(self) -> None:
+        """Removes it; one on its way is ended first."""
+        self._videos.delete(self.id)
 
 
 class Videos:
     """Asks for videos and fetches them.
 
-    The options of a video are the fields of `schemas.VideoCreate`: `negative_prompt`, `guidance_scale`, `num_inference_steps`,
-    `scheduler`, `strength`, `feature_injection`, `seed`, `use_inverted_latents`, `noise_blend`, `num_frames`, `size`, `fps`,
-    `format`.
+    The options of a video, passed to `create` by name, are the fields of `schemas.VideoCreate`: `negative_prompt`,
+    `guidance_scale`, `num_inference_steps`, `scheduler`, `strength`, `feature_injection`, `seed`, `use_inverted_latents`, `noise_blend`,
+    `num_frames`, `size`, `fps`, `seconds`, `format`, `record`.
     """
 
     def __init__(self, transport: Transport) -> None:
@@ -135,20 +161,66 @@ class Videos:
         """
         return Video(self, self._transport.send(_calls.get_video(id)))
 
-    def content(self, id: str) -> VideoContent:
-        """The bytes of a completed video.
+    def list(
+        self, *, model: str | None = None, order: Literal["asc", "desc"] | None = None, page_size: int | None = None
+    ) -> Iterator[Video]:
+        """All videos, newest first (`order="asc"`: oldest), fetched page by page as they are asked for.
+
+        Args:
+            model: Only videos of this model.
+            order: By when they were asked for.
+            page_size: Videos a request.
+        """
+        snapshots = self._transport.every(lambda after: _calls.list_videos(after, page_size, order, model))
+        return (Video(self, _calls.Polled(snapshot, 0.0)) for snapshot in snapshots)
+
+    def content(self, id: str, variant: _calls.Variant = "video") -> VideoContent:
+        """The bytes of a completed video, or of its `thumbnail` (JPEG of the middle frame) or `spritesheet` (of all).
 
         Raises:
             Conflict: It is not completed.
         """
-        return self._transport.send(_calls.video_content(id))
+        return self._transport.send(_calls.video_content(id, variant))
+
+    def download(
+        self, id: str, path: str | os.PathLike[str], variant: _calls.Variant = "video", *, progress: bool = False
+    ) -> Path:
+        """Writes a completed video's content to a file piece by piece; a cut connection goes on where it was.
+
+        Args:
+            id: The video's.
+            path: Folders on the way are made; the file is there whole or not at all.
+            variant: Which content.
+            progress: Show how much has come on stderr.
+
+        Returns:
+            Where it is.
+
+        Raises:
+            Conflict: It is not completed.
+        """
+        with written_whole(path) as file, watching_download(progress) as show:
+            self._transport.download(Download(id, variant, file, show))
+        return Path(path)
+
+    def delete(self, id: str) -> None:
+        """Removes a video; one on its way is ended first and its sampler is free.
+
+        Raises:
+            NotFound: There is no such video.
+        """
+        self._transport.send(_calls.delete_video(id))
+
+    def events(self, id: str, *, last_event_id: str | None = None) -> Iterator[schemas.Video]:
+        """Snapshots of a video, one for every step, until it is final. A cut connection goes on where it was."""
+        return self._transport.follow(Following(id, schemas.Video, last_event_id=last_event_id))
 
     def create_and_save(
         self, path: str | os.PathLike[str], *, model: str, prompt: str, progress: bool = False, **options: Any
     ) -> Video:
-        """Asks for a video, waits for it and writes it to `path`; one that ends with `.gif` asks for a gif."""
+        """Asks for a video, waits for it and writes it to `path`, whose ending says the format: mp4, webm or gif."""
         video = self.create(model=model, prompt=prompt, **(_format_for(path) | options))
-        video.wait(progress=progress).save(path)
+        video.save(path, progress=progress)
         return video
 
     def sync(self, *, model: str, prompt: str, **options: Any) -> VideoContent:
@@ -161,4 +233,5 @@ def _video_request(model: str, prompt: str, options: dict[str, Any]) -> schemas.
 
 
 def _format_for(path: str | os.PathLike[str]) -> dict[str, str]:
-    return {"format": "gif"} if Path(path).suffix.lower() == ".gif" else {}
+    ending = Path(path).suffix.lower()
+    return {"format": ending[1:]} if ending in (".gif", ".webm") else {}

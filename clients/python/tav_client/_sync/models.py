@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tav_client import _calls, schemas
-from tav_client._transport import Transport
+from tav_client._sync.transport import Transport
 
 
 class Models:
-    """Finds models and their versions."""
+    """Finds models and their versions, names and removes them."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
@@ -40,3 +40,31 @@ class Models:
         if isinstance(number, int):
             return self._transport.send(_calls.get_version(name, number))
         return self._transport.send(_calls.get_version(name, _calls.number_of(self.get(name), number)))
+
+    def set_alias(self, name: str, alias: str, version: int) -> schemas.Model:
+        """Makes `name@alias` mean a version, from the next request on.
+
+        Raises:
+            NotFound: There is no such model or version.
+        """
+        return self._transport.send(_calls.set_alias(name, alias, version))
+
+    def delete_alias(self, name: str, alias: str) -> schemas.Model:
+        """Forgets an alias; the version stays.
+
+        Raises:
+            NotFound: There is no such model or alias.
+        """
+        return self._transport.send(_calls.delete_alias(name, alias))
+
+    def delete(self, name: str, version: int | None = None) -> None:
+        """Removes a version, or without `version` the model with all of them, and their objects.
+
+        Raises:
+            NotFound: There is no such model or version.
+            Conflict: It is in use; the sentence says by what.
+        """
+        if version is None:
+            self._transport.send(_calls.delete_model(name))
+        else:
+            self._transport.send(_calls.delete_version(name, version))

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
-from tav_client import _calls, schemas
+from tav_client import _calls, _notebook, schemas
+from tav_client._async.transport import AsyncTransport
 from tav_client._errors import InvalidRequest, JobFailed
 from tav_client._events import Following
-from tav_client._progress import watching_job
-from tav_client._transport import Transport
+from tav_client._progress import read_job, watching_job
 
 OnJob = Callable[[schemas.TuningJob], object]
 Params = schemas.TuningParams | Mapping[str, Any]
 
 
-class Job:
+class AsyncJob:
     """A tuning job as last seen, and what can be done with it."""
 
-    def __init__(self, jobs: Jobs, snapshot: schemas.TuningJob) -> None:
+    def __init__(self, jobs: AsyncJobs, snapshot: schemas.TuningJob) -> None:
         self._jobs = jobs
         self.snapshot = snapshot
         """All fields as last seen; `refresh` and `wait` bring them up to date."""
@@ -29,7 +30,20 @@ class Job:
     def __repr__(self) -> str:
         seen = self.snapshot
         at = f", phase='{seen.phase}', step={seen.step}/{seen.total_steps}" if seen.phase else ""
-        return f"Job(id='{seen.id}', status='{seen.status}'{at}, model='{seen.model}')"
+        return f"{type(self).__name__}(id='{seen.id}', status='{seen.status}'{at}, model='{seen.model}')"
+
+    def _repr_html_(self) -> str:
+        seen, reading = self.snapshot, read_job(self.snapshot)
+        return _notebook.fields(
+            f"{seen.caption}",
+            {
+                "job": seen.id,
+                "status": _notebook.bar(reading.fraction, reading.line()),
+                "model": self.model_ref,
+                "error": seen.error and seen.error.message,
+                "MLflow": seen.mlflow_url,
+            },
+        )
 
     @property
     def id(self) -> str:
@@ -71,17 +85,17 @@ class Job:
         """Its run in the MLflow UI."""
         return self.snapshot.mlflow_url
 
-    def refresh(self) -> Job:
+    async def refresh(self) -> AsyncJob:
         """Asks for the job as it is now."""
-        self.snapshot = self._jobs._transport.send(_calls.get_job(self.id))
+        self.snapshot = await self._jobs._transport.send(_calls.get_job(self.id))
         return self
 
-    def cancel(self) -> Job:
+    async def cancel(self) -> AsyncJob:
         """Asks the service to end it; a running job stops at its next step."""
-        self.snapshot = self._jobs._transport.send(_calls.cancel_job(self.id))
+        self.snapshot = await self._jobs._transport.send(_calls.cancel_job(self.id))
         return self
 
-    def wait(self, timeout: float | None = None, *, progress: bool = False, on_update: OnJob | None = None) -> Job:
+    async def wait(self, timeout: float | None = None, *, progress: bool = False, on_update: OnJob | None = None) -> AsyncJob:
         """Follows the job until it ends.
 
         Args:
@@ -95,23 +109,25 @@ class Job:
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         with watching_job(progress) as show:
-            for snapshot in self._jobs._transport.follow(Following(self.id, deadline=deadline)):
-                self.snapshot = snapshot
-                show(snapshot)
-                if on_update is not None:
-                    on_update(snapshot)
+            following = Following(self.id, schemas.TuningJob, deadline=deadline)
+            async with aclosing(self._jobs._transport.follow(following)) as snapshots:
+                async for snapshot in snapshots:
+                    self.snapshot = snapshot
+                    show(snapshot)
+                    if on_update is not None:
+                        on_update(snapshot)
         if self.status is not schemas.JobStatus.succeeded:
             raise JobFailed(self.snapshot)
         return self
 
 
-class Jobs:
+class AsyncJobs:
     """Submits, finds and ends tuning jobs."""
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: AsyncTransport) -> None:
         self._transport = transport
 
-    def create(
+    async def create(
         self,
         clip: str | os.PathLike[str] | None = None,
         *,
@@ -130,7 +146,7 @@ class Jobs:
         run_deadline_seconds: int | None = None,
         idempotency_key: str | None = None,
         **options: Any,
-    ) -> Job:
+    ) -> AsyncJob:
         """Submits a clip to be tuned; returns as soon as the job is kept.
 
         Args:
@@ -175,15 +191,15 @@ class Jobs:
             raise InvalidRequest("validation_prompts: give a list of prompts, not one string.")
         request = _calls.request_of(schemas.TuningJobCreate, fields)
         path = None if clip is None else Path(clip)
-        return Job(self, self._transport.send(_calls.create_job(request, path, idempotency_key)))
+        return AsyncJob(self, await self._transport.send(_calls.create_job(request, path, idempotency_key)))
 
-    def get(self, id: str) -> Job:
+    async def get(self, id: str) -> AsyncJob:
         """The job as it is now.
 
         Raises:
             NotFound: There is no such job.
         """
-        return Job(self, self._transport.send(_calls.get_job(id)))
+        return AsyncJob(self, await self._transport.send(_calls.get_job(id)))
 
     def list(
         self,
@@ -193,46 +209,46 @@ class Jobs:
         batch: str | None = None,
         metadata: Mapping[str, str] | None = None,
         page_size: int | None = None,
-    ) -> Iterator[Job]:
+    ) -> AsyncIterator[AsyncJob]:
         """All jobs, newest first, fetched page by page as they are asked for."""
         try:
             wanted = None if status is None else schemas.JobStatus(status)
         except ValueError:
             raise InvalidRequest(f"status: {status!r} is none of {', '.join(schemas.JobStatus)}.") from None
         snapshots = self._transport.every(lambda after: _calls.list_jobs(after, page_size, wanted, model, batch, metadata))
-        return (Job(self, snapshot) for snapshot in snapshots)
+        return (AsyncJob(self, snapshot) async for snapshot in snapshots)
 
-    def cancel(self, id: str) -> Job:
+    async def cancel(self, id: str) -> AsyncJob:
         """Asks the service to end a job; a running one stops at its next step.
 
         Raises:
             NotFound: There is no such job.
             Conflict: It has ended already.
         """
-        return Job(self, self._transport.send(_calls.cancel_job(id)))
+        return AsyncJob(self, await self._transport.send(_calls.cancel_job(id)))
 
-    def retry(self, id: str, *, idempotency_key: str | None = None) -> Job:
+    async def retry(self, id: str, *, idempotency_key: str | None = None) -> AsyncJob:
         """Submits a failed or cancelled job again, as a new one.
 
         Raises:
             NotFound: There is no such job.
             Conflict: It is open, or has succeeded.
         """
-        return Job(self, self._transport.send(_calls.retry_job(id, idempotency_key)))
+        return AsyncJob(self, await self._transport.send(_calls.retry_job(id, idempotency_key)))
 
-    def delete(self, id: str) -> None:
+    async def delete(self, id: str) -> None:
         """Removes a job that has ended, with its version, videos, log and clip.
 
         Raises:
             NotFound: There is no such job.
             Conflict: It is still open.
         """
-        self._transport.send(_calls.delete_job(id))
+        await self._transport.send(_calls.delete_job(id))
 
-    def logs(self, id: str) -> str:
+    async def logs(self, id: str) -> str:
         """What the job's tuners have said so far, this job alone."""
-        return self._transport.send(_calls.job_logs(id))
+        return await self._transport.send(_calls.job_logs(id))
 
-    def events(self, id: str, *, last_event_id: str | None = None) -> Iterator[schemas.TuningJob]:
+    def events(self, id: str, *, last_event_id: str | None = None) -> AsyncIterator[schemas.TuningJob]:
         """Snapshots of a job as it changes, until it is final. A cut connection is opened again and goes on where it was."""
-        return self._transport.follow(Following(id, last_event_id=last_event_id))
+        return self._transport.follow(Following(id, schemas.TuningJob, last_event_id=last_event_id))

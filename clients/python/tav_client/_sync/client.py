@@ -5,24 +5,17 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Self
 
-from tav_client._jobs import Jobs
-from tav_client._models import Models
 from tav_client._retry import RetryPolicy
-from tav_client._transport import Transport
-from tav_client._videos import Videos
+from tav_client._sync.batches import Batches
+from tav_client._sync.jobs import Jobs
+from tav_client._sync.models import Models
+from tav_client._sync.transport import Transport
+from tav_client._sync.uploads import Uploads
+from tav_client._sync.videos import Videos
 
 
 class TavClient:
-    """A tav service.
-
-    ```python
-    with TavClient() as client:
-        job = client.jobs.create("ball.mp4", caption="a red ball rolls over sand").wait(progress=True)
-        client.videos.create(model=job.model_ref, prompt="a blue ball rolls over sand").save("blue.mp4")
-    ```
-
-    Safe to share between threads.
-    """
+    """A tav service; safe to share. Close it when done, or use it as a context manager."""
 
     def __init__(
         self,
@@ -46,6 +39,10 @@ class TavClient:
         """The registry."""
         self.videos = Videos(self._transport)
         """Sampling."""
+        self.batches = Batches(self._transport)
+        """Jobs under one label."""
+        self.uploads = Uploads(self._transport)
+        """Large clips, sent to S3 directly."""
 
     @property
     def base_url(self) -> str:
@@ -63,4 +60,4 @@ class TavClient:
         self.close()
 
     def __repr__(self) -> str:
-        return f"TavClient({self.base_url!r})"
+        return f"{type(self).__name__}({self.base_url!r})"

@@ -1,0 +1,70 @@
+"""`client.models`: the registry."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from tav_client import _calls, schemas
+from tav_client._async.transport import AsyncTransport
+
+
+class AsyncModels:
+    """Finds models and their versions, names and removes them."""
+
+    def __init__(self, transport: AsyncTransport) -> None:
+        self._transport = transport
+
+    def list(self, *, page_size: int | None = None) -> AsyncIterator[schemas.Model]:
+        """All models, newest first, fetched page by page as they are asked for."""
+        return self._transport.every(lambda after: _calls.list_models(after, page_size))
+
+    async def get(self, name: str) -> schemas.Model:
+        """A model by name.
+
+        Raises:
+            NotFound: There is no such model.
+        """
+        return await self._transport.send(_calls.get_model(name))
+
+    async def version(self, name: str, version: int | str | None = None) -> schemas.ModelVersion:
+        """One version of a model.
+
+        Args:
+            name: The model's name, or `name/version` or `name@alias` in one.
+            version: Its number or an alias; left out, the latest.
+
+        Raises:
+            NotFound: There is no such model, version or alias.
+        """
+        name, number = _calls.split_ref(name, version)
+        if isinstance(number, int):
+            return await self._transport.send(_calls.get_version(name, number))
+        return await self._transport.send(_calls.get_version(name, _calls.number_of(await self.get(name), number)))
+
+    async def set_alias(self, name: str, alias: str, version: int) -> schemas.Model:
+        """Makes `name@alias` mean a version, from the next request on.
+
+        Raises:
+            NotFound: There is no such model or version.
+        """
+        return await self._transport.send(_calls.set_alias(name, alias, version))
+
+    async def delete_alias(self, name: str, alias: str) -> schemas.Model:
+        """Forgets an alias; the version stays.
+
+        Raises:
+            NotFound: There is no such model or alias.
+        """
+        return await self._transport.send(_calls.delete_alias(name, alias))
+
+    async def delete(self, name: str, version: int | None = None) -> None:
+        """Removes a version, or without `version` the model with all of them, and their objects.
+
+        Raises:
+            NotFound: There is no such model or version.
+            Conflict: It is in use; the sentence says by what.
+        """
+        if version is None:
+            await self._transport.send(_calls.delete_model(name))
+        else:
+            await self._transport.send(_calls.delete_version(name, version))

@@ -1,0 +1,158 @@
+"""Sends calls over a socket, repeats them as the policy says, and turns silence and problems into errors."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import ExitStack, aclosing
+from pathlib import Path
+from typing import TypeVar
+
+import httpx
+
+from tav_client import schemas
+from tav_client._calls import Call, raise_for_problem
+from tav_client._download import Download
+from tav_client._errors import APIStatusError, TavClientError
+from tav_client._events import Following
+from tav_client._http import CONNECT_TIMEOUT, headers_of, is_loopback, service_url, silence_error
+from tav_client._retry import RetryPolicy
+
+T = TypeVar("T")
+S = TypeVar("S", schemas.TuningJob, schemas.Video)
+
+
+class AsyncTransport:
+    """A connection pool to one service."""
+
+    def __init__(self, base_url: str | None, api_key: str | None, timeout: float, policy: RetryPolicy) -> None:
+        self.url = service_url(base_url)
+        self.timeout = timeout
+        self.policy = policy
+        self.http = httpx.AsyncClient(
+            base_url=self.url,
+            headers=headers_of(api_key),
+            timeout=httpx.Timeout(timeout, connect=min(timeout, CONNECT_TIMEOUT)),
+            trust_env=not is_loopback(self.url),
+        )
+
+    async def aclose(self) -> None:
+        """Closes the connections."""
+        await self.http.aclose()
+
+    async def sleep(self, seconds: float) -> None:
+        """Between two requests of one call."""
+        await asyncio.sleep(seconds)
+
+    async def send(self, call: Call[T]) -> T:
+        """The answer to a call.
+
+        Raises:
+            APIConnectionError: No answer, after the repetitions the policy allows.
+            APIStatusError: The answer is a problem.
+        """
+        for attempt in itertools.count():
+            try:
+                with ExitStack() as files:
+                    response = await self.http.send(self._request(call, files))
+            except httpx.RequestError as error:
+                delay = self.policy.after_silence(call, error, attempt)
+                if delay is None:
+                    raise silence_error(self.url, error) from error
+            else:
+                delay = self.policy.after_answer(call, response, attempt)
+                if delay is None:
+                    raise_for_problem(response)
+                    return call.read(response)
+            await self.sleep(delay)
+        raise AssertionError("unreachable")
+
+    async def every(self, page: Callable[[str | None], Call[schemas.Page[T]]]) -> AsyncIterator[T]:
+        """All entries of a list; `page` makes the call for the page after a cursor."""
+        after: str | None = None
+        while True:
+            answer = await self.send(page(after))
+            for entry in answer.data:
+                yield entry
+            if answer.next_cursor is None:
+                return
+            after = answer.next_cursor
+
+    async def follow(self, following: Following[S]) -> AsyncGenerator[S]:
+        """Snapshots of a job or video until it is final, across cut streams."""
+        while True:
+            error: TavClientError | None = None
+            try:
+                async with aclosing(self._stream(following.call(), following.silence())) as chunks:
+                    async for chunk in chunks:
+                        for snapshot in following.feed(chunk):
+                            yield snapshot
+                        if following.finished:
+                            return
+            except httpx.RequestError as silence:
+                error = silence_error(self.url, silence)
+            except APIStatusError as problem:
+                error = problem
+            await self.sleep(following.cut(error))
+
+    async def download(self, download: Download) -> None:
+        """Fetches bytes into a file; a cut connection is opened again and goes on where it was."""
+        for attempt in itertools.count():
+            try:
+                async with aclosing(self._stream(download.call(), self.timeout)) as chunks:
+                    async for chunk in chunks:
+                        download.feed(chunk)
+                if download.complete:
+                    return
+                error: httpx.RequestError = httpx.RemoteProtocolError("it ended early")
+            except httpx.RequestError as silence:
+                error = silence
+            except APIStatusError as problem:
+                if problem.status < 500 or attempt >= self.policy.max_retries:
+                    raise
+                error = httpx.RemoteProtocolError(problem.message)
+            if attempt >= self.policy.max_retries:
+                raise silence_error(self.url, error) from error
+            await self.sleep(self.policy.backoff(attempt))
+
+    async def put(self, upload: schemas.Upload, path: Path) -> None:
+        """Sends a file to where the service told, which is S3 and must not see the service's key."""
+        size = {"Content-Length": str(path.stat().st_size)}
+        for attempt in itertools.count():
+            request = self.http.build_request(upload.method, upload.url, headers=upload.headers | size, content=_pieces(path))
+            request.headers.pop("Authorization", None)
+            try:
+                response = await self.http.send(request)
+            except httpx.RequestError as error:
+                if attempt >= self.policy.max_retries:
+                    raise silence_error(self.url, error) from error
+            else:
+                if response.status_code < 500 or attempt >= self.policy.max_retries:
+                    return raise_for_problem(response)
+            await self.sleep(self.policy.backoff(attempt))
+
+    def _request(self, call: Call[T], files: ExitStack, read_timeout: float | None = None) -> httpx.Request:
+        request = self.http.build_request(**call.arguments(files))
+        if (seconds := read_timeout or call.timeout) is not None:
+            request.extensions["timeout"]["read"] = seconds
+        return request
+
+    async def _stream(self, call: Call[None], read_timeout: float) -> AsyncGenerator[bytes]:
+        with ExitStack() as files:
+            response = await self.http.send(self._request(call, files, read_timeout), stream=True)
+            try:
+                if response.status_code >= 400:
+                    await response.aread()
+                    raise_for_problem(response)
+                call.read(response)
+                async for chunk in response.aiter_bytes():
+                    yield chunk
+            finally:
+                await response.aclose()
+
+
+async def _pieces(path: Path) -> AsyncIterator[bytes]:
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            yield piece

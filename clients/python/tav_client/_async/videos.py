@@ -1,0 +1,239 @@
+"""`client.videos`: videos of edited prompts, and the handle that follows one."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from tav_client import _calls, _notebook, schemas
+from tav_client._async.transport import AsyncTransport
+from tav_client._content import VideoContent
+from tav_client._download import Download
+from tav_client._errors import VideoFailed, WaitTimeout
+from tav_client._events import Following
+from tav_client._files import written_whole
+from tav_client._progress import read_video, watching_download, watching_video
+
+OnVideo = Callable[[schemas.Video], object]
+
+
+class AsyncVideo:
+    """A video as last seen, and what can be done with it."""
+
+    def __init__(self, videos: AsyncVideos, polled: _calls.Polled) -> None:
+        self._videos = videos
+        self._polled = polled
+
+    def __repr__(self) -> str:
+        seen = f"id='{self.id}', status='{self.status}', model='{self.model_version}', prompt={self.snapshot.prompt!r}"
+        return f"{type(self).__name__}({seen})"
+
+    def _repr_html_(self) -> str:
+        seen, reading = self.snapshot, read_video(self.snapshot)
+        return _notebook.fields(
+            seen.prompt,
+            {
+                "video": seen.id,
+                "status": _notebook.bar(reading.fraction, reading.line()),
+                "model": seen.model_version,
+                "error": seen.error and seen.error.message,
+                "MLflow": seen.mlflow_url,
+            },
+        )
+
+    @property
+    def snapshot(self) -> schemas.Video:
+        """All fields as last seen; `refresh` and `wait` bring them up to date."""
+        return self._polled.video
+
+    @property
+    def id(self) -> str:
+        """The video's id."""
+        return self.snapshot.id
+
+    @property
+    def status(self) -> schemas.VideoStatus:
+        """Where it stood when last seen."""
+        return self.snapshot.status
+
+    @property
+    def model_version(self) -> str:
+        """`name/version` that is sampled."""
+        return self.snapshot.model_version
+
+    @property
+    def error(self) -> schemas.Failure | None:
+        """Why it failed, if it did."""
+        return self.snapshot.error
+
+    async def refresh(self) -> AsyncVideo:
+        """Asks for the video as it is now."""
+        self._polled = await self._videos._transport.send(_calls.get_video(self.id))
+        return self
+
+    async def wait(
+        self, timeout: float | None = None, *, progress: bool = False, on_update: OnVideo | None = None
+    ) -> AsyncVideo:
+        """Waits until it is completed, asking as often as the service says.
+
+        Args:
+            timeout: Seconds; None: as long as it takes.
+            progress: Show how far it is on stderr.
+            on_update: Called with every snapshot.
+
+        Raises:
+            VideoFailed: It failed.
+            WaitTimeout: It goes on.
+        """
+        deadline = float("inf") if timeout is None else time.monotonic() + timeout
+        with watching_video(progress) as show:
+            while True:
+                show(self.snapshot)
+                if on_update is not None:
+                    on_update(self.snapshot)
+                if self.status.final:
+                    break
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise WaitTimeout(f"Video {self.id} is not completed in the time given; it goes on: wait again.")
+                await self._videos._transport.sleep(min(self._polled.after, left))
+                await self.refresh()
+        if self.status is schemas.VideoStatus.failed:
+            raise VideoFailed(self.snapshot)
+        return self
+
+    async def content(self) -> VideoContent:
+        """Its bytes; waits for it first."""
+        await self.wait()
+        return await self._videos.content(self.id)
+
+    async def save(self, path: str | os.PathLike[str], *, progress: bool = False) -> Path:
+        """Writes it to a file; waits for it first.
+
+        Args:
+            path: Folders on the way are made.
+            progress: Show how far it is, then how much has come, on stderr.
+
+        Returns:
+            Where it is.
+        """
+        await self.wait(progress=progress)
+        return await self._videos.download(self.id, path, progress=progress)
+
+    async def delete(self) -> None:
+        """Removes it; one on its way is ended first."""
+        await self._videos.delete(self.id)
+
+
+class AsyncVideos:
+    """Asks for videos and fetches them.
+
+    The options of a video, passed to `create` by name, are the fields of `schemas.VideoCreate`: `negative_prompt`,
+    `guidance_scale`, `num_inference_steps`, `scheduler`, `strength`, `feature_injection`, `seed`, `use_inverted_latents`, `noise_blend`,
+    `num_frames`, `size`, `fps`, `seconds`, `format`, `record`.
+    """
+
+    def __init__(self, transport: AsyncTransport) -> None:
+        self._transport = transport
+
+    async def create(self, *, model: str, prompt: str, idempotency_key: str | None = None, **options: Any) -> AsyncVideo:
+        """Asks for a video; returns as soon as it is kept.
+
+        Args:
+            model: `name` (its latest version), `name@alias` or `name/version`.
+            prompt: The edited prompt.
+            idempotency_key: The same key and request twice make one video; left out, a random one.
+            **options: See the class.
+
+        Raises:
+            InvalidRequest: An argument is wrong; nothing was sent.
+            NotFound: There is no such model or version.
+        """
+        request = _video_request(model, prompt, options)
+        return AsyncVideo(self, await self._transport.send(_calls.create_video(request, idempotency_key)))
+
+    async def get(self, id: str) -> AsyncVideo:
+        """The video as it is now.
+
+        Raises:
+            NotFound: There is no such video.
+        """
+        return AsyncVideo(self, await self._transport.send(_calls.get_video(id)))
+
+    def list(
+        self, *, model: str | None = None, order: Literal["asc", "desc"] | None = None, page_size: int | None = None
+    ) -> AsyncIterator[AsyncVideo]:
+        """All videos, newest first (`order="asc"`: oldest), fetched page by page as they are asked for.
+
+        Args:
+            model: Only videos of this model.
+            order: By when they were asked for.
+            page_size: Videos a request.
+        """
+        snapshots = self._transport.every(lambda after: _calls.list_videos(after, page_size, order, model))
+        return (AsyncVideo(self, _calls.Polled(snapshot, 0.0)) async for snapshot in snapshots)
+
+    async def content(self, id: str, variant: _calls.Variant = "video") -> VideoContent:
+        """The bytes of a completed video, or of its `thumbnail` (JPEG of the middle frame) or `spritesheet` (of all).
+
+        Raises:
+            Conflict: It is not completed.
+        """
+        return await self._transport.send(_calls.video_content(id, variant))
+
+    async def download(
+        self, id: str, path: str | os.PathLike[str], variant: _calls.Variant = "video", *, progress: bool = False
+    ) -> Path:
+        """Writes a completed video's content to a file piece by piece; a cut connection goes on where it was.
+
+        Args:
+            id: The video's.
+            path: Folders on the way are made; the file is there whole or not at all.
+            variant: Which content.
+            progress: Show how much has come on stderr.
+
+        Returns:
+            Where it is.
+
+        Raises:
+            Conflict: It is not completed.
+        """
+        with written_whole(path) as file, watching_download(progress) as show:
+            await self._transport.download(Download(id, variant, file, show))
+        return Path(path)
+
+    async def delete(self, id: str) -> None:
+        """Removes a video; one on its way is ended first and its sampler is free.
+
+        Raises:
+            NotFound: There is no such video.
+        """
+        await self._transport.send(_calls.delete_video(id))
+
+    def events(self, id: str, *, last_event_id: str | None = None) -> AsyncIterator[schemas.Video]:
+        """Snapshots of a video, one for every step, until it is final. A cut connection goes on where it was."""
+        return self._transport.follow(Following(id, schemas.Video, last_event_id=last_event_id))
+
+    async def create_and_save(
+        self, path: str | os.PathLike[str], *, model: str, prompt: str, progress: bool = False, **options: Any
+    ) -> AsyncVideo:
+        """Asks for a video, waits for it and writes it to `path`, whose ending says the format: mp4, webm or gif."""
+        video = await self.create(model=model, prompt=prompt, **(_format_for(path) | options))
+        await video.save(path, progress=progress)
+        return video
+
+    async def sync(self, *, model: str, prompt: str, **options: Any) -> VideoContent:
+        """A video's bytes in one request, which lasts as long as the sampling; the arguments are those of `create`."""
+        return await self._transport.send(_calls.sync_video(_video_request(model, prompt, options)))
+
+
+def _video_request(model: str, prompt: str, options: dict[str, Any]) -> schemas.VideoCreate:
+    return _calls.request_of(schemas.VideoCreate, {"model": model, "prompt": prompt} | options)
+
+
+def _format_for(path: str | os.PathLike[str]) -> dict[str, str]:
+    ending = Path(path).suffix.lower()
+    return {"format": ending[1:]} if ending in (".gif", ".webm") else {}

@@ -1,0 +1,54 @@
+"""Fetching a video into a file: what to ask for next, and what came. Pure but for the file; the transports read and sleep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import BinaryIO
+
+import httpx
+
+from tav_client._calls import Call, Variant, content_stream
+
+OnBytes = Callable[[int, int | None], None]
+
+
+class Download:
+    """The state of one download.
+
+    Args:
+        id: The video's.
+        variant: Which of its contents.
+        file: Open for writing, at its beginning.
+        on_bytes: Called after every piece with the bytes that are there and the bytes that there will be, if that is known.
+    """
+
+    def __init__(self, id: str, variant: Variant, file: BinaryIO, on_bytes: OnBytes) -> None:
+        self.complete = False
+        self._id, self._variant, self._file, self._on_bytes = id, variant, file, on_bytes
+        self._done = 0
+        self._total: int | None = None
+        self._etag: str | None = None
+
+    def call(self) -> Call[None]:
+        """The request for what is missing."""
+        self.complete = False
+        headers = {}
+        if self._done and self._etag:
+            headers = {"Range": f"bytes={self._done}-", "If-Range": self._etag}
+        return content_stream(self._id, self._variant, headers, self._begin)
+
+    def feed(self, chunk: bytes) -> None:
+        """Bytes that came."""
+        self._file.write(chunk)
+        self._done += len(chunk)
+        self.complete = self._total is None or self._done >= self._total
+        self._on_bytes(self._done, self._total)
+
+    def _begin(self, response: httpx.Response) -> None:
+        if response.status_code != 206:  # all of it, from the first byte on
+            self._file.seek(0)
+            self._file.truncate()
+            self._done = 0
+        self._etag = response.headers.get("etag")
+        length = response.headers.get("content-length", "")
+        self._total = self._done + int(length) if length.isdecimal() else None

@@ -1,0 +1,254 @@
+"""`client.jobs`: tuning jobs, and the handle that follows one."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from tav_client import _calls, _notebook, schemas
+from tav_client._errors import InvalidRequest, JobFailed
+from tav_client._events import Following
+from tav_client._progress import read_job, watching_job
+from tav_client._sync.transport import Transport
+
+OnJob = Callable[[schemas.TuningJob], object]
+Params = schemas.TuningParams | Mapping[str, Any]
+
+
+class Job:
+    """A tuning job as last seen, and what can be done with it."""
+
+    def __init__(self, jobs: Jobs, snapshot: schemas.TuningJob) -> None:
+        self._jobs = jobs
+        self.snapshot = snapshot
+        """All fields as last seen; `refresh` and `wait` bring them up to date."""
+
+    def __repr__(self) -> str:
+        seen = self.snapshot
+        at = f", phase='{seen.phase}', step={seen.step}/{seen.total_steps}" if seen.phase else ""
+        return f"{type(self).__name__}(id='{seen.id}', status='{seen.status}'{at}, model='{seen.model}')"
+
+    def _repr_html_(self) -> str:
+        seen, reading = self.snapshot, read_job(self.snapshot)
+        return _notebook.fields(
+            f"{seen.caption}",
+            {
+                "job": seen.id,
+                "status": _notebook.bar(reading.fraction, reading.line()),
+                "model": self.model_ref,
+                "error": seen.error and seen.error.message,
+                "MLflow": seen.mlflow_url,
+            },
+        )
+
+    @property
+    def id(self) -> str:
+        """The job's id."""
+        return self.snapshot.id
+
+    @property
+    def status(self) -> schemas.JobStatus:
+        """Where it stood when last seen."""
+        return self.snapshot.status
+
+    @property
+    def phase(self) -> schemas.JobPhase | None:
+        """What it did when last seen, if it was running."""
+        return self.snapshot.phase
+
+    @property
+    def model(self) -> str:
+        """The registry name that its version goes under."""
+        return self.snapshot.model
+
+    @property
+    def version(self) -> int | None:
+        """The version it registered, once succeeded."""
+        return self.snapshot.version
+
+    @property
+    def model_ref(self) -> str:
+        """`name/version` once succeeded, before that the model's name; what `videos.create` takes as `model`."""
+        return self.model if self.version is None else f"{self.model}/{self.version}"
+
+    @property
+    def error(self) -> schemas.Failure | None:
+        """Why it failed, if it did."""
+        return self.snapshot.error
+
+    @property
+    def mlflow_url(self) -> str | None:
+        """Its run in the MLflow UI."""
+        return self.snapshot.mlflow_url
+
+    def refresh(self) -> Job:
+        """Asks for the job as it is now."""
+        self.snapshot = self._jobs._transport.send(_calls.get_job(self.id))
+        return self
+
+    def cancel(self) -> Job:
+        """Asks the service to end it; a running job stops at its next step."""
+        self.snapshot = self._jobs._transport.send(_calls.cancel_job(self.id))
+        return self
+
+    def wait(self, timeout: float | None = None, *, progress: bool = False, on_update: OnJob | None = None) -> Job:
+        """Follows the job until it ends.
+
+        Args:
+            timeout: Seconds; None: as long as it takes.
+            progress: Show phase, step, loss and remaining time on stderr: a bar on a terminal, otherwise a line now and then.
+            on_update: Called with every snapshot.
+
+        Raises:
+            JobFailed: It failed or was cancelled.
+            WaitTimeout: The job goes on.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with watching_job(progress) as show:
+            following = Following(self.id, schemas.TuningJob, deadline=deadline)
+            with closing(self._jobs._transport.follow(following)) as snapshots:
+                for snapshot in snapshots:
+                    self.snapshot = snapshot
+                    show(snapshot)
+                    if on_update is not None:
+                        on_update(snapshot)
+        if self.status is not schemas.JobStatus.succeeded:
+            raise JobFailed(self.snapshot)
+        return self
+
+
+class Jobs:
+    """Submits, finds and ends tuning jobs."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def create(
+        self,
+        clip: str | os.PathLike[str] | None = None,
+        *,
+        caption: str,
+        clip_uri: str | None = None,
+        model: str | None = None,
+        base: str | None = None,
+        validation_prompts: Sequence[str] = (),
+        params: Params | None = None,
+        priority: int | None = None,
+        metadata: Mapping[str, str] | None = None,
+        batch: str | None = None,
+        gpus: int | None = None,
+        gpu_type: str | None = None,
+        queue_deadline_seconds: int | None = None,
+        run_deadline_seconds: int | None = None,
+        idempotency_key: str | None = None,
+        **options: Any,
+    ) -> Job:
+        """Submits a clip to be tuned; returns as soon as the job is kept.
+
+        Args:
+            clip: A video file, uploaded. Or:
+            clip_uri: `s3://bucket/key` in a bucket the service allows.
+            caption: What the clip shows (the source prompt).
+            model: Registry name; left out, made from the caption.
+            base: Base to tune on; left out, the service's own.
+            validation_prompts: Sampled after tuning, up to 8.
+            params: How to tune: a `TuningParams` or its fields.
+            priority: Higher goes first.
+            metadata: Kept with the job; lists can be filtered by it.
+            batch: A label that jobs share which are listed, counted and cancelled together.
+            gpus: How many tune the clip together; left out, the service's own number.
+            gpu_type: Only on GPUs of this type.
+            queue_deadline_seconds: It fails if it waits longer for a tuner.
+            run_deadline_seconds: It fails if it is not done so long after its first start.
+            idempotency_key: The same key and request twice make one job; left out, a random one.
+            **options: Single fields of `TuningParams` (`steps=`, `num_frames=`, `size=`, `seed=`, …); they win over `params`.
+
+        Raises:
+            InvalidRequest: An argument is wrong; nothing was sent.
+        """
+        given = params.model_dump(exclude_unset=True) if isinstance(params, schemas.TuningParams) else dict(params or {})
+        chosen = given | {name: value for name, value in options.items() if value is not None}
+        fields = {
+            "caption": caption,
+            "clip_uri": clip_uri,
+            "model": model,
+            "base": base,
+            "validation_prompts": list(validation_prompts) or None,
+            "params": chosen or None,
+            "priority": priority,
+            "metadata": dict(metadata) if metadata else None,
+            "batch": batch,
+            "gpus": gpus,
+            "gpu_type": gpu_type,
+            "queue_deadline_seconds": queue_deadline_seconds,
+            "run_deadline_seconds": run_deadline_seconds,
+        }
+        if isinstance(validation_prompts, str):
+            raise InvalidRequest("validation_prompts: give a list of prompts, not one string.")
+        request = _calls.request_of(schemas.TuningJobCreate, fields)
+        path = None if clip is None else Path(clip)
+        return Job(self, self._transport.send(_calls.create_job(request, path, idempotency_key)))
+
+    def get(self, id: str) -> Job:
+        """The job as it is now.
+
+        Raises:
+            NotFound: There is no such job.
+        """
+        return Job(self, self._transport.send(_calls.get_job(id)))
+
+    def list(
+        self,
+        *,
+        status: schemas.JobStatus | str | None = None,
+        model: str | None = None,
+        batch: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        page_size: int | None = None,
+    ) -> Iterator[Job]:
+        """All jobs, newest first, fetched page by page as they are asked for."""
+        try:
+            wanted = None if status is None else schemas.JobStatus(status)
+        except ValueError:
+            raise InvalidRequest(f"status: {status!r} is none of {', '.join(schemas.JobStatus)}.") from None
+        snapshots = self._transport.every(lambda after: _calls.list_jobs(after, page_size, wanted, model, batch, metadata))
+        return (Job(self, snapshot) for snapshot in snapshots)
+
+    def cancel(self, id: str) -> Job:
+        """Asks the service to end a job; a running one stops at its next step.
+
+        Raises:
+            NotFound: There is no such job.
+            Conflict: It has ended already.
+        """
+        return Job(self, self._transport.send(_calls.cancel_job(id)))
+
+    def retry(self, id: str, *, idempotency_key: str | None = None) -> Job:
+        """Submits a failed or cancelled job again, as a new one.
+
+        Raises:
+            NotFound: There is no such job.
+            Conflict: It is open, or has succeeded.
+        """
+        return Job(self, self._transport.send(_calls.retry_job(id, idempotency_key)))
+
+    def delete(self, id: str) -> None:
+        """Removes a job that has ended, with its version, videos, log and clip.
+
+        Raises:
+            NotFound: There is no such job.
+            Conflict: It is still open.
+        """
+        self._transport.send(_calls.delete_job(id))
+
+    def logs(self, id: str) -> str:
+        """What the job's tuners have said so far, this job alone."""
+        return self._transport.send(_calls.job_logs(id))
+
+    def events(self, id: str, *, last_event_id: str | None = None) -> Iterator[schemas.TuningJob]:
+        """Snapshots of a job as it changes, until it is final. A cut connection is opened again and goes on where it was."""
+        return self._transport.follow(Following(id, schemas.TuningJob, last_event_id=last_event_id))

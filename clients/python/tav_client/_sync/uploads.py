@@ -1,0 +1,37 @@
+"""`client.uploads`: large clips, sent to S3 directly."""
+
+from __future__ import annotations
+
+import mimetypes
+import os
+from pathlib import Path
+
+from tav_client import _calls
+from tav_client._sync.transport import Transport
+
+
+class Uploads:
+    """Uploads past the service, for clips that are too large to go through it."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def create(self, clip: str | os.PathLike[str]) -> str:
+        """Sends a clip to where the service says.
+
+        Args:
+            clip: A video file.
+
+        Returns:
+            Its `clip_uri`, for `jobs.create`.
+
+        Raises:
+            InvalidRequest: There is no such file.
+            BadRequest: It is larger than the service allows.
+        """
+        path = Path(clip)
+        _calls.check_clip(path)
+        kind = mimetypes.guess_type(path.name)[0] or "video/mp4"
+        upload = self._transport.send(_calls.create_upload(path.stat().st_size, kind))
+        self._transport.put(upload, path)
+        return upload.clip_uri
