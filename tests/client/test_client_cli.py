@@ -32,14 +32,29 @@ def clip(tmp_path: Path) -> str:
 
 def test_submit_prints_the_id_alone_on_stdout(service: Any, clip: str) -> None:
     service.on("POST", "/v1/tuning-jobs", service.ok(service.job(), 201))
-    options = ["--steps", "5", "--size", "64x32", "--validation-prompt", "a", "--validation-prompt", "b", "--metadata", "k=v=w"]
+    options = [
+        "--steps",
+        "5",
+        "--size",
+        "64x32",
+        "--frame-start",
+        "3",
+        "--frame-stride",
+        "2",
+        "--validation-prompt",
+        "a",
+        "--validation-prompt",
+        "b",
+        "--metadata",
+        "k=v=w",
+    ]
     result = tav("jobs", "submit", clip, "--caption", "a red ball", *options)
     assert (result.exit_code, result.stdout) == (0, "j1\n")
     assert "tav jobs watch j1" in result.stderr
     sent = json.loads(service.asked[0].form["job"][1])
     assert sent == {
         "caption": "a red ball",
-        "params": {"steps": 5, "size": [64, 32]},
+        "params": {"steps": 5, "size": [64, 32], "frame_start": 3, "frame_stride": 2},
         "validation_prompts": ["a", "b"],
         "metadata": {"k": "v=w"},
     }
@@ -108,13 +123,17 @@ def test_a_video_is_written_where_it_was_asked(service: Any, tmp_path: Path) -> 
     service.on("GET", "/v1/videos/v1/content", Response(b"bytes", media_type="video/mp4"))
     out = tmp_path / "blue.mp4"
     asking = ["--model", "red-ball", "--prompt", "a blue ball", "--steps", "9", "--no-inverted-latents"]
+    asking += ["--scheduler", "unipc", "--size", "96x64", "--num-frames", "3"]
     result = tav("videos", "create", *asking, "-o", str(out))
     assert (result.stdout, out.read_bytes()) == (f"{out}\n", b"bytes")
     assert service.asked[0].json == {
         "model": "red-ball",
         "prompt": "a blue ball",
         "num_inference_steps": 9,
+        "scheduler": "unipc",
         "use_inverted_latents": False,
+        "num_frames": 3,
+        "size": [96, 64],
     }
 
 

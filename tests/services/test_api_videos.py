@@ -168,6 +168,13 @@ BAD: dict[str, tuple[dict[str, Any] | list[int], int, str, str]] = {
     "an unknown field": ({"colour": "red"}, 422, "invalid_request", "colour"),
     "an unknown format": ({"format": "exe"}, 422, "invalid_request", "format"),
     "other frames than the latents hold": ({"num_frames": 4}, 422, "invalid_request", "8 frames"),
+    "another size than the latents hold": ({"size": "96x64"}, 422, "invalid_request", "64x64"),
+    "noise blended into no latents": (
+        {"noise_blend": 0.5, "use_inverted_latents": False},
+        422,
+        "invalid_request",
+        "noise_blend",
+    ),
     "a list": ([1], 422, "invalid_request", ""),
 }
 

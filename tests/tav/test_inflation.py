@@ -10,9 +10,10 @@ from tav.attention import project_out, spatio_temporal_attention
 from tav.inflation import VideoUNet, is_tuned
 
 
-def test_untuned_network_in_frame_mode_equals_the_base_per_frame(base: Base) -> None:
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (9, 7), (5, 12)])
+def test_untuned_network_in_frame_mode_equals_the_base_per_frame(base: Base, height: int, width: int) -> None:
     net = inflate(base.unet, attention="frame", group_norm="frame")
-    latents, text = torch.randn(2, 4, 3, 8, 8), torch.randn(2, 7, 32)
+    latents, text = torch.randn(2, 4, 3, height, width), torch.randn(2, 7, 32)
     t = torch.tensor([7, 801])
     with torch.no_grad():
         video = net(latents, t, text)

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler
@@ -193,6 +194,21 @@ def test_without_latents_any_frame_count_and_size_can_be_sampled(base: Base, del
     assert tav.sample(base, "a square", delta=delta, config=config).frames.shape == (3, 16, 24, 3)
     with pytest.raises(InvalidConfig, match="5 frames of 16x16"):
         tav.sample(base, "a square", delta=delta, latents=noise, config=config)
+
+
+@pytest.mark.parametrize(("num_frames", "size"), [(1, (24, 40)), (3, (40, 8)), (9, (16, 24))])
+def test_clips_of_any_frame_count_and_size_are_tuned_inverted_and_sampled(
+    base: Base, num_frames: int, size: tuple[int, int]
+) -> None:
+    width, height = size
+    frames = np.random.default_rng(0).integers(0, 255, (num_frames, height, width, 3), np.uint8)
+    odd = Clip(frames, 8.0, "noise")
+    delta = tav.tune(base, odd, CONFIG.model_copy(update={"steps": 1}))
+    noise = tav.invert(base, odd, delta, InvertConfig(num_inference_steps=2))
+    assert noise.tensor.shape == (1, 4, num_frames, height // base.scale, width // base.scale)
+    assert tav.sample(base, "x", delta=delta, latents=noise, config=SAMPLE).frames.shape == frames.shape
+    more = SAMPLE.model_copy(update={"num_frames": num_frames + 4, "size": (16, 24)})
+    assert tav.sample(base, "x", delta=delta, config=more).frames.shape == (num_frames + 4, 24, 16, 3)
 
 
 def test_a_step_callback_sees_every_step_and_can_stop_the_work(base: Base, clip: Clip) -> None:

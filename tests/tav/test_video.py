@@ -37,6 +37,14 @@ def test_start_and_stride_choose_frames(ramp: Path) -> None:
     assert levels(frames) == [3, 7, 11, 15] and fps == pytest.approx(2.5)
 
 
+def test_a_clip_is_read_uniformly_or_from_a_start_at_a_stride(ramp: Path) -> None:
+    whole = Clip.read(ramp, "a ramp", num_frames=3, size=(64, 48))
+    tail = Clip.read(ramp, "a ramp", num_frames=3, size=(64, 48), start=10)
+    strided = Clip.read(ramp, "a ramp", num_frames=3, size=(64, 48), start=2, stride=5)
+    assert [levels(clip.frames) for clip in (whole, tail, strided)] == [[0, 10, 19], [10, 14, 19], [2, 7, 12]]
+    assert strided.fps == pytest.approx(2) and len(Clip.read(ramp, "a ramp", num_frames=1, size=(64, 48)).frames) == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"), [((21,), "20 frames"), ((6, 0, 4), "smaller stride"), ((2, 19), "frame 19")]
 )
