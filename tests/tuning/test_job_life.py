@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 
+import psutil
 import pytest
 import ray
 
 from registry.jobs import JobStore
 from registry.objects import ObjectStore
 from registry.versions import VersionStore
+from services.platform import Stack
+from services.platform.processes import Record
 from services.settings import Settings
 from tav_client.schemas import FailureCode, JobPhase, JobStatus, TuningJob
 from tests.tuning.conftest import follow
@@ -114,6 +121,36 @@ def test_a_job_whose_clip_is_gone_tells_why_in_its_log(settings: Settings, submi
     assert (ended.status, ended.error.code) == (JobStatus.failed, FailureCode.corrupt_version)
     assert ended.error.message in JobStore(settings).logs(job.id).decode()
     assert finished(blocker).status == JobStatus.succeeded
+
+
+@contextmanager
+def away(stack: Stack, name: str) -> Iterator[None]:
+    """A part that is killed, and started again on its port."""
+    path = stack.root / "run" / f"{name}.json"
+    record = Record.load(path)
+    assert record is not None
+    leader = psutil.Process(record.pid)
+    environment, family = leader.environ(), [leader, *leader.children(recursive=True)]
+    for process in family:
+        process.kill()
+    psutil.wait_procs(family)
+    try:
+        yield
+    finally:
+        with stack.log(name).open("ab") as log:
+            again = subprocess.Popen(record.command, env=environment, stdout=log, stderr=log, start_new_session=True)
+        replace(record, pid=again.pid, created=psutil.Process(again.pid).create_time()).save(path)
+
+
+def test_a_job_outlives_mlflow_and_s3_being_away(cluster: Stack, scheduler: Actor, submit, finished) -> None:
+    job = submit(steps=60)
+    follow(scheduler, job, lambda j: j.phase == JobPhase.tuning and j.step > 5)
+    with away(cluster, "s3"), away(cluster, "mlflow"):
+        seen = follow(scheduler, job, lambda j: j.phase == JobPhase.validating or j.status.final)
+        assert seen.phase == JobPhase.validating  # its sample waits to be stored
+    cluster.up(["s3", "mlflow"])  # waits until they answer
+    ended = finished(job)
+    assert (ended.status, ended.attempt) == (JobStatus.succeeded, 1), ended.error
 
 
 def test_two_ranks_tune_stop_and_fail_together(scheduler: Actor, settings: Settings, submit, finished) -> None:
