@@ -52,6 +52,10 @@ format: $(READY) ## Let ruff rewrite
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+bench: $(READY) ## Times of the method beside the published algorithm, into benchmarks/results/
+	$(BIN)/python -m benchmarks.method --threads 1 --steps 10 --out benchmarks/results/method-cpu-1.json
+	$(BIN)/python -m benchmarks.method --threads 2 --steps 10 --out benchmarks/results/method-cpu-2.json
+
 quality: $(READY) ## The whole quality table, into benchmarks/results/
 	$(BIN)/python -m benchmarks.quality
 
