@@ -127,13 +127,21 @@ def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
     return 2 * n**3 / best
 
 
-def forward_flop(base: Base, frames: int, latent: tuple[int, int], tokens: int) -> float:
-    """Of one pass of the network over the clip, counted on shapes alone."""
-    with FakeTensorMode(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.no_grad():
+def operations(base: Base, frames: int, latent: tuple[int, int], tokens: int, checkpointing: bool) -> tuple[float, float]:
+    """Floating-point operations of the products and convolutions of one forward pass, and of one tuning step; from shapes alone."""
+    with FakeTensorMode(), sdpa_kernel(SDPBackend.MATH):
         net = inflate(UNet2DConditionModel.from_config(base.unet.config))
         x = torch.empty(1, base.unet.config.in_channels, frames, latent[1], latent[0])
-        net(x, 0, torch.empty(1, tokens, base.unet.config.cross_attention_dim))
-    return float(counter.get_total_flops())
+        text = torch.empty(1, tokens, base.unet.config.cross_attention_dim)
+        with FlopCounterMode(display=False) as forward, torch.no_grad():
+            net(x, 0, text)
+        for name, parameter in net.named_parameters():
+            parameter.requires_grad_(is_tuned(name))
+        if checkpointing:
+            net.enable_gradient_checkpointing()
+        with FlopCounterMode(display=False) as step:
+            net.train()(x, 0, text).sum().backward()
+    return float(forward.get_total_flops()), float(step.get_total_flops())
 
 
 class Peak(AbstractContextManager["Peak"]):
@@ -159,10 +167,10 @@ def run(base: Base, frames: int, side: int, steps: int, repeats: int, checkpoint
     rng = np.random.default_rng(0)
     clip = Clip(rng.integers(0, 256, (frames, side, side, 3), dtype=np.uint8), 8.0, "a red ball moving on grass")
     latent = (side // base.scale, side // base.scale)
-    flop = forward_flop(base, frames, latent, len(base.encode_text([""])[0]))
+    flop, tuning_flop = operations(base, frames, latent, len(base.encode_text([""])[0]), checkpointing)
     row: dict[str, Any] = {"frames": frames, "size": [side, side], "gradient_checkpointing": checkpointing}
     phases, peak = {}, {}
-    phases["tuning step"], peak["tuning"] = time_tuning(base, clip, steps, repeats, checkpointing, flop)
+    phases["tuning step"], peak["tuning"] = time_tuning(base, clip, steps, repeats, checkpointing, tuning_flop)
     gc.collect()
     net, theirs = inflate(base.unet, **base.net_config().model_dump()), plain_net(base, base.net_config().group_norm)
     row["disagreement"] = disagreement(base, net, theirs, frames, latent)
@@ -190,7 +198,7 @@ def time_tuning(base: Base, clip: Clip, steps: int, repeats: int, checkpointing:
             repeats,
             base.device,
         )
-    return Pair(min(times), theirs / steps, (4 if checkpointing else 3) * flop), held.bytes
+    return Pair(min(times), theirs / steps, flop), held.bytes
 
 
 def time_inversion(
