@@ -128,7 +128,7 @@ def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def operations(base: Base, frames: int, latent: tuple[int, int], tokens: int, checkpointing: bool) -> tuple[float, float]:
-    """Floating-point operations of the products and convolutions of one forward pass, and of one tuning step; from shapes alone."""
+    """FLOP of the products and convolutions of one forward pass, and of one tuning step; from shapes alone."""
     with FakeTensorMode(), sdpa_kernel(SDPBackend.MATH):
         net = inflate(UNet2DConditionModel.from_config(base.unet.config))
         x = torch.empty(1, base.unet.config.in_channels, frames, latent[1], latent[0])
