@@ -39,8 +39,9 @@ from tav.config import InvertConfig, TuneConfig
 from tav.delta import Delta, DeltaMeta, Origin
 from tav.inflation import VideoUNet, inflate, is_tuned
 from tav.inversion import invert
+from tav.precision import autocast
 from tav.sampling import Sampler
-from tav.tuning import Tuner, autocast
+from tav.tuning import Tuner
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 GUIDANCE = 7.5
@@ -246,7 +247,7 @@ def disagreement(base: Base, net: VideoUNet, theirs: VideoUNet, frames: int, lat
             parameter.copy_(values[name])
     x = torch.randn(1, 4, frames, *latent, generator=generator).to(base.device, base.dtype)
     text = base.encode_text(["a blue ball"])
-    with autocast(base):
+    with autocast(base.device, base.dtype):
         one, other = net(x, 500, text).float(), theirs(x, 500, text).float()
     return float((one - other).norm() / other.norm())
 

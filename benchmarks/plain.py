@@ -21,7 +21,8 @@ from tav.clip import Clip
 from tav.config import TuneConfig
 from tav.ddim import DDIM, add_noise
 from tav.inflation import VideoUNet, inflate, is_tuned
-from tav.tuning import autocast, step_generator
+from tav.precision import autocast
+from tav.tuning import step_generator
 from tav.video import Frames
 
 
@@ -111,7 +112,7 @@ class PlainTuner:
         draw = torch.randn((2, *mean.shape), generator=generator).to(mean.device)
         t = torch.randint(0, base.scheduler_config["num_train_timesteps"], (1,), generator=generator).to(mean.device)
         noised, target = add_noise(base.scheduler_config, mean + std * draw[0], draw[1], t)
-        with autocast(base):
+        with autocast(base.device, base.dtype):
             prediction = self.net(noised.to(base.dtype), t, text)
         loss = mse_loss(prediction.float(), target.float())
         loss.backward()
@@ -127,7 +128,7 @@ def plain_invert(base: Base, net: VideoUNet, clip: Clip, steps: int) -> Tensor:
     ddim = DDIM(base.scheduler_config, steps)
     text, x = base.encode_text([""]), base.encode_frames(clip.frames)[0].float()
     for t in reversed(ddim.timesteps):
-        with autocast(base):
+        with autocast(base.device, base.dtype):
             prediction = net(x.to(base.dtype), t, text)
         x = ddim.up(x, prediction, t)
     return x
@@ -139,7 +140,7 @@ def plain_sample(base: Base, net: VideoUNet, x: Tensor, prompt: str, guidance: f
     ddim = DDIM(base.scheduler_config, steps)
     text = base.encode_text(["", prompt])
     for t in ddim.timesteps:
-        with autocast(base):
+        with autocast(base.device, base.dtype):
             unconditional, conditional = net(x.to(base.dtype).expand(2, -1, -1, -1, -1), t, text).float().chunk(2)
         x = ddim.down(x, unconditional + guidance * (conditional - unconditional), t)
     return x
