@@ -6,18 +6,28 @@ import torch
 
 from services.settings import Settings
 from tav import Base
+from tav.memory import Precision
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def load_base(name: str, settings: Settings) -> Base:
-    """Load a base onto this process's device, in the settings' precision.
+def on_cuda(settings: Settings) -> bool:
+    """Whether this process computes on a GPU."""
+    return settings.device == "cuda" or (settings.device == "auto" and torch.cuda.is_available())
+
+
+def default_precision(settings: Settings) -> Precision:
+    """The settings' precision; bf16 on CUDA and fp32 on a CPU where they name none."""
+    return settings.precision or ("bf16" if on_cuda(settings) else "fp32")
+
+
+def load_base(name: str, settings: Settings, precision: Precision | None = None) -> Base:
+    """Load a base onto this process's device, in `precision` or the service's own.
 
     Raises:
         BaseUnavailable: no such base.
     """
-    cuda = settings.device == "cuda" or (settings.device == "auto" and torch.cuda.is_available())
+    cuda = on_cuda(settings)
     if not cuda:
         torch.set_num_threads(settings.compute_threads or os.cpu_count() or 1)
-    precision = settings.precision or ("bf16" if cuda else "fp32")
-    return Base.load(name, device="cuda" if cuda else "cpu", dtype=_DTYPES[precision])
+    return Base.load(name, device="cuda" if cuda else "cpu", dtype=DTYPES[precision or default_precision(settings)])

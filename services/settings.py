@@ -20,7 +20,7 @@ class Settings(RegistrySettings):
     base: str = Field("offline", description="The base: a hub id, a diffusers folder, or `offline` for the shipped one.")
     bases: list[str] = Field(default_factory=list, description="Further bases to tune on and to sample from.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where tuners and samplers compute.")
-    precision: Literal["fp32", "bf16"] | None = Field(None, description="Of the base; none: bf16 on CUDA, fp32 on CPU.")
+    precision: Literal["fp32", "bf16", "fp16"] | None = Field(None, description="Of the base; none: bf16 on CUDA, fp32 on CPU.")
     compute_threads: int | None = Field(None, ge=1, description="Threads of one tuner or sampler on the CPU; none: all cores.")
     work_dir: Path = Field(Path("/tmp/tav"), description="Scratch space of workers; nothing there needs keeping.")
 
@@ -57,8 +57,10 @@ class Settings(RegistrySettings):
     tuner_patience_seconds: float = Field(
         60, ge=0, description="How long a tuner serves its class of jobs before one that waits as urgently may take its place."
     )
-    zero_stage: Literal[1, 2] = Field(
-        1, description="DeepSpeed ZeRO stage: 1 shards optimizer states over the ranks, 2 gradients too."
+    zero_stage: Literal[1, 2, 3] = Field(
+        1,
+        description="DeepSpeed ZeRO stage of jobs that do not choose: over the ranks, 1 shards optimizer states, "
+        "2 gradients too, 3 all parameters too.",
     )
     max_attempts: int = Field(3, ge=1, description="How often a job is begun before a crash fails it.")
     storage_patience_seconds: float = Field(

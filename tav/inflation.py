@@ -82,25 +82,30 @@ def _in_resnet(module: nn.Module, name: str) -> bool:
     return isinstance(module, ResnetBlock2D) or name == "conv_norm_out"
 
 
-def initial_tensors(base_state: Mapping[str, Tensor], net: nn.Module, seed: int) -> dict[str, Tensor]:
-    """The tuned tensors' and `norm_temp`'s values before tuning, fp32 on the CPU.
+def shapes_of(net: nn.Module) -> dict[str, torch.Size]:
+    """Every parameter's shape. DeepSpeed's stage 3 empties the parameters themselves, so ask before it does."""
+    return {name: parameter.shape for name, parameter in net.named_parameters()}
+
+
+def initial_tensors(base_state: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], seed: int) -> dict[str, Tensor]:
+    """The tuned tensors' and `norm_temp`'s values before tuning, fp32 on the CPU, for an inflated network of these `shapes`.
 
     Query projections are the base's. Temporal projections are drawn from `seed` as `nn.Linear` draws them, but the output
     projection is zero, weight and bias: untuned, the new layers add nothing.
     """
     generator = torch.Generator().manual_seed(seed)
     values: dict[str, Tensor] = {}
-    for name, parameter in net.named_parameters():
+    for name, shape in shapes.items():
         if name in base_state:
             if is_tuned(name):
                 values[name] = base_state[name].detach().to("cpu", torch.float32, copy=True)
         elif ".norm_temp." in name:
-            values[name] = torch.ones(parameter.shape) if name.endswith("weight") else torch.zeros(parameter.shape)
+            values[name] = torch.ones(shape) if name.endswith("weight") else torch.zeros(shape)
         elif ".to_out." in name:
-            values[name] = torch.zeros(parameter.shape)
+            values[name] = torch.zeros(shape)
         else:
-            bound = 1 / math.sqrt(parameter.shape[1])
-            values[name] = torch.empty(parameter.shape).uniform_(-bound, bound, generator=generator)
+            bound = 1 / math.sqrt(shape[1])
+            values[name] = torch.empty(shape).uniform_(-bound, bound, generator=generator)
     return values
 
 
@@ -127,7 +132,7 @@ def inflate(
         net: VideoUNet = VideoUNet.from_config(unet.config)
         net._inflate(VideoContext(attention=attention, group_norm=group_norm))
     base_state = unet.state_dict()
-    new = initial_tensors(base_state, net, seed)
+    new = initial_tensors(base_state, shapes_of(net), seed)
     shared = {name: tensor for name, tensor in base_state.items() if name not in new}
     own = {name: tensor.to(unet.device, unet.dtype) for name, tensor in new.items()}
     net.load_state_dict(shared | own, assign=True)

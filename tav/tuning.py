@@ -21,7 +21,7 @@ from tav.config import AttentionMode, GroupNormMode, Progress, TuneConfig
 from tav.ddim import add_noise
 from tav.delta import Delta, DeltaMeta, Origin
 from tav.errors import NanLoss, OutOfMemory
-from tav.inflation import VideoUNet, inflate, initial_tensors, is_tuned
+from tav.inflation import VideoUNet, inflate, initial_tensors, is_tuned, shapes_of
 from tav.precision import autocast
 
 OnStep = Callable[[Progress], None]
@@ -40,6 +40,10 @@ class Engine(Protocol):
 
     def reset(self, tensors: dict[str, Tensor], config: TuneConfig) -> None:
         """Put `tensors` in place of the tuned ones and forget the optimizer's state."""
+        ...
+
+    def tuned(self) -> dict[str, Tensor]:
+        """Copies of the tuned tensors' fp32 masters, on the CPU."""
         ...
 
     def state(self) -> dict[str, Tensor]:
@@ -103,6 +107,9 @@ class AdamWEngine:
             parameter.copy_(tensors[name])
         self._begin(config)
 
+    def tuned(self) -> dict[str, Tensor]:
+        return {name: parameter.detach().cpu().clone() for name, parameter in self.params.items()}
+
     def state(self) -> dict[str, Tensor]:
         kept = {}
         for name, parameter in self.params.items():
@@ -131,7 +138,7 @@ class Tuner:
     ) -> None:
         self.base, self.rank = base, rank
         self.net = inflate(base.unet)
-        self._base_state = base.unet.state_dict()
+        self._base_state, self._shapes = base.unet.state_dict(), shapes_of(self.net)
         for name, parameter in self.net.named_parameters():
             if is_tuned(name):  # fp32 masters; autocast narrows them in the forward pass
                 parameter.data = parameter.data.float()
@@ -170,7 +177,7 @@ class Tuner:
             net.enable_gradient_checkpointing()  # non-reentrant: reentrant drops the down blocks' gradients
         else:
             net.disable_gradient_checkpointing()
-        self.engine.reset(resume.tuned if resume else initial_tensors(self._base_state, net, config.seed), config)
+        self.engine.reset(resume.tuned if resume else initial_tensors(self._base_state, self._shapes, config.seed), config)
         self._step = 0
         if resume:
             self.engine.restore(resume.optimizer, resume.step)
@@ -192,7 +199,9 @@ class Tuner:
                     )
                 if on_step:
                     on_step(Progress("tuning", step + 1, config.steps, value, time.perf_counter() - began))
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             frames, (width, height) = len(clip.frames), clip.size
             raise OutOfMemory(
                 f"{frames} frames of {width}x{height} do not fit the device's memory: turn on gradient checkpointing, "
@@ -201,7 +210,7 @@ class Tuner:
         finally:
             net.eval()
         meta = DeltaMeta(origin=Origin.of(base, clip), **modes.model_dump(), tune=config)
-        return Delta.extract(net, meta)
+        return Delta({name: tensor.to(torch.float16) for name, tensor in self.engine.tuned().items()}, meta)
 
     def _loss(self, mean: Tensor, std: Tensor, text: Tensor, generator: torch.Generator) -> Tensor:
         """Latents and noise are `[1, 4, F, h, w]`; the posterior is sampled anew each step, as in the reference."""
@@ -214,14 +223,18 @@ class Tuner:
 
     def state(self) -> TuneState:
         """A copy of where the running job stands. With several ranks, call it on all of them."""
-        tuned = {n: p.detach().cpu().clone() for n, p in self.net.named_parameters() if is_tuned(n)}
-        return TuneState(self._step, tuned, self.engine.state())
+        return TuneState(self._step, self.engine.tuned(), self.engine.state())
 
 
 def step_generator(seed: int, step: int, rank: int) -> torch.Generator:
     """The only source of randomness of one step. On the CPU, so that every device draws the same."""
     (word,) = np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(word))
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether an allocation failed: torch has a type for a GPU's, and only words for a CPU's."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error)
 
 
 def tune(

@@ -1,95 +1,225 @@
-"""DeepSpeed as the method's engine: ZeRO shards optimizer states (1) and gradients (2) over the ranks."""
+"""DeepSpeed as the method's engine: ZeRO shards states (1), gradients (2), parameters (3) over the ranks, or offloads them."""
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import deepspeed
 import torch
-from deepspeed.utils import safe_get_full_optimizer_state, safe_set_full_optimizer_state
+from deepspeed.runtime.zero.linear import zero3_linear_wrap
+from deepspeed.utils import (
+    safe_get_full_fp32_param,
+    safe_get_full_optimizer_state,
+    safe_set_full_fp32_param,
+    safe_set_full_optimizer_state,
+    safe_set_local_fp32_param,
+    safe_set_local_optimizer_state,
+)
 from torch import Tensor
+from torch.nn.functional import pad
 
 from tav.config import TuneConfig
 from tav.inflation import VideoUNet
+from tav.memory import MemorySetting
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
+_GATHERED = 100_000_000
+"""Parameters that stage 3 keeps whole at a time: a ninth of SD1.4's."""
+_SCALER = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
 
 
 class DeepSpeedEngine:
-    """One DeepSpeed engine for the life of a tuner.
+    """One DeepSpeed engine, reset from job to job.
 
-    `deepspeed.initialize` leaves hooks on the parameters it is given, so a tuner calls it once; a new job overwrites the
-    tuned tensors in place and forgets the optimizer's state.
+    `deepspeed.initialize` leaves hooks on the parameters it is given, so a network serves one engine for life; another
+    setting takes a newly inflated one. In bf16 and fp16 the network is of that type throughout (no autocast) and fp32 masters
+    belong to the optimizer; fp16 scales the loss dynamically.
 
     Args:
-        net: whose parameters that require gradients are tuned; torch.distributed must be initialised.
+        net: whose parameters that require gradients are tuned; torch.distributed must be initialised. Under stage 3 it
+            cannot be called but through this engine, on all ranks together.
         config: the first job's.
-        zero_stage: 1 or 2.
+        setting: without its checkpointing, which the network switches; its precision must be the network's.
     """
 
-    def __init__(self, net: VideoUNet, config: TuneConfig, zero_stage: int) -> None:
+    def __init__(self, net: VideoUNet, config: TuneConfig, setting: MemorySetting) -> None:
+        self.setting = setting
         self.params = {n: p for n, p in net.named_parameters() if p.requires_grad}
-        optimizer = torch.optim.AdamW(self.params.values(), lr=config.learning_rate)
+        # On the host torch's fused AdamW is vectorised and multi-threaded, and unlike DeepSpeed's own is not compiled.
+        optimizer = torch.optim.AdamW(self.params.values(), lr=config.learning_rate, fused=setting.offload_optimizer)
         self.engine, *_ = deepspeed.initialize(
             model=net,
             optimizer=optimizer,
             model_parameters=list(self.params.values()),
             dist_init_required=False,
-            config={
-                "train_micro_batch_size_per_gpu": 1,
-                "gradient_clipping": config.max_grad_norm,
-                "zero_optimization": {"stage": zero_stage},
-                "zero_allow_untested_optimizer": True,  # it lists its own optimizers only; AdamW is elementwise, hence safe
-                "steps_per_print": 2**31,
-            },
+            config=_deepspeed_config(setting, config),
         )
-
+        self.zero = self.engine.optimizer
         self._allocate_state()
 
-    def _allocate_state(self) -> None:
-        # AdamW makes its state in its first step; a job that resumes must find it before that. `reset` clears it.
-        zero = self.engine.optimizer
-        for partition in zero.single_partition_of_fp32_groups:
-            partition.grad = torch.zeros_like(partition)
-        zero.optimizer.step()
-        for partition in zero.single_partition_of_fp32_groups:
-            partition.grad = None
-        zero._lazy_init_hp_params_optimizer_state()
+    def close(self) -> None:
+        """Remove the hooks and let go of all tensors; the network is of no use afterwards."""
+        net, optimizer = self.engine.module, self.zero.optimizer
+        holders = [getattr(self.zero, "parameter_offload", None), self.zero]
+        self.engine.destroy()
+        # Stage 3 hangs itself on every parameter, and autograd's nodes hold parameters where the collector does not look: what
+        # it holds is let go of piece by piece.
+        for parameter in net.parameters():
+            vars(parameter).clear()
+            parameter.data = torch.empty(0)
+        for holder in holders:
+            if holder is not None:
+                vars(holder).clear()
+        optimizer.state.clear()
+        optimizer.param_groups.clear()
+        self.params.clear()
+        del self.engine, self.zero
+        gc.collect()
 
     def forward(self, latents: Tensor, timesteps: Tensor, text: Tensor) -> Tensor:
-        out: Tensor = self.engine(latents, timesteps, text)
+        with torch.autocast(latents.device.type, enabled=False), self._lean_linear():
+            out: Tensor = self.engine(latents, timesteps, text)
         return out
 
     def step(self, loss: Tensor) -> None:
-        self.engine.backward(loss)
+        with self._lean_linear():  # checkpointing runs the forward pass again
+            self.engine.backward(loss)
         self.engine.step()
 
     @torch.no_grad()
     def reset(self, tensors: dict[str, Tensor], config: TuneConfig) -> None:
-        for name, parameter in self.params.items():
-            parameter.copy_(tensors[name])
-        zero = self.engine.optimizer
-        zero.refresh_fp32_params()
-        zero.clip_grad = config.max_grad_norm
-        zero.zero_grad(set_to_none=True)
-        for group in zero.optimizer.param_groups:
+        self.zero.clip_grad = config.max_grad_norm
+        self.zero.zero_grad(set_to_none=True)
+        for group in self.zero.optimizer.param_groups:
             group.update(lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay, eps=config.eps)
         for value in self._optimizer_tensors():
             value.zero_()
+        self._set_scaler(self._first_scaler)
+        self._write(tensors, None)
+        self._masters_to_net()
+
+    def tuned(self) -> dict[str, Tensor]:
+        return {name: safe_get_full_fp32_param(parameter).cpu().clone() for name, parameter in self.params.items()}
 
     def state(self) -> dict[str, Tensor]:
-        return {
+        moments = {
             f"{moment}/{name}": safe_get_full_optimizer_state(parameter, moment).cpu().clone()
             for name, parameter in self.params.items()
             for moment in _MOMENTS
         }
+        return moments | self._scaler()
 
     @torch.no_grad()
     def restore(self, state: dict[str, Tensor], step: int) -> None:
-        for name, parameter in self.params.items():
-            for moment in _MOMENTS:
-                safe_set_full_optimizer_state(parameter, state[f"{moment}/{name}"], moment)
-        for values in self.engine.optimizer.optimizer.state.values():
+        for moment in _MOMENTS:
+            self._write({name: state[f"{moment}/{name}"] for name in self.params}, moment)
+        for values in self.zero.optimizer.state.values():
             values["step"].fill_(step)
+        self._set_scaler(state)
+
+    # -- inside
+
+    @contextmanager
+    def _lean_linear(self) -> Iterator[None]:
+        """Under stage 3, a linear layer that does not keep its gathered weight until the backward pass.
+
+        DeepSpeed would put it in torch's place for the rest of the process, where it changes other networks' last digits.
+        """
+        own = torch.nn.functional.linear
+        if self.setting.zero_stage == 3:
+            torch.nn.functional.linear = zero3_linear_wrap
+        try:
+            yield
+        finally:
+            torch.nn.functional.linear = own
+
+    def _allocate_state(self) -> None:
+        # AdamW makes its state in its first step; a job that resumes must find it before that. `reset` clears it.
+        if self.setting.zero_stage == 3:
+            partitions = self.zero.fp32_partitioned_groups_flat
+        else:
+            partitions = self.zero.single_partition_of_fp32_groups
+        kept = [partition.grad for partition in partitions]
+        for partition in partitions:
+            partition.grad = torch.zeros_like(partition)
+        if self.setting.zero_stage == 3:
+            for number in range(len(partitions)):
+                self.zero._optimizer_step(number)
+        else:
+            self.zero.optimizer.step()
+            self.zero._lazy_init_hp_params_optimizer_state()
+        for partition, grad in zip(partitions, kept, strict=True):
+            partition.grad = grad
+        self._first_scaler = self._scaler()
+
+    def _write(self, tensors: dict[str, Tensor], moment: str | None) -> None:
+        """Each rank keeps its part of the masters (None) or of one of AdamW's moments."""
+        for name, parameter in self.params.items():
+            value = tensors[name].to(self.engine.device, torch.float32)
+            if self.setting.zero_stage == 3:
+                part = parameter.ds_tensor.numel()  # of equal parts, the last one padded
+                world = torch.distributed.get_world_size()
+                flat = pad(value.flatten(), (0, part * world - value.numel()))
+                local = flat.narrow(0, part * torch.distributed.get_rank(), part)
+                if moment is None:
+                    safe_set_local_fp32_param(parameter, local)
+                else:
+                    safe_set_local_optimizer_state(parameter, local, moment)
+            elif moment is None:
+                safe_set_full_fp32_param(parameter, value)
+            else:
+                safe_set_full_optimizer_state(parameter, value, moment)
+
+    def _masters_to_net(self) -> None:
+        if self.setting.zero_stage < 3:
+            self.zero.update_lp_params()
+            return
+        for number in range(len(self.zero.fp32_partitioned_groups_flat)):
+            self.zero._reassign_or_swap_out_partitioned_parameters(number)
+        if small := self.zero.persistent_parameters:  # these stay whole between passes
+            small[0].partition(small)
+            small[0].all_gather(small)
 
     def _optimizer_tensors(self) -> list[Tensor]:
-        states = self.engine.optimizer.optimizer.state.values()
+        states = self.zero.optimizer.state.values()
         return [value for values in states for value in values.values() if isinstance(value, Tensor)]
+
+    def _scaler(self) -> dict[str, Tensor]:
+        """Where dynamic loss scaling stands; empty but for fp16."""
+        if self.setting.precision != "fp16":
+            return {}
+        scaler = self.zero.loss_scaler
+        return {f"scaler/{name}": torch.tensor(float(getattr(scaler, name))) for name in _SCALER}
+
+    def _set_scaler(self, state: dict[str, Tensor]) -> None:
+        if self.setting.precision == "fp16":
+            scaler = self.zero.loss_scaler
+            for name in _SCALER:
+                value = state.get(f"scaler/{name}", self._first_scaler[f"scaler/{name}"]).item()
+                setattr(scaler, name, value if name == "cur_scale" else int(value))
+
+
+def _deepspeed_config(setting: MemorySetting, config: TuneConfig) -> dict[str, Any]:
+    zero: dict[str, Any] = {"stage": setting.zero_stage, "memory_efficient_linear": False}  # see `_lean_linear`
+    if setting.zero_stage == 3:
+        # By default it keeps a billion gathered parameters, which are all of a Stable Diffusion.
+        zero |= {"stage3_max_live_parameters": _GATHERED, "stage3_max_reuse_distance": _GATHERED}
+        zero["stage3_prefetch_bucket_size"] = _GATHERED // 4
+        zero["reduce_bucket_size"] = _GATHERED // 4  # a buffer of its own; by default half a billion elements
+    if setting.offload_optimizer:
+        zero["offload_optimizer"] = {"device": "cpu"}
+    if setting.offload_params:
+        zero["offload_param"] = {"device": "cpu"}
+    return {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_clipping": config.max_grad_norm,
+        "zero_optimization": zero,
+        "bf16": {"enabled": setting.precision == "bf16"},
+        "fp16": {"enabled": setting.precision == "fp16"},
+        "zero_allow_untested_optimizer": True,  # it lists its own optimizers only; AdamW is elementwise, hence safe
+        "zero_force_ds_cpu_optimizer": False,
+        "steps_per_print": 2**31,
+    }

@@ -1,6 +1,7 @@
-"""A job's resume checkpoint: tuned tensors, optimizer state and step, one safetensors object under the job's own prefix.
+"""What a job's next attempt needs, under the job's own prefix: its checkpoint and the memory setting it works in.
 
-It belongs to the job, not to the tuner, so that any tuner can go on with it; it is deleted when the job ends.
+A checkpoint is one safetensors object with the tuned tensors, the optimizer's state and the step. All of it belongs to the job,
+not to the tuner, so that any tuner can go on with it; it is deleted when the job ends.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from safetensors.torch import load, save
 
 from registry.errors import ObjectMissing
 from registry.objects import ObjectStore
+from tav.memory import MemorySetting
 from tav.tuning import TuneState
 
 _STEP = "step"
@@ -22,6 +24,7 @@ class ResumeStore:
     def __init__(self, objects: ObjectStore, job_id: str) -> None:
         self._objects = objects
         self._key = f"resume/{job_id}/state.safetensors"
+        self._setting_key = f"resume/{job_id}/memory.json"
 
     def save(self, state: TuneState) -> None:
         """Replace the checkpoint."""
@@ -38,8 +41,19 @@ class ResumeStore:
         tensors = load(data)
         return TuneState(int(header["__metadata__"][_STEP]), _under("tuned/", tensors), _under("optimizer/", tensors))
 
+    def save_setting(self, setting: MemorySetting) -> None:
+        """The memory setting to work in from now on, also after a crash: another would give other digits."""
+        self._objects.put_bytes(setting.model_dump_json().encode(), self._setting_key)
+
+    def load_setting(self) -> MemorySetting | None:
+        """The setting last saved, or None."""
+        try:
+            return MemorySetting.model_validate_json(self._objects.get_bytes(self._objects.uri(self._setting_key)))
+        except ObjectMissing:
+            return None
+
     def delete(self) -> None:
-        """Forget the checkpoint."""
+        """Forget all of it."""
         self._objects.delete_prefix(self._key.rsplit("/", 1)[0] + "/")
 
 

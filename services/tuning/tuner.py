@@ -5,14 +5,12 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Awaitable
-from functools import partial
 from typing import Any
 
 import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from services.compute import load_base
 from services.settings import Settings
 from services.tuning.lease import NAMESPACE, SCHEDULER, Lease
 from services.tuning.policy import JobClass
@@ -83,24 +81,23 @@ class TunerSupervisor:
 
 def tuner_loop(config: dict[str, Any]) -> None:
     """Each rank's life. Rank 0 speaks with the scheduler; the others follow it."""
-    from services.tuning.engine import DeepSpeedEngine
     from services.tuning.ranks import Ranks
+    from services.tuning.warm import WarmTuner
     from services.tuning.work import Attempt
-    from tav import TavError, Tuner
+    from tav import TavError
 
     settings: Settings = config["settings"]
     ranks = Ranks()
     scheduler = ray.get_actor(SCHEDULER, NAMESPACE)
     try:
-        base = ranks.together(lambda: load_base(config["base"], settings))
+        warm = ranks.together(lambda: WarmTuner(config["base"], settings, ranks.rank))
     except TavError as error:
         if ranks.leader:
             ray.get(scheduler.refuse.remote(config["tuner_id"], Failure(code=FailureCode(error.code), message=str(error))))
         return
-    tuner = Tuner(base, partial(DeepSpeedEngine, zero_stage=settings.zero_stage), base.tune_config(), ranks.rank)
 
     def lease() -> Lease | None:
         return ray.get(scheduler.lease.remote(config["tuner_id"])) if ranks.leader else None
 
     while job := ranks.from_leader(lease()):
-        Attempt(job, tuner, settings, scheduler, ranks).run()
+        Attempt(job, warm, settings, scheduler, ranks).run()

@@ -20,13 +20,17 @@ from registry.versions import VersionInfo, VersionStore
 from services.settings import Settings
 from services.tuning.joblog import JobLog
 from services.tuning.lease import Lease, Outcome, Verdict
+from services.tuning.memory import rungs
 from services.tuning.ranks import Ranks, RanksApart
 from services.tuning.report import Reporter
 from services.tuning.resume import ResumeStore
-from tav import Clip, Delta, Latents, Progress, Sampler, TavError, Tuner, Video, invert
+from services.tuning.warm import WarmTuner
+from tav import Clip, Delta, Latents, Progress, Sampler, TavError, Video, invert
 from tav.config import TuneConfig
-from tav.tuning import TuneState
-from tav_client.schemas import Failure, FailureCode, JobPhase, TuningJob
+from tav.errors import OutOfMemory
+from tav.memory import MemorySetting
+from tav.tuning import TuneState, is_out_of_memory
+from tav_client.schemas import Failure, FailureCode, JobMemory, JobPhase, TuningJob
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -36,6 +40,13 @@ _LOOK_SECONDS = 2.0
 """Between two looks for a node's preemption notice; each is a round through Ray Train."""
 _FLAGS = 4
 """What the ranks agree on after each step: stop, checkpoint, look, and whether one has failed."""
+
+
+_SMALLER = "use fewer frames or a smaller size"
+
+
+class OutOfMemoryForNow(OutOfMemory):
+    """The attempt ran out of memory on one of several ranks; the next one goes on in a leaner setting."""
 
 
 class _Stopped(Exception):
@@ -49,14 +60,14 @@ class _Shared(Exception):
 class Attempt:
     """Runs on every rank of a tuner; the leader inverts, validates, registers and speaks for all."""
 
-    def __init__(self, lease: Lease, tuner: Tuner, settings: Settings, scheduler: Any, ranks: Ranks) -> None:
+    def __init__(self, lease: Lease, warm: WarmTuner, settings: Settings, scheduler: Any, ranks: Ranks) -> None:
         self.job: TuningJob = lease.job
         self.number = lease.attempt
-        self.tuner, self.settings, self.ranks, self.leader = tuner, settings, ranks, ranks.leader
+        self.warm, self.settings, self.ranks, self.leader = warm, settings, ranks, ranks.leader
         objects = ObjectStore(settings)
         self.objects, self.store = objects, JobStore(settings, objects)
         self.versions, self.resume = VersionStore(settings, objects), ResumeStore(objects, lease.job.id)
-        self.folder = settings.work_dir / "jobs" / f"{lease.job.id}-{lease.attempt}-{tuner.rank}"
+        self.folder = settings.work_dir / "jobs" / f"{lease.job.id}-{lease.attempt}-{warm.rank}"
         self.joblog = JobLog(f"attempt {self.number} at job {self.job.id} begins")
         self.report = Reporter(lease, scheduler, self.store, self.joblog)
         self.last_checkpoint = self.last_look = time.monotonic()
@@ -103,7 +114,7 @@ class Attempt:
             return outcome
 
     def _work(self) -> int | None:
-        base, params = self.tuner.base, self.job.params
+        base, params = self.warm.base, self.job.params
         clip_config = base.clip_config(
             num_frames=params.num_frames, size=params.size, start=params.frame_start, stride=params.frame_stride
         )
@@ -111,7 +122,6 @@ class Attempt:
             steps=params.steps,
             learning_rate=params.learning_rate,
             seed=params.seed,
-            gradient_checkpointing=params.gradient_checkpointing,
         )
         self.report.plan(base, tune_config.steps, len(self.job.validation_prompts))
         if (version := self.ranks.from_leader(self.ranks.together(self._registered))) is not None:
@@ -134,9 +144,7 @@ class Attempt:
         delta = self._tune(clip, tune_config, resume)
         if not self.leader:
             return None
-        sampler = Sampler(base, self.tuner.net)
-        latents = invert(base, clip, delta, base.invert_config(), on_step=self._on_step, net=self.tuner.net)
-        samples = self._validate(sampler, delta, latents)
+        latents, samples = self._invert_and_sample(clip, delta)
         return self._register(clip, delta, latents, samples)
 
     def _registered(self) -> int | None:
@@ -147,10 +155,44 @@ class Attempt:
         return None if found is None else found.version
 
     def _tune(self, clip: Clip, config: TuneConfig, resume: TuneState | None) -> Delta:
+        """Tune in the job's memory setting; with `auto`, after each out of memory in the next leaner one."""
+        rungs = self.ranks.from_leader(self._rungs() if self.leader else [])
+        for setting, *leaner in (rungs[place:] for place in range(len(rungs))):
+            log.info("tunes with %s", setting.describe())
+            self._keep_setting(setting)
+            try:
+                return self._tune_in(setting, clip, config, resume)
+            except OutOfMemory as error:
+                failed = str(error)
+            except RanksApart as apart:
+                if leaner and isinstance(apart.__cause__, OutOfMemory):
+                    self._keep_setting(leaner[0], self.ranks.rank)
+                    raise RanksApart(str(apart)) from OutOfMemoryForNow(str(apart.__cause__))
+                raise
+            log.warning("%s", failed)
+            self.warm.discard()  # out here nothing holds the error, whose traceback holds the activations
+            resume = self.ranks.together(lambda: self._patiently(self.resume.load))
+        explicit = isinstance(self.job.params.memory, JobMemory)
+        raise OutOfMemory(
+            f"{_shape(clip)} do not fit the device's memory with {rungs[-1].describe()}: "
+            + ("leave `memory` to `auto`, or " if explicit else "")
+            + _SMALLER
+        )
+
+    def _rungs(self) -> list[MemorySetting]:
+        return rungs(self.job.params, self.settings, self._patiently(self.resume.load_setting))
+
+    def _keep_setting(self, setting: MemorySetting, speaker: int = 0) -> None:
+        """What a later attempt is to work in, so that it ends in the same bits."""
+        if self.ranks.rank == speaker:
+            self._patiently(lambda: self.resume.save_setting(setting))
+
+    def _tune_in(self, setting: MemorySetting, clip: Clip, config: TuneConfig, resume: TuneState | None) -> Delta:
         try:
+            self.tuner = self.warm.tuner(setting)
             return self.tuner.tune(
                 clip,
-                config,
+                config.model_copy(update={"gradient_checkpointing": setting.gradient_checkpointing}),
                 attention=self.job.params.attention,
                 group_norm=self.job.params.group_norm,
                 on_step=self._on_step,
@@ -162,8 +204,22 @@ class Attempt:
         except (_Stopped, RanksApart):
             raise
         except Exception as error:
-            self.ranks.tell_failure(error, _FLAGS)
+            told = error
+            if isinstance(error, RuntimeError) and is_out_of_memory(error):  # while the tuner was made
+                told = OutOfMemory(f"the network and its optimizer do not fit the device's memory with {setting.describe()}")
+            self.ranks.tell_failure(told, _FLAGS)
             raise
+
+    def _invert_and_sample(self, clip: Clip, delta: Delta) -> tuple[Latents, list[Video]]:
+        base = self.warm.base  # tuning in a precision of its own has loaded it anew
+        try:
+            with self.warm.sampling_net() as net:
+                latents = invert(base, clip, delta, base.invert_config(), on_step=self._on_step, net=net)
+                return latents, self._validate(Sampler(base, net), delta, latents)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            raise OutOfMemory(f"inverting and sampling {_shape(clip)} do not fit the device's memory: {_SMALLER}") from error
 
     def _validate(self, sampler: Sampler, delta: Delta, latents: Latents) -> list[Video]:
         videos = []
@@ -177,7 +233,7 @@ class Attempt:
 
     def _register(self, clip: Clip, delta: Delta, latents: Latents, samples: list[Video]) -> int:
         self._check_in(JobPhase.registering)
-        base, folder = self.tuner.base, self.folder / "version"
+        base, folder = self.warm.base, self.folder / "version"
         folder.mkdir()
         delta.save(folder / "delta.safetensors")
         latents.save(folder / "latents.safetensors")
@@ -277,6 +333,8 @@ class Attempt:
 def _outcome_of(error: Exception) -> Outcome:
     if isinstance(error, StorageUnavailable):
         return Outcome(failure=Failure(code=FailureCode.storage_unavailable, message=str(error)), retry=True)
+    if isinstance(error, OutOfMemoryForNow):
+        return Outcome(failure=Failure(code=FailureCode.out_of_memory, message=str(error)), retry=True)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         message = f"The worker's disk is full ({error.filename or 'its scratch space'}): free some of TAV_WORK_DIR, then retry."
         return Outcome(failure=Failure(code=FailureCode.disk_full, message=message), retry=True)
@@ -285,3 +343,8 @@ def _outcome_of(error: Exception) -> Outcome:
     message = f"An unexpected {type(error).__name__} ended the job; its run keeps the traceback. Please report it."
     trace = "".join(traceback.format_exception(error))
     return Outcome(failure=Failure(code=FailureCode.internal, message=message), traceback=trace)
+
+
+def _shape(clip: Clip) -> str:
+    width, height = clip.size
+    return f"{len(clip.frames)} frames of {width}x{height}"

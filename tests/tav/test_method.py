@@ -12,7 +12,7 @@ import tav
 from tav import Base, Clip, Delta, InvertConfig, Latents, Progress, SampleConfig, TuneConfig, Tuner
 from tav.ddim import DDIM
 from tav.errors import BaseMismatch, CorruptVersion, InvalidClip, InvalidConfig, NanLoss
-from tav.inflation import initial_tensors, is_tuned
+from tav.inflation import initial_tensors, is_tuned, shapes_of
 from tav.tuning import step_generator
 
 CONFIG = TuneConfig(steps=4, learning_rate=1e-3)
@@ -32,7 +32,7 @@ def noise(base: Base, clip: Clip, delta: Delta) -> Latents:
 def gradients(base: Base, clip: Clip, checkpointing: bool) -> dict[str, torch.Tensor]:
     tuner = Tuner(base)
     # The temporal output projections start at zero, which hides the gradients behind them: start elsewhere.
-    values = initial_tensors(base.unet.state_dict(), tuner.net, 0)
+    values = initial_tensors(base.unet.state_dict(), shapes_of(tuner.net), 0)
     values = {n: v + 0.05 if ".attn_temp.to_out." in n else v for n, v in values.items()}
     tuner.engine.reset(values, CONFIG)
     if checkpointing:

@@ -1,0 +1,89 @@
+"""The tuner that a rank keeps warm, and its rebuilding when a job's memory setting needs another engine."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from deepspeed.accelerator import get_accelerator
+
+from services.compute import DTYPES, default_precision, load_base
+from services.settings import Settings
+from services.tuning.engine import DeepSpeedEngine
+from tav import Base, Tuner, VideoUNet, inflate
+from tav.errors import InvalidConfig
+from tav.memory import MemorySetting, Precision
+
+
+class WarmTuner:
+    """One base and at most one tuner on it; all ranks of a worker group call the same methods in the same order.
+
+    Args:
+        name: of the base.
+        settings: of the service.
+        rank: of this process.
+
+    Raises:
+        BaseUnavailable: no such base.
+    """
+
+    def __init__(self, name: str, settings: Settings, rank: int) -> None:
+        self.name, self.settings, self.rank = name, settings, rank
+        self.precision: Precision = default_precision(settings)
+        self.base: Base = load_base(name, settings)
+        self._tuner: Tuner | None = None
+        self._engine: MemorySetting | None = None
+
+    def tuner(self, setting: MemorySetting) -> Tuner:
+        """A tuner for that setting: the one at hand if its engine will do, otherwise a new one in its place.
+
+        Raises:
+            InvalidConfig: the device does not compute in the setting's precision.
+        """
+        wanted = setting.model_copy(update={"precision": setting.precision or self.precision}).engine()
+        if self._tuner is not None and self._engine == wanted:
+            return self._tuner
+        self.discard()
+        assert wanted.precision is not None
+        self._load_in(wanted.precision)
+        # Stage 3 shards a copy of the parameters; the original then only starts the next network.
+        self.base.unet.to("cpu" if wanted.zero_stage == 3 else self.base.device)
+        engine = partial(DeepSpeedEngine, setting=wanted)
+        self._tuner = Tuner(self.base, engine, self.base.tune_config(), self.rank)
+        self._engine = wanted
+        return self._tuner
+
+    def discard(self) -> None:
+        """Let go of the tuner, whatever state it is in, and of all its memory."""
+        tuner, self._tuner, self._engine = self._tuner, None, None
+        if tuner is not None and isinstance(tuner.engine, DeepSpeedEngine):
+            tuner.engine.close()
+        del tuner
+        gc.collect()
+        if self.base.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    @contextmanager
+    def sampling_net(self) -> Iterator[VideoUNet]:
+        """A network to invert and sample with, on this rank alone; its tuned tensors may be overwritten.
+
+        It is the tuner's own, but under stage 3, where that one is sharded over the ranks: there it is a new one.
+        """
+        if self._tuner is not None and self._engine is not None and self._engine.zero_stage < 3:
+            yield self._tuner.net
+            return
+        self.base.unet.to(self.base.device)
+        try:
+            yield inflate(self.base.unet)
+        finally:
+            self.base.unet.to("cpu")
+
+    def _load_in(self, precision: Precision) -> None:
+        dtype = DTYPES[precision]
+        if dtype not in get_accelerator().supported_dtypes():
+            raise InvalidConfig(f"this device does not compute in {precision}: use precision bf16 or fp32")
+        if dtype is not self.base.dtype:  # from the files: narrowing and widening again would lose digits
+            self.base = load_base(self.name, self.settings, precision)

@@ -1,0 +1,79 @@
+"""A warm tuner over many jobs and memory settings, in a process of its own (it wants torch.distributed)."""
+
+import gc
+import json
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+import torch.multiprocessing as mp
+
+from services.platform.ports import any_free
+from services.settings import Settings
+from tav import TuneConfig
+from tav.memory import MemorySetting, ladder
+from tests.tav.conftest import write_random_base
+from tests.tuning.test_deepspeed_engine import HOST, a_clip, enter_group
+
+pytestmark = pytest.mark.slow
+
+DEFAULT = MemorySetting()
+LEAN = MemorySetting(gradient_checkpointing=True, **HOST)
+CONFIG = TuneConfig(steps=1, learning_rate=1e-3)
+MIB = 2**20
+
+
+def held() -> dict[str, int]:
+    """Bytes of all tensors alive, and of the whole process."""
+    gc.collect()
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in gc.get_objects() if torch.is_tensor(t)}
+    return {"tensors": sum(storages.values()), "process": psutil.Process().memory_info().rss}
+
+
+def life(rank: int, port: int, base: str, out: str) -> None:
+    enter_group(rank, 1, port)
+    from services.tuning.warm import WarmTuner
+
+    warm = WarmTuner(base, Settings(device="cpu", compute_threads=1), rank)
+    seen: dict[str, Any] = {}
+    deltas = {}
+    for name, setting in {"default": DEFAULT, "lean": LEAN}.items():
+        for job in range(50):
+            delta = warm.tuner(setting).tune(a_clip(), CONFIG.model_copy(update={"seed": job}))
+            if job == 9:
+                seen[name] = [held()]
+        seen[name].append(held())
+        deltas[name] = delta
+    deltas["default after lean"] = warm.tuner(DEFAULT).tune(a_clip(), CONFIG.model_copy(update={"seed": 49}))
+    seen["same"] = all(torch.equal(deltas["default after lean"].tensors[n], t) for n, t in deltas["default"].tensors.items())
+    Path(out).write_text(json.dumps(seen))
+    torch.distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("warm")
+    base = write_random_base(folder / "base", seed=0)
+    mp.start_processes(life, (any_free("127.0.0.1"), str(base), str(folder / "seen.json")), nprocs=1, start_method="spawn")
+    return json.loads((folder / "seen.json").read_text())
+
+
+@pytest.mark.parametrize("name", ["default", "lean"])
+def test_memory_is_flat_over_fifty_jobs(name: str, seen: dict[str, Any]) -> None:
+    tenth, fiftieth = seen[name]
+    assert fiftieth["tensors"] <= tenth["tensors"] + 64 * 1024, seen[name]
+    assert fiftieth["process"] <= tenth["process"] + 16 * MIB, seen[name]
+
+
+def test_a_setting_used_in_between_changes_no_bit_of_another_s_result(seen: dict[str, Any]) -> None:
+    assert seen["same"]
+
+
+def test_the_ladder_grows_leaner_and_keeps_its_precision() -> None:
+    rungs = ladder("bf16")
+    assert rungs[0] == MemorySetting(precision="bf16")
+    assert rungs[-1] == MemorySetting(precision="bf16", gradient_checkpointing=True, **HOST)
+    assert {rung.precision for rung in rungs} == {"bf16"}
+    assert all(not rung.gradient_checkpointing for rung in ladder("bf16", gradient_checkpointing=False))
