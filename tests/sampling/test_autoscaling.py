@@ -54,7 +54,6 @@ def test_load_takes_the_samplers_from_none_to_two_and_back_and_no_request_fails(
     eventually(lambda: running(settings.base) == 0, 60)
     assert http.get("/healthz").status_code == 200
     assert http.post("/v1/videos/sync", json=body(versions[0])).status_code == 200
-    eventually(lambda: running(settings.base) == 0, 60)
 
 
 def test_a_full_queue_says_when_to_ask_again_and_the_client_that_does_gets_its_video(
