@@ -29,8 +29,6 @@ _PARAM_LIMIT = 6000
 _METRICS_PER_CALL = 1000
 _PAGE = 200
 _CREATION_MS = 60_000
-_UI = "custom_model_development"
-"""Which of MLflow's two faces its UI shows: runs with metrics and artifacts, not traces of agents."""
 
 T = TypeVar("T")
 
@@ -120,7 +118,7 @@ class Runs:
             found = self._client.get_experiment_by_name(name)
             if found is None:
                 try:
-                    return str(self._client.create_experiment(name, tags={"mlflow.experimentKind": _UI}))
+                    return str(self._client.create_experiment(name))
                 except MlflowException as e:
                     if e.error_code != "RESOURCE_ALREADY_EXISTS":
                         raise
