@@ -92,14 +92,14 @@ class JobStore:
             "tav.clip": clip.model_dump_json(),
             "tav.base": base,
             "tav.model": model,
-            "tav.caption": request.caption,
+            "tav.caption": request.caption or "",
             "tav.clip_sha256": clip.sha256,
             "tav.gpus": str(gpus),
             _TENANT: tenant,
             **({_BATCH: request.batch} if request.batch else {}),
             **({"tav.retry_of": retry_of} if retry_of else {}),
             **{_METADATA + key: value for key, value in request.metadata.items()},
-            "mlflow.note.content": request.caption,
+            "mlflow.note.content": request.caption or "",
             "mlflow.source.name": "tav",
         }
         if idempotency_key is not None:
@@ -109,7 +109,9 @@ class JobStore:
             config = json.dumps(request.model_dump(mode="json"), indent=2, ensure_ascii=False).encode()
             self._objects.put_bytes(config, artifact_uri(run, "config.json"))
             shown = request.params.model_dump(mode="json", exclude_none=True)
-            self._runs.log(run.info.run_id, params={"base": base, "caption": request.caption, **shown})
+            if request.caption is not None:
+                shown["caption"] = request.caption
+            self._runs.log(run.info.run_id, params={"base": base, **shown})
             self._runs.set_status(run.info.run_id, RUN_STATUS[JobStatus.queued])
         return self.get(run.info.run_id)
 
@@ -224,6 +226,10 @@ class JobStore:
         """The job runs, but is to stop."""
         self._runs.log(job_id, tags={_CANCEL: "requested"})
 
+    def set_caption(self, job_id: str, caption: str) -> None:
+        """What the clip of a job without a caption shows, as a captioner said."""
+        self._runs.log(job_id, tags={"tav.caption": caption, "mlflow.note.content": f"{caption} (automatic caption)"})
+
     def cancel(self, job_id: str) -> None:
         """The job ended by a cancel call."""
         self._runs.log(job_id, tags={"tav.phase": ""})
@@ -276,7 +282,8 @@ class JobStore:
             created_at=run.info.start_time / 1000,
             started_at=seconds(tags.get("tav.started_at")),
             finished_at=seconds(run.info.end_time) if status.final else None,
-            caption=request.caption,
+            caption=request.caption or tags.get("tav.caption") or None,
+            caption_source="given" if request.caption is not None else "automatic",
             clip=ClipInfo.model_validate_json(tags["tav.clip"]),
             base=tags["tav.base"],
             model=tags["tav.model"],

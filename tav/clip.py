@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from tav.errors import InvalidClip, InvalidConfig
 from tav.video import Frames, Video, read_frames
+
+CaptionSource = Literal["given", "automatic"]
 
 
 @dataclass
@@ -16,6 +19,8 @@ class Clip:
     frames: Frames
     fps: float
     caption: str
+    caption_source: CaptionSource = "given"
+    """`automatic`: said by a captioner."""
 
     @classmethod
     def read(

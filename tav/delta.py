@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tav.base import Base
-from tav.clip import Clip
+from tav.clip import CaptionSource, Clip
 from tav.config import AttentionMode, GroupNormMode, TuneConfig
 from tav.errors import BaseMismatch, CorruptVersion
 from tav.inflation import VideoUNet, is_tuned
@@ -26,6 +26,7 @@ class Origin(BaseModel):
     base: str
     fingerprint: str
     caption: str
+    caption_source: CaptionSource = "given"
     num_frames: int
     size: tuple[int, int]
     """`(width, height)` in pixels."""
@@ -38,6 +39,7 @@ class Origin(BaseModel):
             base=base.name,
             fingerprint=base.fingerprint,
             caption=clip.caption,
+            caption_source=clip.caption_source,
             num_frames=len(clip.frames),
             size=clip.size,
             fps=clip.fps,

@@ -31,6 +31,8 @@ def check_request(request: TuningJobCreate, settings: Settings) -> None:
     if request.base not in (None, *settings.served_bases):
         served = " and ".join(repr(base) for base in settings.served_bases)
         raise invalid(f"This service tunes on {served}: name one of these, or leave base out for {settings.base!r}.", "base")
+    if request.caption is None and settings.captioner is None:
+        raise invalid("The clip has no caption: say what it shows, e.g. 'a man is skiing'.", "caption", kind="missing")
     if (request.gpus or 1) > settings.max_gpus_per_job:
         raise invalid(f"A job may ask for {settings.max_gpus_per_job} GPUs at most: ask for fewer.", "gpus")
     if request.gpu_type is not None and request.gpu_type not in settings.gpu_types:
@@ -107,7 +109,7 @@ def model_name(request: TuningJobCreate, sha256: str) -> str:
     """The name asked for, or else one made from the caption; from the clip where no letter of it is in a name's alphabet."""
     if request.model:
         return request.model
-    plain = unicodedata.normalize("NFKD", request.caption).encode("ascii", "ignore").decode().lower()
+    plain = unicodedata.normalize("NFKD", request.caption or "").encode("ascii", "ignore").decode().lower()
     slug = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:_LONGEST_NAME].strip("-")
     return slug or f"clip-{sha256[:12]}"
 

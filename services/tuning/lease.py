@@ -30,6 +30,8 @@ class Beat:
     """Of the whole job, 0–1."""
     loss: float | None
     eta_seconds: float | None
+    caption: str | None = None
+    """Once a clip without one has been captioned."""
 
 
 class Verdict(StrEnum):

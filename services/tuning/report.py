@@ -42,6 +42,8 @@ class Reporter:
         self._total_cost, self._done_cost = 1.0, 0.0
         self._worked_cost = self._worked_seconds = 0.0
         self._phase = JobPhase.preparing
+        self.caption: str | None = None
+        """Of a clip that was captioned here; told with every beat."""
         self.verdict = Verdict.go_on
 
     def plan(self, base: Base, tuning_steps: int, samples: int) -> None:
@@ -86,7 +88,7 @@ class Reporter:
     def _tell(self, phase: JobPhase, step: int, total: int, loss: float | None) -> None:
         left = self._total_cost - self._done_cost
         eta = left * self._worked_seconds / self._worked_cost if self._worked_cost else None
-        beat = Beat(phase, step, total, min(1.0, self._done_cost / self._total_cost), loss, eta)
+        beat = Beat(phase, step, total, min(1.0, self._done_cost / self._total_cost), loss, eta, self.caption)
         self._phase = phase
         self._beating = self._scheduler.beat.remote(self._job.id, self._attempt, beat)
         self._last_beat = time.monotonic()

@@ -145,6 +145,7 @@ class Scheduler:
             progress=beat.progress,
             loss=beat.loss,
             eta_seconds=beat.eta_seconds,
+            caption=beat.caption or job.snapshot.caption,
         )
         return Verdict.cancel if job.stop else Verdict.go_on
 

@@ -9,6 +9,7 @@ import shutil
 import time
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import ray.train
@@ -16,7 +17,7 @@ import ray.train
 from registry.errors import StorageUnavailable
 from registry.jobs import JobStore
 from registry.objects import ObjectStore
-from registry.versions import VersionInfo, VersionStore
+from registry.versions import VersionInfo, VersionStore, version_config
 from services.settings import Settings
 from services.tuning.joblog import JobLog
 from services.tuning.lease import Lease, Outcome, Verdict
@@ -27,7 +28,7 @@ from services.tuning.resume import ResumeStore
 from services.tuning.warm import WarmTuner
 from tav import Clip, Delta, Latents, Progress, Sampler, TavError, Video, invert
 from tav.config import TuneConfig
-from tav.errors import OutOfMemory
+from tav.errors import InvalidConfig, OutOfMemory
 from tav.memory import MemorySetting
 from tav.tuning import TuneState, is_out_of_memory
 from tav_client.schemas import Failure, FailureCode, JobMemory, JobPhase, TuningJob
@@ -127,15 +128,14 @@ class Attempt:
         if (version := self.ranks.from_leader(self.ranks.together(self._registered))) is not None:
             return version
 
+        caption = self.job.caption or self.ranks.from_leader(self.ranks.together(self._say_what_it_shows))
+
         def prepare() -> tuple[Clip, TuneState | None]:
             self._check_in(JobPhase.preparing)
-            self.folder.mkdir(parents=True, exist_ok=True)
-            source = self._patiently(
-                lambda: self.objects.get_file(self.job.clip.uri, self.folder / "source.mp4", self.job.clip.sha256)
-            )
             clip = Clip.read(
-                source, self.job.caption, clip_config.num_frames, clip_config.size, clip_config.start, clip_config.stride
+                self._source(), caption, clip_config.num_frames, clip_config.size, clip_config.start, clip_config.stride
             )
+            clip.caption_source = self.job.caption_source
             return clip, self._patiently(self.resume.load)
 
         clip, resume = self.ranks.together(prepare)
@@ -146,6 +146,31 @@ class Attempt:
             return None
         latents, samples = self._invert_and_sample(clip, delta)
         return self._register(clip, delta, latents, samples)
+
+    def _source(self) -> Path:
+        """The clip's file, fetched once."""
+        path = self.folder / "source.mp4"
+        if path.is_file():
+            return path
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return self._patiently(lambda: self.objects.get_file(self.job.clip.uri, path, self.job.clip.sha256))
+
+    def _say_what_it_shows(self) -> str:
+        """The caption of a clip that came without one, kept with the job; the leader's counts."""
+        if not self.leader:
+            return ""
+        from tav.caption import Captioner
+
+        if self.settings.captioner is None:
+            raise InvalidConfig("the clip has no caption, and the service no captioner any more: submit it again with one")
+        self._check_in(JobPhase.preparing)
+        said = Captioner(self.settings.captioner, self.tuner.base.device).caption_clip(
+            self._source(), self.settings.clip_limits
+        )
+        log.info("captioned by %s: %s", self.settings.captioner, said)
+        self._patiently(lambda: self.store.set_caption(self.job.id, said))
+        self.report.caption = said
+        return said
 
     def _registered(self) -> int | None:
         """The version that an earlier attempt registered before it was lost."""
@@ -238,20 +263,14 @@ class Attempt:
         delta.save(folder / "delta.safetensors")
         latents.save(folder / "latents.safetensors")
         (samples[0] if samples else clip.video()).save(folder / "preview.mp4")
-        config = {
-            "base": base.name,
-            "base_fingerprint": base.fingerprint,
-            "caption": clip.caption,
-            "delta": delta.meta.model_dump(mode="json"),
-            "latents": latents.meta.model_dump(mode="json"),
-            "sample": base.sample_config().model_dump(mode="json"),
+        config = version_config(base, delta, latents) | {
             "samples": [
                 {"prompt": prompt, "latents_sha256": video.latents_sha256}
                 for prompt, video in zip(self.job.validation_prompts, samples, strict=True)
             ],
         }
         (folder / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False))
-        info = VersionInfo(base.name, base.fingerprint, clip.caption, len(clip.frames), clip.size)
+        info = VersionInfo.of(delta)
         made = self._patiently(lambda: self.versions.register(self.job, folder, info, before=self._last_word))
         log.info("registered as %s/%d", made.name, made.version)
         return made.version

@@ -143,7 +143,6 @@ def test_a_video_is_written_where_it_was_asked(service: Any, tmp_path: Path) -> 
         (["jobs", "show", "nope"], 1, "tav: There is no /v1/tuning-jobs/nope. (request req-7)"),
         (["jobs", "submit", "nowhere.mp4", "--caption", "x"], 1, "tav: There is no file 'nowhere.mp4'"),
         (["--url", "nonsense", "models", "list"], 1, "tav: 'nonsense' is not the address of a service"),
-        (["jobs", "submit", "a.mp4"], 2, "say what the clip shows with --caption"),
         (["jobs", "submit", "a.mp4", "--caption", "x", "--size", "big"], 2, "'big' is not WIDTHxHEIGHT"),
         (["jobs", "submit", "a.mp4", "--caption", "x", "--metadata", "k"], 2, "'k' is not KEY=VALUE"),
         (["jobs", "list", "--status", "done"], 2, "'done' is not one of"),

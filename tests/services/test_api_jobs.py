@@ -195,6 +195,18 @@ def test_a_name_is_made_from_the_caption(gateway: Running, mp4: bytes) -> None:
     assert unnamed["model"] == f"clip-{unnamed['clip']['sha256'][:12]}"
 
 
+def test_a_clip_without_a_caption_is_taken_where_there_is_a_captioner(
+    start_gateway: Callable[..., Running], mp4: bytes
+) -> None:
+    key, gateway = str(uuid.uuid4()), start_gateway(captioner="/models/blip2")
+    job = gateway.submit(mp4, {}, idempotency_key=key).json()
+    assert (job["caption"], job["caption_source"], job["model"]) == (None, "automatic", f"clip-{job['clip']['sha256'][:12]}")
+    gateway.parts.jobs.set_caption(job["id"], "a red square moves")
+    again = gateway.submit(mp4, {}, idempotency_key=key)
+    assert (again.status_code, again.json()["id"], again.json()["caption"]) == (200, job["id"], "a red square moves")
+    assert gateway.submit(mp4, caption()).json()["caption_source"] == "given"
+
+
 def test_jobs_are_listed_by_pages_and_filters(gateway: Running, mp4: bytes) -> None:
     wanted = caption()
     ids = [gateway.submit(mp4, wanted).json()["id"] for _ in range(3)]

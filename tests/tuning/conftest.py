@@ -19,6 +19,7 @@ from services.tuning.scheduler import start_scheduler
 from tav import Video
 from tav_client.schemas import ClipInfo, TuningJob, TuningJobCreate, TuningParams
 from tests.tav.conftest import write_random_base
+from tests.tav.random_captioner import write_random_captioner
 
 
 @pytest.fixture(scope="session")
@@ -36,6 +37,7 @@ def settings(cluster: Stack, small_base: Path, tmp_path_factory: pytest.TempPath
             "compute_threads": 1,
             "tuner_idle_seconds": 60.0,
             "checkpoint_seconds": 0.5,
+            "captioner": str(write_random_captioner(tmp_path_factory.mktemp("captioner"))),
         }
     )
 
@@ -53,7 +55,7 @@ def submit(settings: Settings, tmp_path: Path, scheduler: ray.actor.ActorHandle)
     objects, jobs = ObjectStore(settings), JobStore(settings)
 
     def do(
-        caption: str = "a red square",
+        caption: str | None = "a red square",
         content: bytes | None = None,
         base: str | None = None,
         create: dict[str, Any] | None = None,

@@ -13,6 +13,7 @@ from registry.versions import VersionStore
 from services.settings import Settings
 from services.tuning.lease import NAMESPACE, SCHEDULER
 from tav import Base, Delta, Latents
+from tav.caption import Captioner
 from tav_client.schemas import FailureCode, JobPhase, JobStatus
 from tests.tuning.conftest import follow
 
@@ -43,6 +44,18 @@ def test_a_job_goes_through_its_phases_and_registers_a_version(settings: Setting
     names = {info.uri.rsplit("/artifacts/")[-1] for info in ObjectStore(settings).list("mlflow/") if job.id in info.uri}
     assert {"source.mp4", "config.json", "samples/1.mp4", "samples/prompts.json"} <= names
     assert not list(ObjectStore(settings).list("resume/"))
+
+
+def test_a_clip_without_a_caption_is_captioned_and_tuned_with_it(settings: Settings, submit, finished, tmp_path: Path) -> None:
+    job = finished(submit(caption=None))
+    assert job.status == JobStatus.succeeded, job.error
+    source = ObjectStore(settings).get_file(job.clip.uri, tmp_path / "source.mp4", job.clip.sha256)
+    said = Captioner(settings.captioner).caption_clip(source)
+    for shown in (job, JobStore(settings).get(job.id)):
+        assert (shown.caption, shown.caption_source) == (said, "automatic")
+    delta, _ = version_files(settings, job.version, tmp_path / "version")
+    assert (delta.meta.origin.caption, delta.meta.origin.caption_source) == (said, "automatic")
+    assert finished(submit()).caption_source == "given"
 
 
 def test_a_bad_job_fails_with_its_reason_and_the_next_one_is_unharmed(submit, finished) -> None:

@@ -200,7 +200,9 @@ class JobParams(_Response, _Tuning):
 class TuningJobCreate(_Request):
     """`POST /v1/tuning-jobs`: JSON with `clip_uri`, or multipart with the file part `clip` and the rest as part `job`."""
 
-    caption: Prompt = Field(description="The source prompt: what the clip shows.")
+    caption: Prompt | None = Field(
+        None, description="The source prompt: what the clip shows. Left out, the service's captioner says it, if it has one."
+    )
     clip_uri: str | None = Field(None, max_length=1024, description="`s3://bucket/key` in an allowed bucket.")
     model: ModelName | None = Field(None, description="Registry name; left out, made from the caption.")
     base: str | None = Field(None, max_length=256, description="Base to tune on; left out, the service's own.")
@@ -248,7 +250,8 @@ class TuningJob(_Response):
     created_at: float
     started_at: float | None = None
     finished_at: float | None = None
-    caption: str
+    caption: str | None = Field(description="Null until the service has captioned a clip that came without.")
+    caption_source: Literal["given", "automatic"] = "given"
     clip: ClipInfo
     base: str
     model: str

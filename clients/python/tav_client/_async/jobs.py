@@ -35,7 +35,7 @@ class AsyncJob:
     def _repr_html_(self) -> str:
         seen, reading = self.snapshot, read_job(self.snapshot)
         return _notebook.fields(
-            f"{seen.caption}",
+            f"{seen.caption or ''}",
             {
                 "job": seen.id,
                 "status": _notebook.bar(reading.fraction, reading.line()),
@@ -131,7 +131,7 @@ class AsyncJobs:
         self,
         clip: str | os.PathLike[str] | None = None,
         *,
-        caption: str,
+        caption: str | None = None,
         clip_uri: str | None = None,
         model: str | None = None,
         base: str | None = None,
@@ -152,7 +152,7 @@ class AsyncJobs:
         Args:
             clip: A video file, uploaded. Or:
             clip_uri: `s3://bucket/key` in a bucket the service allows.
-            caption: What the clip shows (the source prompt).
+            caption: What the clip shows (the source prompt); left out, the service's captioner says it, if it has one.
             model: Registry name; left out, made from the caption.
             base: Base to tune on; left out, the service's own.
             validation_prompts: Sampled after tuning, up to 8.

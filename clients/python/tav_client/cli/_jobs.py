@@ -39,7 +39,7 @@ def submit(
     manifest: Annotated[
         Path | None, typer.Option(help="Many clips: a YAML file, or a folder of videos with a .txt each, instead of CLIP.")
     ] = None,
-    caption: Annotated[str | None, typer.Option(help="What the clip shows.")] = None,
+    caption: Annotated[str | None, typer.Option(help="What the clip shows; left out, the service's captioner says it.")] = None,
     batch: Annotated[str | None, typer.Option(help="A label for jobs that belong together.")] = None,
     model: Annotated[str | None, typer.Option(help="Registry name; left out, made from the caption.")] = None,
     base: Annotated[str | None, typer.Option(help="Base to tune on; left out, the service's own.")] = None,
@@ -83,8 +83,6 @@ def submit(
         submit_batch(client, Manifest.read(manifest, batch=batch, defaults=shared), wait=wait, json=json)
         return
     assert clip is not None
-    if caption is None:
-        raise typer.BadParameter("say what the clip shows with --caption.")
     stored = clip.startswith("s3://")
     given: dict[str, Any] = {name: value for name, value in fields.items() if value is not None}
     job = client.jobs.create(None if stored else clip, clip_uri=clip if stored else None, caption=caption, batch=batch, **given)
@@ -112,7 +110,9 @@ def list_(
     if json:
         print_json(snapshots)
         return
-    rows = [(job.id, job.status, f"{job.progress:.0%}", job.model, when(job.created_at), job.caption) for job in snapshots]
+    rows = [
+        (job.id, job.status, f"{job.progress:.0%}", job.model, when(job.created_at), job.caption or "") for job in snapshots
+    ]
     print_table(("ID", "STATUS", "DONE", "MODEL", "CREATED", "CAPTION"), rows)
 
 
@@ -206,7 +206,7 @@ def _fields(job: TuningJob) -> dict[str, object]:
         "status": job.status,
         "progress": read_job(job).line(),
         "error": f"{job.error.code}: {job.error.message}" if job.error else None,
-        "caption": job.caption,
+        "caption": job.caption if job.caption_source == "given" else f"{job.caption or ''} (automatic)".strip(),
         "model": job.model if job.version is None else f"{job.model}/{job.version}",
         "base": job.base,
         "clip": f"{job.clip.width}x{job.clip.height}, {job.clip.num_frames} frames at {job.clip.fps:g}/s  {job.clip.uri}",
