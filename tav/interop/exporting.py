@@ -8,13 +8,14 @@ from pathlib import Path
 
 import diffusers
 import torch
+from safetensors.torch import save_file
 
 from tav.base import Base
 from tav.checkpoint import find
-from tav.delta import Delta
+from tav.delta import HEADER_KEY, Delta
 from tav.errors import InvalidConfig
 from tav.inflation import inflate
-from tav.interop.importing import CLIP
+from tav.interop.importing import CLIP, CLIP_WEIGHTS, LATENTS
 from tav.interop.reference import PARTS, RECORD, Record, to_3d
 from tav.latents import Latents
 
@@ -47,9 +48,7 @@ def export_tune_a_video(
     state |= {name: tensor.to(dtype) for name, tensor in delta.tensors.items()}
     if lost := [n for n, tensor in delta.tensors.items() if not torch.equal(state[n].to(tensor.dtype), tensor)]:
         raise InvalidConfig(f"{lost[0]} does not fit into {dtype} without loss: export in float32")
-    kinds = {str(tensor.dtype).removeprefix("torch.") for tensor in delta.tensors.values()}
-    if len(kinds) != 1:
-        raise InvalidConfig(f"the delta's tensors are of several kinds ({', '.join(sorted(kinds))}): store it in one")
+    record = _record(delta, latents)
     _copy_parts(base, out)
     _write(out / "unet" / "config.json", to_3d(dict(base.unet.config)))
     torch.save(state, out / "unet" / "diffusion_pytorch_model.bin")
@@ -57,7 +56,6 @@ def export_tune_a_video(
         steps = delta.meta.tune.steps if delta.meta.tune else 0
         (out / "inv_latents").mkdir()
         torch.save(latents.tensor.clone(), out / "inv_latents" / f"ddim_latent-{steps}.pt")
-    record = Record(delta=delta.meta, delta_dtype=kinds.pop(), latents=latents.meta if latents else None)
     (out / RECORD).write_text(record.model_dump_json(indent=2) + "\n")
     components = {**_components(out), "unet": ["tuneavideo.models.unet", "UNet3DConditionModel"]}
     _write(out / "model_index.json", {"_class_name": "TuneAVideoPipeline", "_diffusers_version": "0.11.1", **components})
@@ -97,9 +95,8 @@ def export_diffusers(base: Base, delta: Delta, latents: Latents | None, out: Pat
     shutil.copy(_PIPELINE / "pipeline.py", out)
     (out / CLIP).mkdir()
     shutil.copy(_PIPELINE / "tuned_clip.py", out / CLIP)
-    delta.save(out / CLIP / "delta.safetensors")
-    if latents is not None:
-        latents.save(out / CLIP / "latents.safetensors")
+    tensors = {**delta.tensors, **({LATENTS: latents.tensor.contiguous()} if latents else {})}
+    save_file(tensors, out / CLIP_WEIGHTS, metadata={HEADER_KEY: _record(delta, latents).model_dump_json()})
     origin, sample = delta.meta.origin, base.sample_config()
     config = {
         "_class_name": "TunedClip",
@@ -130,6 +127,13 @@ def _begin(base: Base, delta: Delta, latents: Latents | None, out: Path) -> None
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InvalidConfig(f"{out} holds something: export into a new folder")
     out.mkdir(parents=True, exist_ok=True)
+
+
+def _record(delta: Delta, latents: Latents | None) -> Record:
+    kinds = {str(tensor.dtype).removeprefix("torch.") for tensor in delta.tensors.values()}
+    if len(kinds) != 1:
+        raise InvalidConfig(f"the delta's tensors are of several kinds ({', '.join(sorted(kinds))}): store it in one")
+    return Record(delta=delta.meta, delta_dtype=kinds.pop(), latents=latents.meta if latents else None)
 
 
 def _copy_parts(base: Base, out: Path) -> None:

@@ -18,16 +18,18 @@ from torch import Tensor
 from tav.base import Base
 from tav.clip import Clip
 from tav.config import AttentionMode, GroupNormMode, InvertConfig, TuneConfig
-from tav.delta import Delta, DeltaMeta, Origin
+from tav.delta import Delta, DeltaMeta, Origin, read_tensors
 from tav.errors import InvalidCheckpoint, InvalidConfig
 from tav.inflation import is_tuned
 from tav.interop.compare import compare, read_text_encoder, read_vae
-from tav.interop.reference import PARTS, Checkpoint, read_latents, to_2d
+from tav.interop.reference import PARTS, Checkpoint, Record, read_latents, to_2d
 from tav.inversion import invert
 from tav.latents import Latents, LatentsMeta
 
 CLIP = "clip"
-"""The folder of an exported diffusers pipeline that holds our own two files."""
+"""The component of an exported diffusers pipeline that holds delta and latents, in one file as the hub's downloads name it."""
+CLIP_WEIGHTS = f"{CLIP}/diffusion_pytorch_model.safetensors"
+LATENTS = "latents"
 
 
 @dataclass(frozen=True)
@@ -78,10 +80,10 @@ def import_checkpoint(
         InvalidCheckpoint: it cannot be read, or tuned more than a delta holds.
         InvalidConfig: something about the clip is known neither from `facts` nor from the folder.
     """
-    if (folder / CLIP / "delta.safetensors").is_file():
+    if (folder / CLIP_WEIGHTS).is_file():
         if facts != Facts() or latents or video or attention or group_norm:
             raise InvalidConfig(f"{folder} says all about its clip itself: leave out the options that say something about it")
-        return _import_pipeline(folder / CLIP, base)
+        return _import_pipeline(folder / CLIP_WEIGHTS, base)
     checkpoint = Checkpoint.read(folder)
     deviation = compare(checkpoint, base)
     record = checkpoint.record
@@ -140,10 +142,16 @@ def extract_base(folder: Path, out: Path) -> Path:
     return out
 
 
-def _import_pipeline(folder: Path, base: Base) -> Imported:
-    delta, path = Delta.load(folder / "delta.safetensors"), folder / "latents.safetensors"
-    delta.meta.origin.check(base)
-    return Imported(delta, Latents.load(path) if path.is_file() else None, {})
+def _import_pipeline(path: Path, base: Base) -> Imported:
+    tensors, text = read_tensors(path)
+    try:
+        record = Record.model_validate_json(text)
+    except ValidationError as error:
+        raise InvalidCheckpoint(f"{path} was not written by `tav export`: export the clip again") from error
+    record.delta.origin.check(base)
+    noise = tensors.pop(LATENTS, None)
+    latents = None if noise is None or record.latents is None else Latents(noise, record.latents)
+    return Imported(Delta(tensors, record.delta), latents, {})
 
 
 def _found(checkpoint: Checkpoint, facts: Facts, noise: Tensor | None, base: Base) -> dict[str, Any]:

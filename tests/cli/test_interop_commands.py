@@ -13,6 +13,7 @@ from registry.versions import VersionStore
 from registry.videos import VideoStore
 from services.platform import Stack
 from tav import Base, Delta, Latents
+from tav.interop import import_checkpoint
 from tav_client.cli import _app
 from tav_client.schemas import VideoCreate
 from tests.tav.conftest import write_random_base
@@ -98,7 +99,7 @@ def test_an_imported_version_is_a_run_of_its_own_kind_that_samples_and_exports_l
     assert (made[0]["num_frames"], made[0]["size"]) == (5, (16, 16))
     result = tav("export", f"{name}/1", "--out", tmp_path / "pipeline", *data)
     assert result.exit_code == 0, result.stderr
-    back = Delta.load(tmp_path / "pipeline" / "clip" / "delta.safetensors")
+    back = import_checkpoint(tmp_path / "pipeline", Base.load(str(base_folder))).delta
     state = torch.load(public / "unet" / "diffusion_pytorch_model.bin", weights_only=True)
     assert all(torch.equal(tensor, state[name]) for name, tensor in back.tensors.items())
 

@@ -1,7 +1,7 @@
 """What Stable Diffusion was tuned to on one clip (Tune-A-Video, arXiv 2212.11565), as a component of a diffusers pipeline.
 
-`delta.safetensors` holds the tuned tensors: query projections, and the temporal attention at the end of each transformer
-block. `latents.safetensors` holds the clip's DDIM-inverted noise. `attach` makes a text-to-image UNet a video network of them;
+Its weights are the tuned tensors (query projections, and the temporal attention at the end of each transformer block) and
+`latents`, the clip's DDIM-inverted noise. `attach` makes a text-to-image UNet a video network of them;
 its calls then take `[B·F, 4, h, w]`, frames of one video adjacent, and text `[B, L, D]`.
 """
 
@@ -48,9 +48,9 @@ class TunedClip(ModelMixin, ConfigMixin):
     def from_pretrained(cls, folder, torch_dtype=None, **_):
         folder = Path(folder)
         clip = cls.from_config(cls.load_config(folder))
-        delta = load_file(folder / "delta.safetensors")
-        if (folder / "latents.safetensors").is_file():
-            clip.latents = load_file(folder / "latents.safetensors")["latents"].float()
+        delta = load_file(folder / "diffusion_pytorch_model.safetensors")
+        if "latents" in delta:
+            clip.latents = delta.pop("latents").float()
         clip.queries = {name: tensor for name, tensor in delta.items() if ".attn_temp." not in name}
         for block in sorted({name.split(".attn_temp.")[0] for name in delta if ".attn_temp." in name}):
             tensors = {name.split(".attn_temp.")[1]: t for name, t in delta.items() if name.startswith(f"{block}.attn_temp.")}

@@ -35,7 +35,7 @@ class Job:
     def _repr_html_(self) -> str:
         seen, reading = self.snapshot, read_job(self.snapshot)
         return _notebook.fields(
-            f"{seen.caption}",
+            f"{seen.caption or ''}",
             {
                 "job": seen.id,
                 "status": _notebook.bar(reading.fraction, reading.line()),
