@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DATA ?= .data
 OUT ?= out
+QUALITY = $(BIN)/tav eval run --suite offline --out $(OUT)/quality --processes 2 --threads 1
 
 .PHONY: help setup demo up down status test test-fast lint format bench quality constraints clean
 
@@ -56,8 +57,11 @@ bench: $(READY) ## Times of the method beside the published algorithm, into benc
 	$(BIN)/python -m benchmarks.method --threads 1 --steps 10 --out benchmarks/results/method-cpu-1.json
 	$(BIN)/python -m benchmarks.method --threads 2 --steps 10 --out benchmarks/results/method-cpu-2.json
 
-quality: $(READY) ## The whole quality table, into benchmarks/results/
-	$(BIN)/python -m benchmarks.quality
+quality: $(READY) ## The quality figures, into benchmarks/results/; goes on where it stopped
+	$(QUALITY) --methods tuned
+	$(BIN)/python -m benchmarks.quality $(OUT)/quality
+	$(QUALITY) --methods tuned,no_tuning,no_st_attention,no_inversion,img2img,plug_and_play --seeds 0
+	$(BIN)/python -m benchmarks.quality $(OUT)/quality --out benchmarks/results/quality-methods
 
 constraints: $(READY) ## Pin what is installed now
 	@(sed -n '1p' constraints.txt; $(BIN)/pip freeze --exclude-editable | sed -E 's/^(torch==[0-9.]+).*/\1/') > constraints.new
