@@ -62,6 +62,9 @@ class Settings(RegistrySettings):
         description="DeepSpeed ZeRO stage of jobs that do not choose: over the ranks, 1 shards optimizer states, "
         "2 gradients too, 3 all parameters too.",
     )
+    eval_clip_model: str | None = Field(
+        None, description="CLIP model, a hub id or a folder, that scores validation samples; none: optical flow alone does."
+    )
     max_attempts: int = Field(3, ge=1, description="How often a job is begun before a crash fails it.")
     storage_patience_seconds: float = Field(
         120, ge=0, description="How long a tuner waits for MLflow or S3 to come back before it gives the attempt up."

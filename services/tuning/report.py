@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -76,6 +77,11 @@ class Reporter:
             phase = JobPhase.validating if progress.phase == "sampling" else JobPhase(progress.phase)
             self._tell(phase, progress.step, progress.total, progress.loss)
         return self.verdict
+
+    def scores(self, metrics: Mapping[str, float], step: int) -> None:
+        """Metrics of what was made, written with the rest."""
+        stamp = time.time_ns() // 1_000_000
+        self._metrics.extend((name, value, step, stamp) for name, value in metrics.items())
 
     def ask(self, phase: JobPhase) -> Verdict:
         """Tell the scheduler that a phase begins, and wait for its verdict."""

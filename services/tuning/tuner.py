@@ -85,12 +85,16 @@ def tuner_loop(config: dict[str, Any]) -> None:
     from services.tuning.warm import WarmTuner
     from services.tuning.work import Attempt
     from tav import TavError
+    from tav.eval.scores import ScoreConfig, Scorer
 
     settings: Settings = config["settings"]
     ranks = Ranks()
     scheduler = ray.get_actor(SCHEDULER, NAMESPACE)
     try:
         warm = ranks.together(lambda: WarmTuner(config["base"], settings, ranks.rank))
+        # On the CPU: the GPU's memory is the tuning's. Before any job, so that a wrong name costs no one a tuning.
+        scores = ScoreConfig(clip_model=settings.eval_clip_model)
+        scorer = ranks.together(lambda: Scorer(scores) if ranks.leader else None)
     except TavError as error:
         if ranks.leader:
             ray.get(scheduler.refuse.remote(config["tuner_id"], Failure(code=FailureCode(error.code), message=str(error))))
@@ -100,4 +104,4 @@ def tuner_loop(config: dict[str, Any]) -> None:
         return ray.get(scheduler.lease.remote(config["tuner_id"])) if ranks.leader else None
 
     while job := ranks.from_leader(lease()):
-        Attempt(job, warm, settings, scheduler, ranks).run()
+        Attempt(job, warm, settings, scheduler, ranks, scorer).run()

@@ -29,6 +29,7 @@ from services.tuning.warm import WarmTuner
 from tav import Clip, Delta, Latents, Progress, Sampler, TavError, Video, invert
 from tav.config import TuneConfig
 from tav.errors import InvalidConfig, OutOfMemory
+from tav.eval.scores import Scorer, as_metrics
 from tav.memory import MemorySetting
 from tav.tuning import TuneState, is_out_of_memory
 from tav_client.schemas import Failure, FailureCode, JobMemory, JobPhase, TuningJob
@@ -61,7 +62,9 @@ class _Shared(Exception):
 class Attempt:
     """Runs on every rank of a tuner; the leader inverts, validates, registers and speaks for all."""
 
-    def __init__(self, lease: Lease, warm: WarmTuner, settings: Settings, scheduler: Any, ranks: Ranks) -> None:
+    def __init__(
+        self, lease: Lease, warm: WarmTuner, settings: Settings, scheduler: Any, ranks: Ranks, scorer: Scorer | None
+    ) -> None:
         self.job: TuningJob = lease.job
         self.number = lease.attempt
         self.warm, self.settings, self.ranks, self.leader = warm, settings, ranks, ranks.leader
@@ -69,6 +72,8 @@ class Attempt:
         self.objects, self.store = objects, JobStore(settings, objects)
         self.versions, self.resume = VersionStore(settings, objects), ResumeStore(objects, lease.job.id)
         self.folder = settings.work_dir / "jobs" / f"{lease.job.id}-{lease.attempt}-{warm.rank}"
+        self.scorer = scorer
+        """Of the validation samples; the leader has it."""
         self.joblog = JobLog(f"attempt {self.number} at job {self.job.id} begins")
         self.report = Reporter(lease, scheduler, self.store, self.joblog)
         self.last_checkpoint = self.last_look = time.monotonic()
@@ -145,6 +150,9 @@ class Attempt:
         if not self.leader:
             return None
         latents, samples = self._invert_and_sample(clip, delta)
+        if samples and self.scorer is not None:
+            shown = zip(self.job.validation_prompts, (video.frames for video in samples), strict=True)
+            self.report.scores(as_metrics(self.scorer, list(shown), clip.frames), tune_config.steps)
         return self._register(clip, delta, latents, samples)
 
     def _source(self) -> Path:

@@ -18,6 +18,7 @@ from services.tuning.lease import NAMESPACE, SCHEDULER
 from services.tuning.scheduler import start_scheduler
 from tav import Video
 from tav_client.schemas import ClipInfo, TuningJob, TuningJobCreate, TuningParams
+from tests.eval.conftest import write_clip_model
 from tests.tav.conftest import write_random_base
 from tests.tav.random_captioner import write_random_captioner
 
@@ -38,6 +39,7 @@ def settings(cluster: Stack, small_base: Path, tmp_path_factory: pytest.TempPath
             "tuner_idle_seconds": 60.0,
             "checkpoint_seconds": 0.5,
             "captioner": str(write_random_captioner(tmp_path_factory.mktemp("captioner"))),
+            "eval_clip_model": str(write_clip_model(tmp_path_factory.mktemp("clip"), seed=0)),
         }
     )
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import ray
+from mlflow import MlflowClient
 
 from registry.jobs import JobStore
 from registry.objects import ObjectStore
@@ -44,6 +45,10 @@ def test_a_job_goes_through_its_phases_and_registers_a_version(settings: Setting
     names = {info.uri.rsplit("/artifacts/")[-1] for info in ObjectStore(settings).list("mlflow/") if job.id in info.uri}
     assert {"source.mp4", "config.json", "samples/1.mp4", "samples/prompts.json"} <= names
     assert not list(ObjectStore(settings).list("resume/"))
+    metrics = MlflowClient(settings.mlflow_tracking_uri).get_run(job.id).data.metrics
+    scores = ("frame_consistency", "textual_faithfulness", "warping_error", "flow_agreement")
+    assert {f"eval/{where}{name}" for where in ("", "1/") for name in scores} <= set(metrics)
+    assert -1 <= metrics["eval/flow_agreement"] <= 1
 
 
 def test_a_clip_without_a_caption_is_captioned_and_tuned_with_it(settings: Settings, submit, finished, tmp_path: Path) -> None:
