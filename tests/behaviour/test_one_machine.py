@@ -12,6 +12,8 @@ import httpx
 import pytest
 from dotenv import dotenv_values
 
+from registry.objects import ObjectStore
+from services.platform import PlatformConfig, Stack
 from tav.probe import probe
 from tav_client import NotFound, TavClient
 from tav_client.schemas import JobPhase, JobStatus
@@ -41,6 +43,11 @@ class Service:
         env = dotenv_values(self.data / "stack.env")
         self.client = TavClient(env["TAV_URL"], timeout=300)
         self.mlflow = httpx.Client(base_url=str(env["MLFLOW_TRACKING_URI"]), timeout=60)
+
+    @property
+    def objects(self) -> ObjectStore:
+        """The stack's S3."""
+        return ObjectStore(Stack(PlatformConfig(data_dir=self.data)).settings())
 
     def artifact(self, run_id: str, path: str) -> bytes:
         """What the MLflow UI plays."""
@@ -88,6 +95,10 @@ def test_a_clip_goes_from_submit_to_sampled_videos_and_survives_a_restart(servic
     video = service.mlflow.get("/api/2.0/mlflow/runs/get", params={"run_id": asynchronous.id}).json()["run"]
     tags = {tag["key"]: tag["value"] for tag in video["data"]["tags"]}
     assert (tags["mlflow.parentRunId"], tags["tav.kind"]) == (job.id, "video")
+
+    as_validated = service.client.videos.create(model="ball", prompt="a red box rolling on grass").wait(timeout=300)
+    validated = json.loads(service.objects.get_bytes(version.files["config.json"].uri))["samples"][1]
+    assert validated == {"prompt": "a red box rolling on grass", "latents_sha256": as_validated.snapshot.latents_sha256}
 
     before = service.client.videos.sync(model="ball/1", prompt="a blue ball rolling on grass", **QUICK)
     assert before == first.read_bytes()  # the same version, prompt and seed give the same bytes
