@@ -81,6 +81,17 @@ def test_a_bad_submission_is_refused_with_a_sentence_and_leaves_nothing_behind(g
     assert gateway.kept() == before
 
 
+def test_a_job_may_name_any_base_that_is_served(start_gateway: Callable[..., Running], mp4: bytes) -> None:
+    gateway = start_gateway(bases=["/models/sketches"])
+    made = {base: gateway.submit(mp4, caption(base=base, params={"num_frames": 4})) for base in (None, "/models/sketches")}
+    assert {base: answer.json().get("base") for base, answer in made.items()} == {
+        None: "offline",
+        "/models/sketches": "/models/sketches",
+    }
+    refused = gateway.submit(mp4, caption(base="/models/photos"))
+    assert refused.status_code == 422 and "'offline' and '/models/sketches'" in refused.json()["detail"]
+
+
 def test_an_upload_larger_than_allowed_is_refused_without_keeping_it(start_gateway: Callable[..., Running]) -> None:
     gateway = start_gateway(clip_limits=ClipLimits(max_bytes=10_000))
     for size in (10_001, 3 << 20):  # beyond the limit by a byte, and by so much that the rest is not read
