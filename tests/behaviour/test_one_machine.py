@@ -136,3 +136,43 @@ def test_status_tells_what_runs_and_a_second_up_changes_nothing(service: Service
     platform("up", *service.where)
     again = json.loads(platform("status", *service.where, "--json"))
     assert [row["pid"] for row in again] == [row["pid"] for row in rows]
+
+
+def test_a_suite_runs_as_jobs_and_goes_on_where_it_stopped(service: Service, tmp_path: Path) -> None:
+    suite, out = tmp_path / "suite", tmp_path / "out"
+    suite.mkdir()
+    (suite / "red-ball.mp4").write_bytes(CLIP.read_bytes())
+    (suite / "prompts.csv").write_text(
+        "Video name,Our GT caption,Object Change Caption\nred-ball,a red ball rolling on grass,a blue ball rolling on grass\n"
+    )
+    words = ["--url", service.client.base_url, "eval", "run", "--service", "--suite", str(suite), "--out", str(out)]
+    words += ["--methods", "tuned,no_inversion", "--num-frames", "4"]
+    words += ["--set", "tune.steps=2", "--set", "sample.num_inference_steps=4"]
+
+    def run() -> str:
+        command = [str(Path(sys.executable).with_name("tav")), *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=400)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def jobs() -> list[str]:
+        return [job.id for job in service.client.jobs.list(model="eval-suite-red-ball")]
+
+    run()
+    videos = {
+        method: out / "videos" / method / "seed-0" / "suite" / "red-ball" / "object" for method in ("tuned", "no_inversion")
+    }
+    assert {method: len(list(folder.glob("*.jpg"))) for method, folder in videos.items()} == {"tuned": 4, "no_inversion": 4}
+    summary = json.loads((out / "summary.json").read_text())
+    assert {video["method"] for video in summary["videos"]} == {"tuned", "no_inversion"}
+    assert all(set(video["scores"]) == {"warping_error", "flow_agreement"} for video in summary["videos"])
+    assert len(jobs()) == 1  # both methods sample one version
+
+    kept = (videos["tuned"] / "00000.jpg").stat().st_mtime_ns
+    for frame in videos["no_inversion"].iterdir():
+        frame.unlink()
+    videos["no_inversion"].rmdir()
+    assert "no_inversion" in run()
+    assert (videos["tuned"] / "00000.jpg").stat().st_mtime_ns == kept
+    assert len(list(videos["no_inversion"].glob("*.jpg"))) == 4
+    assert len(jobs()) == 1
