@@ -172,9 +172,7 @@ class Attempt:
         if self.settings.captioner is None:
             raise InvalidConfig("the clip has no caption, and the service no captioner any more: submit it again with one")
         self._check_in(JobPhase.preparing)
-        said = Captioner(self.settings.captioner, self.warm.base.device).caption_clip(
-            self._source(), self.settings.clip_limits
-        )
+        said = Captioner(self.settings.captioner, self.warm.base.device).caption_clip(self._source(), self.settings.clip_limits)
         log.info("captioned by %s: %s", self.settings.captioner, said)
         self._patiently(lambda: self.store.set_caption(self.job.id, said))
         self.report.caption = said
