@@ -81,6 +81,7 @@ class Settings(RegistrySettings):
     sampler_min_replicas: int = Field(0, ge=0, description="Samplers of each base that stay.")
     sampler_max_replicas: int = Field(1, ge=1, description="Samplers of each base at a time.")
     sampler_idle_seconds: float = Field(600, ge=0, description="Samplers beyond the minimum end after this.")
+    sampler_grace_seconds: float = Field(900, ge=0, description="How long a sampler that shall end may finish its video.")
     sampler_deltas: TierSize = Field("16", description="Deltas a sampler keeps in host memory: a number, or bytes as in 8GiB.")
     sampler_device_deltas: TierSize = Field("4", description="Deltas a sampler keeps on its GPU besides, likewise.")
     sampler_preload: list[ModelRef] = Field(default_factory=list, description="Versions that a sampler loads when it starts.")

@@ -36,7 +36,6 @@ _LONGEST_BACKOFF_SECONDS = 0.1
 _ADVERTISED = 64
 """Versions that a replica whose host tier is measured in bytes tells Serve of."""
 
-_LONGEST_SAMPLE_SECONDS = 900.0
 Item = dict[str, Any]
 
 
@@ -223,7 +222,7 @@ def _build(base: str, settings: Settings) -> serve.Application:
         max_ongoing_requests=1,
         max_queued_requests=-1,  # the gateway refuses what is too much, before it is accepted
         request_router_config=RequestRouterConfig(max_backoff_s=_LONGEST_BACKOFF_SECONDS),
-        graceful_shutdown_timeout_s=_LONGEST_SAMPLE_SECONDS,
+        graceful_shutdown_timeout_s=settings.sampler_grace_seconds,
         health_check_timeout_s=60.0,
     )
     return deployment.bind(settings.model_copy(update={"base": base}))

@@ -12,7 +12,8 @@ from tests.sampling.conftest import STEPS, until
 
 pytestmark = pytest.mark.slow
 
-SETTINGS = {"sampler_cpus": 1000.0, "video_queue_seconds": 3.0}
+SETTINGS = {"sampler_cpus": 1000.0, "video_queue_seconds": 3.0, "sampler_grace_seconds": 1.0}
+"""Serve grants the grace also to a sampler that never started."""
 
 
 def test_a_video_that_no_sampler_takes_up_fails_with_a_reason_and_the_gateway_stays_up(
