@@ -63,7 +63,9 @@ class Settings(RegistrySettings):
         "2 gradients too, 3 all parameters too.",
     )
     eval_clip_model: str | None = Field(
-        None, description="CLIP model, a hub id or a folder, that scores validation samples; none: optical flow alone does."
+        None,
+        description="CLIP model, a hub id or a folder, that scores validation samples and recorded videos; "
+        "none: optical flow alone does.",
     )
     max_attempts: int = Field(3, ge=1, description="How often a job is begun before a crash fails it.")
     storage_patience_seconds: float = Field(
@@ -86,10 +88,6 @@ class Settings(RegistrySettings):
     sampler_device_deltas: TierSize = Field("4", description="Deltas a sampler keeps on its GPU besides, likewise.")
     sampler_preload: list[ModelRef] = Field(default_factory=list, description="Versions that a sampler loads when it starts.")
     sampler_pinned: list[ModelRef] = Field(default_factory=list, description="Likewise, and they are never dropped.")
-    score_clip_model: str | None = Field(
-        None,
-        description="CLIP model (hub id or folder) that scores recorded videos; none: warping error alone.",
-    )
     max_queued_videos: int = Field(64, ge=1, description="Videos waiting for a sampler before new ones get 503.")
     video_queue_seconds: float = Field(3600, gt=0, description="A video that no sampler has taken up by then fails.")
 

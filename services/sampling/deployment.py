@@ -45,7 +45,7 @@ class Engine:
     def __init__(self, settings: Settings) -> None:
         base = load_base(settings.base, settings)
         self.sampler = Sampler(base)
-        self.scorer = Scorer(ScoreConfig(clip_model=settings.score_clip_model), str(base.device))
+        self.scorer = Scorer(ScoreConfig(clip_model=settings.eval_clip_model), str(base.device))
         self.versions = VersionStore(settings)
         self.deltas = DeltaCache(
             self.versions,
