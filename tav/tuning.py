@@ -26,6 +26,8 @@ from tav.precision import autocast
 
 OnStep = Callable[[Progress], None]
 
+GRADIENTS_OVERFLOW = "the gradients overflow fp16 in every step, however little the loss is scaled: use bf16 or fp32 instead"
+
 
 class Engine(Protocol):
     """What owns the optimizer and, under DeepSpeed, the memory. One engine serves many jobs."""
@@ -98,7 +100,7 @@ class AdamWEngine:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.scaler.is_enabled() and self.scaler.get_scale() < 1:  # halved at each overflow, which skips the update
-            raise NanLoss("the gradients overflow fp16 step after step: load the base in bf16 or fp32")
+            raise NanLoss(GRADIENTS_OVERFLOW)
         self.optimizer.zero_grad(set_to_none=True)
 
     @torch.no_grad()

@@ -22,8 +22,10 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from tav.config import TuneConfig
+from tav.errors import NanLoss
 from tav.inflation import VideoUNet
 from tav.memory import MemorySetting
+from tav.tuning import GRADIENTS_OVERFLOW
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 _GATHERED = 100_000_000
@@ -58,6 +60,8 @@ class DeepSpeedEngine:
             config=_deepspeed_config(setting, config),
         )
         self.zero = self.engine.optimizer
+        if setting.precision == "fp16":
+            self.zero.loss_scaler.raise_error_at_min_scale = False  # `step` says what to try instead
         self._allocate_state()
 
     def close(self) -> None:
@@ -87,7 +91,16 @@ class DeepSpeedEngine:
     def step(self, loss: Tensor) -> None:
         with self._lean_linear():  # checkpointing runs the forward pass again
             self.engine.backward(loss)
+        scaler = self.zero.loss_scaler
+        scale = scaler.cur_scale
         self.engine.step()
+        if not self.zero.overflow:
+            return
+        # DeepSpeed has skipped the update, on all ranks alike; fp16 goes on with a smaller scale, if there is one.
+        if self.setting.precision != "fp16":
+            raise NanLoss("the gradients are not finite: lower the learning rate")
+        if scale <= scaler.min_scale:
+            raise NanLoss(GRADIENTS_OVERFLOW)
 
     @torch.no_grad()
     def reset(self, tensors: dict[str, Tensor], config: TuneConfig) -> None:

@@ -47,14 +47,17 @@ def test_submit_prints_the_id_alone_on_stdout(service: Any, clip: str) -> None:
         "b",
         "--metadata",
         "k=v=w",
+        "--memory",
+        "zero_stage=3,offload-params,precision=bf16",
     ]
     result = tav("jobs", "submit", clip, "--caption", "a red ball", *options)
     assert (result.exit_code, result.stdout) == (0, "j1\n")
     assert "tav jobs watch j1" in result.stderr
     sent = json.loads(service.asked[0].form["job"][1])
+    memory = {"zero_stage": 3, "offload_params": True, "precision": "bf16"}
     assert sent == {
         "caption": "a red ball",
-        "params": {"steps": 5, "size": [64, 32], "frame_start": 3, "frame_stride": 2},
+        "params": {"steps": 5, "size": [64, 32], "frame_start": 3, "frame_stride": 2, "memory": memory},
         "validation_prompts": ["a", "b"],
         "metadata": {"k": "v=w"},
     }
@@ -145,6 +148,8 @@ def test_a_video_is_written_where_it_was_asked(service: Any, tmp_path: Path) -> 
         (["--url", "nonsense", "models", "list"], 1, "tav: 'nonsense' is not the address of a service"),
         (["jobs", "submit", "a.mp4", "--caption", "x", "--size", "big"], 2, "'big' is not WIDTHxHEIGHT"),
         (["jobs", "submit", "a.mp4", "--caption", "x", "--metadata", "k"], 2, "'k' is not KEY=VALUE"),
+        (["jobs", "submit", "a.mp4", "--memory", "zero_stage=7"], 1, "tav: zero_stage: Input should be 1, 2 or 3"),
+        (["jobs", "submit", "a.mp4", "--memory", "swap"], 1, "tav: swap: Extra inputs are not permitted"),
         (["jobs", "list", "--status", "done"], 2, "'done' is not one of"),
         (["jobs", "sing"], 2, "No such command 'sing'"),
     ],

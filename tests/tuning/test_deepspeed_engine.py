@@ -14,6 +14,7 @@ from torch import Tensor
 
 from services.platform.ports import any_free
 from tav import Base, Clip, Progress, TuneConfig, Tuner
+from tav.errors import NanLoss
 from tav.memory import MemorySetting
 from tav.tuning import step_generator
 from tests.tav.conftest import write_random_base
@@ -66,7 +67,10 @@ def enter_group(rank: int, world: int, port: int) -> None:
 
 
 def rank_main(rank: int, world: int, port: int, base_folder: str, out: str, settings: dict[str, MemorySetting]) -> None:
-    """In each setting: tune twice on a warm tuner, then resume on it from step 2; keep the three deltas and the masters."""
+    """In each setting: tune twice on a warm tuner, then resume on it from step 2; keep the three deltas and the masters.
+
+    Gradients beyond the precision's range end the work with what to try.
+    """
     enter_group(rank, world, port)
     from services.tuning.engine import DeepSpeedEngine
 
@@ -86,8 +90,22 @@ def rank_main(rank: int, world: int, port: int, base_folder: str, out: str, sett
         for label, delta in (("first", first), ("warm", warm), ("resumed", resumed)):
             save_file(delta.tensors, Path(out) / f"{name}.{label}.{rank}.safetensors")
         save_file(kept[CONFIG.steps].tuned, Path(out) / f"{name}.masters.{rank}.safetensors")
+        with pytest.raises(NanLoss, match="use bf16 or fp32" if setting.precision == "fp16" else "lower the learning rate"):
+            _too_steep(tuner).tune(a_clip(), config.model_copy(update={"steps": 30}))
         tuner.engine.close()
     torch.distributed.destroy_process_group()
+
+
+def _too_steep(tuner: Tuner) -> Tuner:
+    """The same tuner, its loss finite, its gradients infinite."""
+    loss = tuner._loss
+
+    def steep(*draws: Any) -> Tensor:
+        value = loss(*draws)
+        return value + 1e30 * (1e30 * (value - value.detach()))
+
+    tuner._loss = steep  # type: ignore[method-assign]
+    return tuner
 
 
 def run_all(world: int, settings: dict[str, MemorySetting], folder: Path) -> Made:

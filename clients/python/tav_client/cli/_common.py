@@ -5,14 +5,16 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 from pydantic import BaseModel, TypeAdapter
 from typer.core import TyperGroup
 
 from tav_client import TavClient
+from tav_client._calls import request_of
 from tav_client._errors import TavClientError
+from tav_client.schemas import MemorySetting
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print what the service answered, as JSON.")]
 
@@ -75,6 +77,21 @@ def size_of(text: str | None) -> tuple[int, int] | None:
     if not (width.isdecimal() and height.isdecimal()):
         raise typer.BadParameter(f"{text!r} is not WIDTHxHEIGHT, e.g. 512x512.")
     return int(width), int(height)
+
+
+def memory_of(text: str | None) -> Literal["auto"] | MemorySetting | None:
+    """`auto`, or a setting's fields such as `zero_stage=3,offload_params,precision=bf16`.
+
+    Raises:
+        InvalidRequest: No such field or value.
+    """
+    if text is None:
+        return None
+    if text == "auto":
+        return "auto"
+    words = [word.strip().partition("=") for word in text.split(",")]
+    fields = {name.replace("-", "_"): value if equals else True for name, equals, value in words}
+    return request_of(MemorySetting, {name: int(v) if v in ("1", "2", "3") else v for name, v in fields.items()})
 
 
 def print_json(value: BaseModel | Sequence[BaseModel]) -> None:

@@ -15,6 +15,7 @@ from tav_client.cli._common import (
     JsonOption,
     client_of,
     group,
+    memory_of,
     pairs,
     print_fields,
     print_json,
@@ -50,6 +51,13 @@ def submit(
     frame_stride: Annotated[int | None, typer.Option(help="Take every n-th source frame.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="AdamW's constant rate.")] = None,
     seed: Annotated[int | None, typer.Option(help="Everything random is drawn from it.")] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SETTING",
+            help="auto, or fields such as zero_stage=3,offload_optimizer,offload_params,gradient_checkpointing,precision=bf16.",
+        ),
+    ] = None,
     validation_prompt: Annotated[
         list[str] | None, typer.Option(metavar="TEXT", help="Sampled after tuning; may be given several times.")
     ] = None,
@@ -74,6 +82,7 @@ def submit(
         "frame_stride": frame_stride,
         "learning_rate": learning_rate,
         "seed": seed,
+        "memory": memory_of(memory),
     }
     client = client_of(ctx)
     if (clip is None) == (manifest is None):
