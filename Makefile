@@ -6,9 +6,12 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DATA ?= .data
 OUT ?= out
+CLOUD ?= aws
+SETTINGS ?= deploy/settings.env
+CLUSTER = .deploy/$(CLOUD)
 QUALITY = $(BIN)/tav eval run --suite offline --out $(OUT)/quality --processes 2 --threads 1
 
-.PHONY: help setup demo up down status test test-fast lint format bench quality constraints clean
+.PHONY: help setup demo up down status deploy undeploy tunnel test test-fast lint format bench quality constraints clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -19,7 +22,7 @@ $(READY): pyproject.toml clients/python/pyproject.toml constraints.txt tools/sys
 	tools/system-packages.sh $(PYTHON)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0 -c constraints.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e clients/python -e '.[service,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e clients/python -e '.[service,cluster,dev]'
 	@# DeepSpeed compiles its CPU communication at first use, a minute that belongs to the set-up, not to a job.
 	$(BIN)/python -c 'import torch; torch.cuda.is_available() or __import__("services.tuning.prebuild")'
 	touch $@
@@ -36,8 +39,26 @@ down: $(READY) ## Stop the stack; its data stay
 status: $(READY) ## What runs
 	$(BIN)/tav platform status --data-dir $(DATA)
 
+deploy: $(READY) ## A cluster on CLOUD=aws, gcp or kubernetes, made or changed, by deploy/settings.env
+	$(BIN)/tav cluster render $(CLOUD) --settings $(SETTINGS)
+ifeq ($(CLOUD),kubernetes)
+	kubectl apply -f $(CLUSTER)/secrets.yaml -f $(CLUSTER)/manifests.yaml
+else
+	$(BIN)/ray up --yes --no-config-cache $(CLUSTER)/cluster.yaml
+endif
+
+undeploy: $(READY) ## Give all machines of that cluster back; bucket and database stay
+ifeq ($(CLOUD),kubernetes)
+	kubectl delete -f $(CLUSTER)/manifests.yaml -f $(CLUSTER)/secrets.yaml
+else
+	$(BIN)/ray down --yes $(CLUSTER)/cluster.yaml
+endif
+
+tunnel: $(READY) ## Bring its gateway, MLflow and dashboard to this machine's ports 8000, 5000 and 8265 until interrupted
+	$(BIN)/ray attach --port-forward 8000 --port-forward 5000 --port-forward 8265 $(CLUSTER)/cluster.yaml
+
 test: $(READY) ## All tests, on real parts
-	tools/system-packages.sh $(PYTHON) browser
+	tools/system-packages.sh $(PYTHON) browser servers
 	$(BIN)/python -m pytest tests
 
 test-fast: $(READY) ## The tests that take no tens of seconds each

@@ -25,6 +25,7 @@ from services.api.requests import Requests
 from services.api.scheduler import RayScheduler
 from services.sampling.client import ServeSampler
 from services.settings import Settings
+from services.tuning.lease import HEAD
 
 _REQUESTS_AT_A_TIME = 1000
 """Most of them are followers that wait for events."""
@@ -91,7 +92,7 @@ def build(settings: Settings) -> serve.Application:
         Gateway,
         name="Gateway",
         num_replicas=1,
-        ray_actor_options={"num_cpus": 0},
+        ray_actor_options={"num_cpus": 0, "resources": HEAD},
         max_ongoing_requests=_REQUESTS_AT_A_TIME,
         max_queued_requests=_REQUESTS_AT_A_TIME,
         backpressure_config=BackpressureConfig(retry_after_s=errors.RETRY_SECONDS),

@@ -5,28 +5,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 
 import ray
 from ray import serve
+from ray.serve.config import ProxyLocation
 
 from services.api.app import build
 from services.settings import Settings
-from services.tuning.lease import NAMESPACE
+from services.tuning.lease import NAMESPACE, SCHEDULER
 from services.tuning.scheduler import start_scheduler
 
 APPLICATION = "tav"
 
 
 def deploy(settings: Settings) -> None:
-    """Start the scheduler and the Serve application; both outlive this process.
+    """Start the scheduler and the Serve application; both outlive this process. Those of an earlier call are replaced.
 
     Args:
         settings: Travel with the actors; `host` and `port` are the gateway's.
     """
-    start_scheduler(settings)
-    serve.start(http_options={"host": settings.host, "port": settings.port})
+    renew_scheduler(settings)
+    serve.start(proxy_location=ProxyLocation.HeadOnly, http_options={"host": settings.host, "port": settings.port})
     serve.run(build(settings), name=APPLICATION, route_prefix="/")
+
+
+def renew_scheduler(settings: Settings) -> None:
+    """A scheduler with these settings in place of the one that is there, if any; jobs are taken up again from their runs."""
+    with contextlib.suppress(ValueError):  # there is none
+        ray.kill(ray.get_actor(SCHEDULER, NAMESPACE), no_restart=True)
+    start_scheduler(settings)
 
 
 def main() -> int:

@@ -45,12 +45,12 @@ class Credentials:
     secret_access_key: str
 
 
-def s3(root: Path, port: int, keys: Credentials, settings: RegistrySettings) -> Part:
+def s3(root: Path, port: int, keys: Credentials, settings: RegistrySettings, host: str = LOOPBACK) -> Part:
     """Rclone's S3 server over plain files."""
     folder = root / "s3"
 
     def ready() -> bool:
-        if not answers(port, LOOPBACK):
+        if not answers(port, host):
             return False
         try:
             ObjectStore(settings).ensure_bucket()
@@ -62,38 +62,53 @@ def s3(root: Path, port: int, keys: Credentials, settings: RegistrySettings) -> 
         name="s3",
         title="the S3 server",
         port_field="s3_port",
-        address=f"http://{LOOPBACK}:{port}",
-        command=[tool("rclone"), "serve", "s3", "--config", "", "--addr", f"{LOOPBACK}:{port}", str(folder)],
+        address=f"http://{host}:{port}",
+        command=[tool("rclone"), "serve", "s3", "--config", "", "--addr", f"{host}:{port}", str(folder)],
         env={"RCLONE_AUTH_KEY": f'"{keys.access_key_id},{keys.secret_access_key}"'},
         ready=ready,
     )
 
 
-def mlflow(root: Path, port: int, keys: Credentials, settings: RegistrySettings) -> Part:
-    """MLflow on SQLite; it reads artifacts from S3 to show them, and clients write theirs to S3 directly."""
+def mlflow(database: str, host: str, port: int, settings: RegistrySettings, workers: int = 1) -> Part:
+    """MLflow on a database; it reads artifacts from S3 to show them, and clients write theirs to S3 directly.
+
+    Args:
+        database: SQLAlchemy's address of it.
+        host: How others reach this machine. Beside it MLflow answers to `localhost`, at whatever port a tunnel begins.
+        port: Where it listens: on loopback if that is the host, and else on every interface.
+        settings: Say where S3 is.
+        workers: Processes.
+    """
     return Part(
         name="mlflow",
         title="the MLflow server",
         port_field="mlflow_port",
-        address=f"http://{LOOPBACK}:{port}",
+        address=f"http://{host}:{port}",
         command=[
-            *[sys.executable, "-m", "mlflow", "server", "--host", LOOPBACK, "--port", str(port), "--workers", "1"],
-            *["--backend-store-uri", f"sqlite:///{root / 'mlflow.db'}"],
+            *[sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", str(workers)],
+            *["--host", LOOPBACK if host == LOOPBACK else "0.0.0.0"],
+            *["--allowed-hosts", ",".join(f"{name}:*" for name in dict.fromkeys([host, LOOPBACK, "localhost"]))],
             *["--default-artifact-root", f"s3://{settings.s3_bucket}/mlflow", "--no-serve-artifacts"],
         ],
         env={
-            **s3_environment(keys, settings),
+            **s3_environment(settings),
+            "MLFLOW_BACKEND_STORE_URI": database,  # not an argument: it may hold a password, and everybody sees arguments
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
             "MLFLOW_DISABLE_TELEMETRY": "true",
         },
-        ready=lambda: http_ok(f"http://{LOOPBACK}:{port}/health"),
+        ready=lambda: http_ok(f"http://{host}:{port}/health"),
     )
 
 
-def mlflow_gc(root: Path, url: str, keys: Credentials, settings: RegistrySettings) -> tuple[list[str], dict[str, str]]:
+def sqlite(root: Path) -> str:
+    """The stack's own MLflow database."""
+    return f"sqlite:///{root / 'mlflow.db'}"
+
+
+def mlflow_gc(root: Path, url: str, settings: RegistrySettings) -> tuple[list[str], dict[str, str]]:
     """A command, and its environment, that removes the rows of what was deleted in MLflow."""
-    command = [sys.executable, "-m", "mlflow", "gc", "--backend-store-uri", f"sqlite:///{root / 'mlflow.db'}"]
-    return command, {**s3_environment(keys, settings), "MLFLOW_TRACKING_URI": url, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    command = [sys.executable, "-m", "mlflow", "gc", "--backend-store-uri", sqlite(root)]
+    return command, {**s3_environment(settings), "MLFLOW_TRACKING_URI": url, "MLFLOW_DISABLE_TELEMETRY": "true"}
 
 
 def ray(config: PlatformConfig, temp: Path, port: int, environment: dict[str, str], log: Path) -> Part:
@@ -131,15 +146,17 @@ def ray(config: PlatformConfig, temp: Path, port: int, environment: dict[str, st
     )
 
 
-def s3_environment(keys: Credentials, settings: RegistrySettings) -> dict[str, str]:
-    """S3's place in the words of boto3 and MLflow's own clients."""
-    return {
-        "MLFLOW_S3_ENDPOINT_URL": settings.s3_endpoint_url or "",
-        "AWS_ENDPOINT_URL_S3": settings.s3_endpoint_url or "",
-        "AWS_ACCESS_KEY_ID": keys.access_key_id,
-        "AWS_SECRET_ACCESS_KEY": keys.secret_access_key,
+def s3_environment(settings: RegistrySettings) -> dict[str, str]:
+    """S3's place in the words of boto3 and MLflow's own clients; without keys they look for a machine's own rights."""
+    secret = settings.s3_secret_access_key
+    given = {
+        "MLFLOW_S3_ENDPOINT_URL": settings.s3_endpoint_url,
+        "AWS_ENDPOINT_URL_S3": settings.s3_endpoint_url,
+        "AWS_ACCESS_KEY_ID": settings.s3_access_key_id,
+        "AWS_SECRET_ACCESS_KEY": secret.get_secret_value() if secret else None,
         "AWS_DEFAULT_REGION": settings.s3_region,
     }
+    return {name: value for name, value in given.items() if value}
 
 
 def http_ok(url: str) -> bool:

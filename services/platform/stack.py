@@ -129,7 +129,7 @@ class Stack:
         chosen = self._ports()
         if not self._row("mlflow", chosen).address or self._row("s3", chosen).state != "running":
             raise PlatformError("MLflow and S3 do not run: start them with `tav platform up`, then try again.")
-        command, environment = make.mlflow_gc(self.root, self.mlflow_url, self._keys(), self._settings(chosen))
+        command, environment = make.mlflow_gc(self.root, self.mlflow_url, self._settings(chosen))
         done = subprocess.run(command, env={**self._inherited, **environment}, capture_output=True, text=True, check=False)
         if done.returncode:
             raise PlatformError(f"`mlflow gc` failed: {done.stderr.strip()[-500:]}")
@@ -172,7 +172,7 @@ class Stack:
         if name == "s3":
             return make.s3(self.root, chosen["s3_port"], keys, settings)
         if name == "mlflow":
-            return make.mlflow(self.root, chosen["mlflow_port"], keys, settings)
+            return make.mlflow(make.sqlite(self.root), LOOPBACK, chosen["mlflow_port"], settings)
         environment = {**self._inherited, **self._environment(chosen)}
         return make.ray(self.config, self._ray_folder(), chosen["ray_port"], environment, self.log("ray"))
 
@@ -291,7 +291,7 @@ class Stack:
         )
 
     def _environment(self, chosen: Mapping[str, int]) -> dict[str, str]:
-        keys, settings = self._keys(), self._settings(chosen)
+        settings = self._settings(chosen)
         return {
             **settings.environment(),
             "TAV_DATA_DIR": str(self.root),
@@ -300,7 +300,7 @@ class Stack:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(self._ray_token()),
             "MLFLOW_TRACKING_URI": settings.mlflow_tracking_uri,
-            **make.s3_environment(keys, settings),
+            **make.s3_environment(settings),
         }
 
     def _write_env(self, chosen: Mapping[str, int]) -> None:

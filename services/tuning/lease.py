@@ -9,6 +9,8 @@ from tav_client.schemas import Failure, JobPhase, TuningJob
 
 SCHEDULER = "tav-scheduler"
 NAMESPACE = "tav"
+HEAD = {"node:__internal_head__": 0.001}
+"""Resources of what must not run on nodes that come and go."""
 
 
 @dataclass(frozen=True)

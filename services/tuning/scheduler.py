@@ -27,7 +27,7 @@ from registry.removal import Removal
 from services.settings import Settings
 from services.tuning.fleet import Launcher, Tuners
 from services.tuning.history import Event
-from services.tuning.lease import NAMESPACE, SCHEDULER, Beat, Lease, Outcome, Verdict
+from services.tuning.lease import HEAD, NAMESPACE, SCHEDULER, Beat, Lease, Outcome, Verdict
 from services.tuning.limits import Limits
 from services.tuning.openjob import OpenJob, Registry
 from services.tuning.policy import JobClass, Queue, Waiting
@@ -411,6 +411,7 @@ def start_scheduler(settings: Settings, launcher: Launcher | None = None) -> Any
         lifetime="detached",
         get_if_exists=True,
         num_cpus=0,
+        resources=HEAD,
         max_restarts=-1,
         max_task_retries=-1,
         max_concurrency=10_000,

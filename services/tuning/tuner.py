@@ -12,14 +12,11 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from services.settings import Settings
-from services.tuning.lease import NAMESPACE, SCHEDULER, Lease
+from services.tuning.lease import HEAD, NAMESPACE, SCHEDULER, Lease
 from services.tuning.policy import JobClass
 from tav_client.schemas import Failure, FailureCode
 
 log = logging.getLogger(__name__)
-
-HEAD = {"node:__internal_head__": 0.001}
-"""Resources of what must not run on nodes that come and go."""
 
 _START_TIMEOUT_SECONDS = 600
 """Ray Train asks for a tuner's resources anew after this long; a cluster's new node takes minutes to come."""

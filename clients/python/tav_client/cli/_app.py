@@ -14,6 +14,7 @@ from tav_client.cli._common import fail, group
 SERVER_COMMANDS = {
     "eval": ("services.cli.eval", "Score videos, and compare methods on a suite of clips and edits."),
     "platform": ("services.platform.cli", "Run a whole service on this machine: up, status, down."),
+    "cluster": ("services.cluster.cli", "Run the service on many machines: the files for them, and what they start."),
     "import": ("services.cli.import_", "Make a public Tune-A-Video checkpoint a delta, and a version of the registry."),
     "export": ("services.cli.export", "Write a tuned clip for the public implementation, or as a diffusers pipeline."),
     "caption": ("services.cli.caption", "Say what a clip shows, in words to tune it with."),

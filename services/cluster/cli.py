@@ -1,0 +1,72 @@
+"""`tav cluster`: the files for a cluster, and what its machines run."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from services.cli.common import ServerCommand
+
+app = ServerCommand("A cluster of many machines.")
+
+
+class Cloud(StrEnum):
+    """Where its machines come from."""
+
+    aws = "aws"
+    gcp = "gcp"
+    kubernetes = "kubernetes"
+
+
+@app.command()
+def render(
+    cloud: Cloud,
+    settings: Annotated[Path, typer.Option(help="What the operator filled in.")] = Path("deploy/settings.env"),
+    out: Annotated[Path | None, typer.Option(help="Replaced; left out, .deploy/CLOUD.")] = None,
+    wheels: Annotated[bool, typer.Option(help="Build the packages for machines without a container image.")] = True,
+) -> None:
+    """Write the cluster file for `ray up` and the folder that every machine gets, or what `kubectl apply` takes."""
+    from services.cluster import kubernetes
+    from services.cluster.render import render as write
+
+    out = out or Path(".deploy") / cloud.value
+    typer.echo(kubernetes.render(settings, out) if cloud is Cloud.kubernetes else write(cloud.value, settings, out, wheels))
+
+
+@app.command()
+def head() -> None:
+    """On the head, after `ray start`: begin MLflow, the scheduler and the gateway, anew if they run."""
+    from services.cluster.head import start
+    from services.cluster.settings import HeadSettings
+    from services.settings import Settings
+
+    start(HeadSettings(), Settings(), typer.echo)
+
+
+@app.command()
+def cache() -> None:
+    """On every machine, before `ray start`: fetch the bases' weights."""
+    from services.cluster.cache import fetch_bases
+    from services.settings import Settings
+
+    fetch_bases(Settings(), typer.echo)
+
+
+@app.command()
+def mlflow(address: Annotated[str, typer.Option(help="The name by which others reach it.")]) -> None:
+    """In a container of its own: an MLflow server on the settings' database, in place of this process."""
+    import os
+
+    from services.cluster.errors import ClusterError
+    from services.cluster.settings import HeadSettings
+    from services.platform.parts import mlflow as part
+    from services.settings import Settings
+
+    head = HeadSettings()
+    if head.mlflow_database is None:
+        raise ClusterError("There is no database: set TAV_CLUSTER_MLFLOW_DATABASE.")
+    server = part(head.mlflow_database.get_secret_value(), address, head.mlflow_port, Settings())
+    os.execve(server.command[0], server.command, {**os.environ, **server.env})

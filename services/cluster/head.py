@@ -1,0 +1,89 @@
+"""What runs on the head beside Ray: an MLflow server, the scheduler and the gateway. Each call begins them anew."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+
+import httpx
+import ray
+
+from registry.objects import ObjectStore
+from services.cluster.errors import ClusterError
+from services.cluster.settings import HeadSettings
+from services.platform import parts as make
+from services.platform import processes
+from services.platform.config import LOOPBACK
+from services.platform.deploy import deploy
+from services.platform.errors import PartFailed
+from services.platform.processes import MARK, Record
+from services.settings import Settings
+from services.tuning.lease import NAMESPACE
+
+_READY_SECONDS = 300.0
+_MLFLOW_WORKERS = 2
+"""Processes: one that shows a long video to a browser must not hold up the scheduler's writes."""
+
+
+def start(head: HeadSettings, settings: Settings, say: Callable[[str], None] = lambda _: None) -> None:
+    """Put MLflow, the scheduler and the gateway onto the Ray that runs here, and return when the gateway is ready.
+
+    Args:
+        head: Where MLflow's database is; without one, `settings` say where MLflow is.
+        settings: Of the services.
+        say: Gets a line per part.
+
+    Raises:
+        ClusterError: Ray does not run here, or a part was not ready in time; the end of its log is in the text.
+    """
+    try:
+        ray.init(address="auto", namespace=NAMESPACE, log_to_driver=False)
+    except (ConnectionError, RuntimeError) as error:
+        raise ClusterError(
+            f"Ray does not run here, or takes no stranger ({error}): start it first, with the settings."
+        ) from error
+    try:
+        ObjectStore(settings).ensure_bucket()
+        say(f"S3: the bucket {settings.s3_bucket} answers")
+        if head.mlflow_database is not None:
+            settings = _with_mlflow(head, settings, head.mlflow_database.get_secret_value())
+        say(f"MLflow: ready ({settings.mlflow_tracking_uri})")
+        deploy(settings)
+        say(f"services: ready ({_ready_gateway(settings)})")
+    except PartFailed as error:
+        raise ClusterError(str(error)) from error
+    finally:
+        ray.shutdown()
+
+
+def _with_mlflow(head: HeadSettings, settings: Settings, database: str) -> Settings:
+    """Start MLflow on `database`, where an earlier call's is ended, and say in the settings where it is."""
+    address = ray.util.get_node_ip_address()
+    root, mark = head.state_dir.expanduser().resolve(), f"{head.state_dir}:mlflow"
+    pid_file, log = root / "mlflow.json", root / "mlflow.log"
+    part = make.mlflow(database, address, head.mlflow_port, settings, workers=_MLFLOW_WORKERS)
+    processes.stop(Record.load(pid_file), mark, part.grace_seconds, part.title)
+    started = processes.spawn(part.command, {**os.environ, **part.env, MARK: mark}, log)
+    Record(started.pid, started.create_time(), head.mlflow_port, part.command).save(pid_file)
+    processes.wait_ready(started, part.ready, _READY_SECONDS, part.title, log)
+    public = settings.mlflow_public_url or f"http://localhost:{head.mlflow_port}"  # as `make tunnel` brings it
+    return settings.model_copy(update={"mlflow_tracking_uri": part.address, "mlflow_public_url": public})
+
+
+def _ready_gateway(settings: Settings) -> str:
+    """The gateway's address on this machine, once it says that all it needs answers."""
+    host = LOOPBACK if settings.host in ("0.0.0.0", "::") else settings.host
+    url = f"http://{host}:{settings.port}"
+    said, deadline = "nothing", time.monotonic() + _READY_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            answer = httpx.get(f"{url}/readyz", timeout=20, trust_env=False)
+        except httpx.HTTPError as error:
+            said = str(error)
+        else:
+            if answer.status_code == 200:
+                return url
+            said = answer.text
+        time.sleep(0.5)
+    raise ClusterError(f"The gateway, {url}, was not ready within {_READY_SECONDS:g} seconds. It said last: {said}")
