@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from collections.abc import Collection
 
 import psutil
 
@@ -38,7 +39,7 @@ def answers(port: int, host: str) -> bool:
         return False
 
 
-def choose(wanted: int, remembered: int | None, host: str, title: str, flag: str) -> int:
+def choose(wanted: int, remembered: int | None, host: str, title: str, flag: str, others: Collection[int] = ()) -> int:
     """The port a part will use.
 
     Args:
@@ -47,9 +48,14 @@ def choose(wanted: int, remembered: int | None, host: str, title: str, flag: str
         host: The address it will listen on.
         title: The part's name in an error.
         flag: The option that chooses another.
+        others: What other parts have been given; where any will do, it is none of those.
     """
     if wanted == 0:
-        return remembered if remembered and is_free(remembered, host) else any_free(host)
+        if remembered and remembered not in others and is_free(remembered, host):
+            return remembered
+        while (port := any_free(host)) in others:
+            pass
+        return port
     if not is_free(wanted, host):
         variable = "TAV_" + flag.removeprefix("--").replace("-", "_").upper()
         raise PortInUse(

@@ -250,7 +250,8 @@ class Stack:
                 chosen[field] = known[field]
             elif name in wanted or chosen[field] == 0:
                 flag = "--" + field.replace("_", "-")
-                chosen[field] = ports.choose(chosen[field], known.get(field), host, _TITLE[name], flag)
+                others = {port for other, port in chosen.items() if other != field}
+                chosen[field] = ports.choose(chosen[field], known.get(field), host, _TITLE[name], flag, others)
         if len(set(chosen.values())) < len(chosen):
             raise PlatformError(f"Two parts would share a port ({chosen}). Give each its own, or use --free-ports.")
         self._write_private("ports.json", json.dumps(chosen))

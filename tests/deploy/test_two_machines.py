@@ -16,7 +16,7 @@ import pytest
 import yaml
 from ray.autoscaler._private.command_runner import _with_environment_variables
 from ray.autoscaler._private.monitor import BASE_READONLY_CONFIG
-from ray.autoscaler._private.util import prepare_config
+from ray.autoscaler._private.util import prepare_config, with_head_node_ip
 
 from services.cluster.render import render
 from tav_client import Job, TavClient
@@ -58,9 +58,8 @@ class Cluster:
         """Its start commands."""
         role, kind = ("head", "head") if machine is self.head else ("worker", "l4-spot")
         resources = self.config["available_node_types"][kind]["resources"]
-        environment = {"RAY_HEAD_IP": self.head.address, "RAY_OVERRIDE_RESOURCES": resources}
-        for command in self.config[f"{role}_start_ray_commands"]:
-            machine.run(_with_environment_variables(command, environment))
+        for command in with_head_node_ip(self.config[f"{role}_start_ray_commands"], self.head.address):
+            machine.run(_with_environment_variables(command, {"RAY_OVERRIDE_RESOURCES": resources}))
 
     def client(self) -> TavClient:
         """Over the network, with a key."""
