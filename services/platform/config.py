@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 LOOPBACK = "127.0.0.1"
@@ -23,6 +23,9 @@ class PlatformConfig(BaseSettings):
     ray_port: int = Field(6379, ge=0, le=65535, description="The Ray head's port.")
     base: str | None = Field(None, description="Base to tune on and sample from; left out, the services' own default.")
     s3_bucket: str = Field("tav", min_length=3, max_length=63, description="The bucket made at the first start.")
+    mlflow_database: SecretStr | None = Field(
+        None, description="MLflow's database, as postgresql://…; left out, SQLite in the data directory."
+    )
     ray_cpus: int | None = Field(None, ge=1, description="Processors that Ray may hand out; left out, all.")
     ray_object_store_bytes: int = Field(512 * 1024**2, ge=80 * 1024**2, description="Shared memory for Ray's objects.")
     ready_seconds: float = Field(180, gt=0, description="A part that is not ready by then has failed.")

@@ -100,14 +100,9 @@ def mlflow(database: str, host: str, port: int, settings: RegistrySettings, work
     )
 
 
-def sqlite(root: Path) -> str:
-    """The stack's own MLflow database."""
-    return f"sqlite:///{root / 'mlflow.db'}"
-
-
-def mlflow_gc(root: Path, url: str, settings: RegistrySettings) -> tuple[list[str], dict[str, str]]:
+def mlflow_gc(database: str, url: str, settings: RegistrySettings) -> tuple[list[str], dict[str, str]]:
     """A command, and its environment, that removes the rows of what was deleted in MLflow."""
-    command = [sys.executable, "-m", "mlflow", "gc", "--backend-store-uri", sqlite(root)]
+    command = [sys.executable, "-m", "mlflow", "gc", "--backend-store-uri", database]
     return command, {**s3_environment(settings), "MLFLOW_TRACKING_URI": url, "MLFLOW_DISABLE_TELEMETRY": "true"}
 
 

@@ -129,7 +129,7 @@ class Stack:
         chosen = self._ports()
         if not self._row("mlflow", chosen).address or self._row("s3", chosen).state != "running":
             raise PlatformError("MLflow and S3 do not run: start them with `tav platform up`, then try again.")
-        command, environment = make.mlflow_gc(self.root, self.mlflow_url, self._settings(chosen))
+        command, environment = make.mlflow_gc(self._database(), self.mlflow_url, self._settings(chosen))
         done = subprocess.run(command, env={**self._inherited, **environment}, capture_output=True, text=True, check=False)
         if done.returncode:
             raise PlatformError(f"`mlflow gc` failed: {done.stderr.strip()[-500:]}")
@@ -172,7 +172,7 @@ class Stack:
         if name == "s3":
             return make.s3(self.root, chosen["s3_port"], keys, settings)
         if name == "mlflow":
-            return make.mlflow(make.sqlite(self.root), LOOPBACK, chosen["mlflow_port"], settings)
+            return make.mlflow(self._database(), LOOPBACK, chosen["mlflow_port"], settings)
         environment = {**self._inherited, **self._environment(chosen)}
         return make.ray(self.config, self._ray_folder(), chosen["ray_port"], environment, self.log("ray"))
 
@@ -266,6 +266,10 @@ class Stack:
             found = json.loads((self.root / "ports.json").read_text())
             return {str(name): int(port) for name, port in found.items()}
         return {}
+
+    def _database(self) -> str:
+        given = self.config.mlflow_database
+        return f"sqlite:///{self.root / 'mlflow.db'}" if given is None else given.get_secret_value()
 
     def _keys(self) -> Credentials:
         path = self.root / "s3-keys.json"
