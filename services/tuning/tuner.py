@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 from collections.abc import Awaitable
@@ -10,9 +11,11 @@ from typing import Any
 import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 
 from services.settings import Settings
 from services.tuning.lease import HEAD, NAMESPACE, SCHEDULER, Lease
+from services.tuning.orphans import remove_orphans
 from services.tuning.policy import JobClass
 from tav_client.schemas import Failure, FailureCode
 
@@ -21,6 +24,8 @@ log = logging.getLogger(__name__)
 _START_TIMEOUT_SECONDS = 600
 """Ray Train asks for a tuner's resources anew after this long; a cluster's new node takes minutes to come."""
 
+_TIDY_SECONDS = 5.0
+
 
 class TrainLauncher:
     """Tuners as Ray Train runs; used by the scheduler alone, which they end with."""
@@ -28,6 +33,7 @@ class TrainLauncher:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._supervisors: dict[str, Any] = {}
+        self._tidying = asyncio.ensure_future(self._tidy())
 
     def launch(self, tuner_id: str, kind: JobClass) -> Awaitable[None]:
         """See `fleet.Launcher`."""
@@ -45,6 +51,15 @@ class TrainLauncher:
         finally:
             del self._supervisors[tuner_id]
 
+    async def _tidy(self) -> None:
+        while True:  # also what the tuners of an earlier scheduler have left
+            await asyncio.sleep(_TIDY_SECONDS)
+            try:
+                if removed := await asyncio.to_thread(remove_orphans):
+                    log.info("removed the placement groups of %d tuners that have ended", removed)
+            except Exception:  # without this loop nodes would be kept for nobody
+                log.exception("cannot give back what ended tuners have left, trying again")
+
 
 @ray.remote(num_cpus=0, resources=HEAD)
 class TunerSupervisor:
@@ -57,7 +72,7 @@ class TunerSupervisor:
         )
         gpus = settings.tuner_gpus if settings.tuner_gpus is not None else float(cuda)
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(_START_TIMEOUT_SECONDS))
-        TorchTrainer(
+        _Trainer(
             tuner_loop,
             train_loop_config={"settings": settings, "tuner_id": tuner_id, "base": kind.base},
             torch_config=TorchConfig(backend="nccl" if cuda else "gloo"),
@@ -74,6 +89,14 @@ class TunerSupervisor:
                 worker_runtime_env={"env_vars": {} if cuda else {"DS_ACCELERATOR": "cpu"}},
             ),
         ).fit()
+
+
+class _Trainer(TorchTrainer):
+    """Without Ray Train's own cleaner of placement groups, which knows a group only once its workers run, and whose process
+    stays for ever where a run is killed; see `orphans`."""
+
+    def _create_default_callbacks(self) -> list[Any]:
+        return [each for each in super()._create_default_callbacks() if not isinstance(each, PlacementGroupCleanerCallback)]
 
 
 def tuner_loop(config: dict[str, Any]) -> None:

@@ -120,10 +120,9 @@ def main(folder: Path) -> None:
         watcher.join()
         say(event="peak", gpu_nodes=peak[0])
         deadline = time.monotonic() + 120
-        while gpu_nodes() and time.monotonic() < deadline:
+        while (gpu_nodes() or groups()) and time.monotonic() < deadline:
             time.sleep(0.5)
-        groups = [group for group in ray.util.placement_group_table().values() if group["state"] != "REMOVED"]
-        say(event="end", gpu_nodes=gpu_nodes(), placement_groups=len(groups))
+        say(event="end", gpu_nodes=gpu_nodes(), placement_groups=groups())
     finally:
         ray.shutdown()
         cluster.shutdown()
@@ -144,6 +143,11 @@ def _join(port: int) -> None:
 def gpu_nodes() -> int:
     """Living nodes with a GPU."""
     return sum(node["Alive"] and node["Resources"].get("GPU", 0) > 0 for node in ray.nodes())
+
+
+def groups() -> list[dict[str, Any]]:
+    """Placement groups that hold resources or ask for them."""
+    return [group for group in ray.util.placement_group_table().values() if group["state"] != "REMOVED"]
 
 
 def submit(settings: Settings, scheduler: Any, **fields: Any) -> TuningJob:

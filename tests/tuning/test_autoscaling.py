@@ -43,4 +43,4 @@ def test_jobs_bring_up_gpu_nodes_from_zero_and_the_end_of_work_takes_them_away(m
     assert [seen[name]["status"] for name in ("first", "second", "never")] == ["succeeded", "succeeded", "failed"], seen
     assert (seen["never"]["code"], seen["peak"]["gpu_nodes"]) == ("no_resources", 2)
     assert "A100" in seen["never"]["message"]
-    assert (seen["end"]["gpu_nodes"], seen["end"]["placement_groups"]) == (0, 0)
+    assert (seen["end"]["gpu_nodes"], seen["end"]["placement_groups"]) == (0, [])

@@ -12,6 +12,7 @@ from dataclasses import replace
 import psutil
 import pytest
 import ray
+from ray.util.state import list_actors
 
 from registry.jobs import JobStore
 from registry.objects import ObjectStore
@@ -35,9 +36,15 @@ def wait_for(what: str, holds, timeout_s: float = 90) -> None:
         time.sleep(0.2)
 
 
+def groups(*states: str) -> list[dict[str, object]]:
+    return [group for group in ray.util.placement_group_table().values() if group["state"] in states]
+
+
 def all_is_free() -> bool:
-    groups = [group for group in ray.util.placement_group_table().values() if group["state"] != "REMOVED"]
-    return not groups and ray.available_resources().get("CPU") == ray.cluster_resources()["CPU"]
+    return (
+        not groups("PENDING", "PREPARED", "CREATED", "RESCHEDULING")
+        and ray.available_resources().get("CPU") == ray.cluster_resources()["CPU"]
+    )
 
 
 def leaves_nothing(settings: Settings, job: TuningJob) -> bool:
@@ -103,6 +110,15 @@ def test_a_job_that_no_node_can_run_fails_for_want_of_resources(scheduler: Actor
     ended = finished(job)
     assert (ended.status, ended.error.code) == (JobStatus.failed, FailureCode.no_resources)
     assert "T4" in ended.error.message
+
+
+def test_a_job_cancelled_while_it_waits_for_a_node_asks_for_none_any_more(scheduler: Actor, submit, finished) -> None:
+    job = submit(create={"gpu_type": "A100"})
+    wait_for("a request for a node", lambda: groups("PENDING"))
+    assert ray.get(scheduler.cancel.remote(job.id)).status == JobStatus.cancelled
+    wait_for("no request for a node", lambda: not groups("PENDING"))
+    left = ["TrainController", "TunerSupervisor", "RayTrainWorker", "PlacementGroupCleaner"]
+    wait_for("no process of it", lambda: not any(a.class_name in left for a in list_actors(filters=[("state", "=", "ALIVE")])))
 
 
 def test_a_jobs_log_tells_of_this_job_alone(settings: Settings, submit, finished) -> None:
