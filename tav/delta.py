@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from tav.base import Base
@@ -96,7 +96,7 @@ class Delta:
 
     def save(self, path: str | Path) -> None:
         """Write a safetensors file; loading it gives the same bits."""
-        save_file(self.tensors, path, metadata={HEADER_KEY: self.meta.model_dump_json()})
+        write_tensors(self.tensors, path, self.meta)
 
     @classmethod
     def load(cls, path: str | Path) -> Delta:
@@ -110,6 +110,15 @@ class Delta:
             return cls(tensors, DeltaMeta.model_validate_json(record))
         except ValidationError as error:
             raise CorruptVersion(f"{Path(path).name} is not a delta: its header lacks what it was made with") from error
+
+
+def write_tensors(tensors: dict[str, Tensor], path: str | Path, record: BaseModel) -> None:
+    """A safetensors file with our JSON record in its header.
+
+    Raises:
+        OSError: a full disk, say; safetensors' own writer raises an error of its own that does not tell which.
+    """
+    Path(path).write_bytes(save(tensors, metadata={HEADER_KEY: record.model_dump_json()}))
 
 
 def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], str]:

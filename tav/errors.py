@@ -14,6 +14,8 @@ TavError                 `code` is stable; the text is one sentence that says wh
 └── Cancelled            somebody asked to stop
 """
 
+import errno
+
 
 class TavError(Exception):
     """Base of the tree; `code` names the kind for machines."""
@@ -81,3 +83,8 @@ class Cancelled(TavError):
     """Somebody asked to stop."""
 
     code = "cancelled"
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """True where the system said that no room is left, or none within the quota."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from tav.config import InvertConfig
 from tav.ddim import DDIM
-from tav.delta import HEADER_KEY, Origin, read_tensors
+from tav.delta import Origin, read_tensors, write_tensors
 from tav.errors import CorruptVersion
 
 
@@ -36,7 +35,7 @@ class Latents:
 
     def save(self, path: str | Path) -> None:
         """Write a safetensors file; loading it gives the same bits."""
-        save_file({"latents": self.tensor.contiguous()}, path, metadata={HEADER_KEY: self.meta.model_dump_json()})
+        write_tensors({"latents": self.tensor.contiguous()}, path, self.meta)
 
     @classmethod
     def load(cls, path: str | Path) -> Latents:

@@ -12,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
-from tav.errors import TavError
+from tav.errors import TavError, is_disk_full
 from tav_client.schemas import FailureCode, Problem
 
 RETRY_SECONDS = 2
@@ -44,7 +44,9 @@ _RENAMED = {
 """Codes of the registry that the contract calls otherwise."""
 
 _PATH_CODES = {404: "not_found", 405: "method_not_allowed", 413: "clip_too_large", 415: "unsupported_media_type"}
-_REPEATABLE = frozenset({"storage_unavailable", "worker_lost", "no_resources", "queue_full", "not_ready", "internal"})
+_REPEATABLE = frozenset(
+    {"storage_unavailable", "disk_full", "worker_lost", "no_resources", "queue_full", "not_ready", "internal"}
+)
 
 
 class ApiError(Exception):
@@ -135,7 +137,14 @@ def install(app: FastAPI) -> None:
         headers = {name.lower().replace("-", "_"): value for name, value in (error.headers or {}).items()}
         return answer(request, ApiError(error.status_code, code, detail, errors=None, **headers))
 
+    async def system_error(request: Request, error: Exception) -> Response:
+        if not is_disk_full(error):
+            raise error
+        detail = "The service has no room for the upload now: try again later, and tell its operator if that goes on."
+        return answer(request, unavailable("disk_full", detail))
+
     app.add_exception_handler(ApiError, api_error)
+    app.add_exception_handler(OSError, system_error)
     app.add_exception_handler(TavError, tav_error)
     app.add_exception_handler(RequestValidationError, validation_error)
     app.add_exception_handler(HTTPException, http_error)

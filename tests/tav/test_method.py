@@ -1,5 +1,6 @@
 """Tuning, inversion, sampling and the delta through the public functions."""
 
+import errno
 from dataclasses import replace
 from pathlib import Path
 
@@ -130,6 +131,13 @@ def test_a_damaged_delta_file_is_refused(delta: Delta, noise: Latents, tmp_path:
     noise.save(tmp_path / "latents.safetensors")
     with pytest.raises(CorruptVersion, match="not a delta"):
         Delta.load(tmp_path / "latents.safetensors")
+
+
+def test_a_full_disk_is_told_as_the_system_tells_it(delta: Delta, noise: Latents) -> None:
+    for kept in (delta, noise):
+        with pytest.raises(OSError, match="No space left") as full:
+            kept.save("/dev/full")
+        assert full.value.errno == errno.ENOSPC
 
 
 def test_latents_survive_save_and_load(noise: Latents, tmp_path: Path) -> None:
