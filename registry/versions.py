@@ -141,20 +141,21 @@ class VersionStore:
             self._client.create_model_version(
                 job.model, self._objects.uri(prefix.rstrip("/")), job.id, tags=tags, await_creation_for=0
             )
-            made, *repeated = self._all_of_job(job.id)
-            for again in repeated:  # MLflow's client repeats a request whose answer was lost
-                self._client.delete_model_version(again.name, again.version)
-        return self._version(made)
+        made = self.of_job(job.id)
+        assert made is not None
+        return made
 
     def of_job(self, job_id: str) -> ModelVersion | None:
-        """The version that a job registered."""
-        found = self._all_of_job(job_id)
-        return self._version(found[0]) if found else None
+        """The version that a job registered.
 
-    def _all_of_job(self, job_id: str) -> list[MlflowVersion]:
+        MLflow's client repeats a request whose answer was lost, and so may have made more than one: those are removed.
+        """
         with mlflow_errors(self.settings):
             found = self._client.search_model_versions(f"run_id = '{job_id}'", max_results=100)
-        return sorted((mv for mv in found if mv.tags.get(_JOB) == job_id), key=lambda mv: int(mv.version))
+            own = sorted((mv for mv in found if mv.tags.get(_JOB) == job_id), key=lambda mv: int(mv.version))
+            for again in own[1:]:
+                self._client.delete_model_version(again.name, again.version)
+        return self._version(own[0]) if own else None
 
     def _describe(self, run_id: str, caption: str, prefix: str) -> dict[str, StoredFile]:
         """Upload what makes the version a model of MLflow's."""

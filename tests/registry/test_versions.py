@@ -37,6 +37,19 @@ def test_registering_twice_gives_the_same_version(versions: VersionStore, new_jo
     assert len(versions.list_versions(job.model)) == 1
 
 
+def test_a_version_that_mlflow_made_twice_is_one_again_when_the_job_is_looked_for(
+    versions: VersionStore, new_job: NewJob, result: Path, registry_settings: RegistrySettings
+) -> None:
+    job = new_job()
+    made = versions.register(job, result, INFO)
+    client = MlflowClient(registry_settings.mlflow_tracking_uri)
+    first = client.get_model_version(job.model, "1")
+    client.create_model_version(job.model, first.source, job.id, tags=first.tags)  # as when the answer was lost
+    assert len(versions.list_versions(job.model)) == 2
+    assert versions.of_job(job.id) == made
+    assert versions.list_versions(job.model) == [made]
+
+
 def test_an_upload_that_fails_leaves_no_version(
     versions: VersionStore, new_job: NewJob, result: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
