@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated
@@ -24,6 +22,7 @@ from services.api.logs import once, tail
 from services.api.openapi import job_body, problems
 from services.api.parts import Parts
 from services.api.scheduler import SchedulerAway, SchedulerLink
+from services.scratch import Scratch
 from tav_client.schemas import JobDeleted, JobStatus, Label, ModelName, Page, TuningJob, TuningJobCreate
 
 log = logging.getLogger(__name__)
@@ -43,15 +42,14 @@ class JobMaker:
         """The job, and whether it is new."""
         await self.check_room(tenant)
         settings = self._parts.settings
-        settings.work_dir.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix="clip-", dir=settings.work_dir))
+        scratch = Scratch(settings.work_dir, "clip")
         try:
-            wanted, path = await self._read(request, folder)
+            wanted, path = await self._read(request, scratch.path)
             clips.check_request(wanted, settings)
         except BaseException:
-            shutil.rmtree(folder)
+            scratch.remove()
             raise
-        work = self._create(wanted, path, folder, key, tenant or DEFAULT_TENANT)
+        work = self._create(wanted, path, scratch, key, tenant or DEFAULT_TENANT)
         return await asyncio.shield(work)  # goes on for a client that has gone
 
     async def retry(self, job: TuningJob, key: str | None) -> tuple[TuningJob, bool]:
@@ -108,19 +106,19 @@ class JobMaker:
         return wanted, path
 
     async def _create(
-        self, wanted: TuningJobCreate, path: Path | None, folder: Path, key: str | None, tenant: str
+        self, wanted: TuningJobCreate, path: Path | None, scratch: Scratch, key: str | None, tenant: str
     ) -> tuple[TuningJob, bool]:
         async with self._locks.hold(key and f"{tenant}:{key}"):
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._threads, self._create_now, wanted, path, folder, key, tenant)
+            return await loop.run_in_executor(self._threads, self._create_now, wanted, path, scratch, key, tenant)
 
     def _create_now(
-        self, wanted: TuningJobCreate, path: Path | None, folder: Path, key: str | None, tenant: str
+        self, wanted: TuningJobCreate, path: Path | None, scratch: Scratch, key: str | None, tenant: str
     ) -> tuple[TuningJob, bool]:
         settings, objects, jobs = self._parts.settings, self._parts.objects, self._parts.jobs
         try:
             if path is None:
-                path = folder / "clip"
+                path = scratch.path / "clip"
                 clips.fetch(wanted.clip_uri or "", objects, settings, path)
             sha256 = clips.digest(path)
             model = clips.model_name(wanted, sha256)
@@ -133,7 +131,7 @@ class JobMaker:
             gpus = wanted.gpus or settings.tuner_workers
             return jobs.create(wanted, clip, wanted.base or settings.base, model, key, tenant=tenant, gpus=gpus), True
         finally:
-            shutil.rmtree(folder)
+            scratch.remove()
 
 
 def _same(made: TuningJobCreate, wanted: TuningJobCreate) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -15,6 +14,7 @@ from typing import Protocol
 from torch import Tensor
 
 from services.sampling.tiers import Budget, Tier
+from services.scratch import Scratch
 from tav.base import Base
 from tav.delta import Delta
 from tav.errors import BaseMismatch, TavError
@@ -175,11 +175,10 @@ class DeltaCache:
             )
 
     def _load(self, version: ModelVersion) -> Loaded:
-        self._work_dir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="version-", dir=self._work_dir) as folder:
-            self._store.fetch(version, Path(folder))
-            delta = Delta.load(Path(folder) / "delta.safetensors")
-            latents = Latents.load(Path(folder) / "latents.safetensors")
+        with Scratch(self._work_dir, "version") as folder:
+            self._store.fetch(version, folder)
+            delta = Delta.load(folder / "delta.safetensors")
+            latents = Latents.load(folder / "latents.safetensors")
         for origin in (delta.meta.origin, latents.meta.origin):
             origin.check(self._base)
         # safetensors may hand out views of the file, which is gone after this

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import uuid
 from collections.abc import Callable, Iterator
@@ -298,3 +299,17 @@ def test_followers_see_the_end_while_the_scheduler_is_away(gateway: Running, mp4
         assert events(next(chunks))[0][1]["status"] == "queued"
         gateway.parts.jobs.cancel(path.rpartition("/")[2])
         assert events("".join(chunks))[-1][1]["status"] == "cancelled"
+
+
+def test_an_upload_that_finds_the_disk_full_is_to_be_sent_again(
+    gateway: Running, mp4: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(**_: object) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    job = caption()
+    with monkeypatch.context() as patch:
+        patch.setattr("services.scratch.tempfile.mkdtemp", full)
+        answer = gateway.submit(mp4, job, idempotency_key="again")
+    assert (answer.status_code, answer.json()["code"], "retry-after" in answer.headers) == (503, "disk_full", True)
+    assert gateway.submit(mp4, job, idempotency_key="again").status_code == 201
