@@ -200,9 +200,9 @@ class JobStore:
         self._runs.log(job_id, tags=tags)
         self._runs.set_status(job_id, RUN_STATUS[JobStatus.running])
 
-    def requeue(self, job_id: str, attempt: int) -> None:
-        """The job waits for a tuner again, `attempt` having ended without a result."""
-        self._runs.log(job_id, tags={"tav.attempt": str(attempt), "tav.phase": ""})
+    def requeue(self, job_id: str, attempt: int, excused: int = 0) -> None:
+        """The job waits for a tuner again, `attempt` having ended without a result; `excused` attempts do not count."""
+        self._runs.log(job_id, tags={"tav.attempt": str(attempt), "tav.excused": str(excused), "tav.phase": ""})
         self._runs.set_status(job_id, RUN_STATUS[JobStatus.queued])
 
     def set_phase(self, job_id: str, phase: JobPhase) -> None:
@@ -279,6 +279,7 @@ class JobStore:
             progress=1.0 if status is JobStatus.succeeded else 0.0,
             loss=run.data.metrics.get("loss"),
             attempt=attempt,
+            excused_attempts=int(tags.get("tav.excused", 0)),
             created_at=run.info.start_time / 1000,
             started_at=seconds(tags.get("tav.started_at")),
             finished_at=seconds(run.info.end_time) if status.final else None,

@@ -48,10 +48,17 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Outcome:
-    """How an attempt ended: exactly one of a version, a failure, or cancelled."""
+    """How an attempt ended: exactly one of a version, a failure, handed back, or (none of these) cancelled."""
 
     version: int | None = None
     failure: Failure | None = None
     traceback: str | None = None
     retry: bool = False
     """The failure may pass (storage away, a full disk): try again, after a pause, while attempts are left."""
+    handed_back: bool = False
+    """The tuner's node is about to be taken away: go on elsewhere, at once, from the checkpoint; this attempt is excused."""
+
+    @property
+    def last(self) -> bool:
+        """No other attempt follows."""
+        return not (self.retry or self.handed_back)

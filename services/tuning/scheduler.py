@@ -160,6 +160,8 @@ class Scheduler:
                 await self._end(
                     job, JobStatus.succeeded, partial(self.store.succeed, version=outcome.version), version=outcome.version
                 )
+            elif outcome.handed_back:
+                await self._requeue(job)
             elif job.stop or outcome.failure is None:
                 await self._stopped(job)
             elif outcome.retry:
@@ -306,21 +308,23 @@ class Scheduler:
         if job.stop:
             await self._stopped(job)
             return
-        attempt = job.snapshot.attempt
-        if attempt >= self.settings.max_attempts:
-            message = f"{failure.message} This was attempt {attempt} of {self.settings.max_attempts}."
+        attempt, excused = job.snapshot.attempt, job.snapshot.excused_attempts
+        if attempt - excused >= self.settings.max_attempts:
+            message = f"{failure.message} This was attempt {attempt - excused} of {self.settings.max_attempts}."
             await self._fail(job, Failure(code=failure.code, message=message))
             return
-        await self._requeue(job, pause)
+        await self._requeue(job, pause, excused=0)
 
-    async def _requeue(self, job: OpenJob, pause: float = 0.0) -> None:
+    async def _requeue(self, job: OpenJob, pause: float = 0.0, excused: int = 1) -> None:
+        """Queue a job again; `excused`, its attempt does not count towards the limit."""
+        excused += job.snapshot.excused_attempts
         if not job.stop:
-            await self.registry.write(job, partial(self.store.requeue, attempt=job.snapshot.attempt))
+            await self.registry.write(job, partial(self.store.requeue, attempt=job.snapshot.attempt, excused=excused))
         if job.stop:
             await self._stopped(job)
             return
         job.queued_at = time.time() + pause
-        job.publish(status=JobStatus.queued, **_IDLE)
+        job.publish(status=JobStatus.queued, excused_attempts=excused, **_IDLE)
         if pause:
             asyncio.get_running_loop().call_later(pause, self._enqueue, job)
         else:

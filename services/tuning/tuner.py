@@ -9,6 +9,7 @@ from collections.abc import Awaitable
 from typing import Any
 
 import ray
+import ray.train
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
@@ -25,6 +26,9 @@ _START_TIMEOUT_SECONDS = 600
 """Ray Train asks for a tuner's resources anew after this long; a cluster's new node takes minutes to come."""
 
 _TIDY_SECONDS = 5.0
+
+_NOTICE_POLL_SECONDS = 1.0
+"""Between two looks for nodes that are about to be taken away; clouds give between 30 seconds and two minutes."""
 
 
 class TrainLauncher:
@@ -72,6 +76,7 @@ class TunerSupervisor:
         )
         gpus = settings.tuner_gpus if settings.tuner_gpus is not None else float(cuda)
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(_START_TIMEOUT_SECONDS))
+        os.environ.setdefault("RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S", str(_NOTICE_POLL_SECONDS))
         _Trainer(
             tuner_loop,
             train_loop_config={"settings": settings, "tuner_id": tuner_id, "base": kind.base},
@@ -123,5 +128,6 @@ def tuner_loop(config: dict[str, Any]) -> None:
     def lease() -> Lease | None:
         return ray.get(scheduler.lease.remote(config["tuner_id"])) if ranks.leader else None
 
-    while job := ranks.from_leader(lease()):
+    # A tuner that has been told that its node goes ends here, so that the next one is placed elsewhere.
+    while ray.train.get_preemption_info() is None and (job := ranks.from_leader(lease())):
         Attempt(job, warm, settings, scheduler, ranks, scorer).run()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
-import shutil
 import time
 import traceback
 from collections.abc import Callable
@@ -18,6 +16,7 @@ from registry.errors import StorageUnavailable
 from registry.jobs import JobStore
 from registry.objects import ObjectStore
 from registry.versions import VersionInfo, VersionStore, version_config
+from services.scratch import Scratch
 from services.settings import Settings
 from services.tuning.joblog import JobLog
 from services.tuning.lease import Lease, Outcome, Verdict
@@ -28,7 +27,7 @@ from services.tuning.resume import ResumeStore
 from services.tuning.warm import WarmTuner
 from tav import Clip, Delta, Latents, Progress, Sampler, TavError, Video, invert
 from tav.config import TuneConfig
-from tav.errors import InvalidConfig, OutOfMemory
+from tav.errors import InvalidConfig, OutOfMemory, is_disk_full
 from tav.eval.scores import Scorer, as_metrics
 from tav.memory import MemorySetting
 from tav.tuning import TuneState, is_out_of_memory
@@ -55,6 +54,10 @@ class _Stopped(Exception):
     """The scheduler's last verdict was to stop."""
 
 
+class _Leaving(Exception):
+    """A node of the tuner is about to be taken away; the checkpoint is kept."""
+
+
 class _Shared(Exception):
     """Another rank has failed; it says how."""
 
@@ -71,13 +74,13 @@ class Attempt:
         objects = ObjectStore(settings)
         self.objects, self.store = objects, JobStore(settings, objects)
         self.versions, self.resume = VersionStore(settings, objects), ResumeStore(objects, lease.job.id)
-        self.folder = settings.work_dir / "jobs" / f"{lease.job.id}-{lease.attempt}-{warm.rank}"
+        self.scratch: Scratch | None = None
         self.scorer = scorer
         """Of the validation samples; the leader has it."""
         self.joblog = JobLog(f"attempt {self.number} at job {self.job.id} begins")
         self.report = Reporter(lease, scheduler, self.store, self.joblog)
-        self.last_checkpoint = self.last_look = time.monotonic()
-        self.warned = False
+        self.last_checkpoint = time.monotonic()
+        self.last_look = -_LOOK_SECONDS  # the first step looks
 
     def run(self) -> None:
         """Work on the job and tell the scheduler how it ended.
@@ -94,9 +97,10 @@ class Attempt:
                     self.report.end(_outcome_of(failure))
                 raise
             finally:
-                shutil.rmtree(self.folder, ignore_errors=True)
+                if self.scratch is not None:
+                    self.scratch.remove()
             if self.leader:
-                if outcome is not None and not outcome.retry:
+                if outcome is not None and outcome.last:
                     self._forget_checkpoint()
                 self.report.end(outcome)
 
@@ -114,6 +118,8 @@ class Attempt:
                 return Outcome()
             log.warning("job %s attempt %d is no longer this tuner's", self.job.id, self.number)
             return None
+        except _Leaving:
+            return Outcome(handed_back=True)
         except Exception as error:  # noqa: BLE001 - a defect fails this job with its traceback, not the tuner
             outcome = _outcome_of(error)
             log.error("%s", outcome.traceback or (outcome.failure and outcome.failure.message))
@@ -157,10 +163,10 @@ class Attempt:
 
     def _source(self) -> Path:
         """The clip's file, fetched once."""
-        path = self.folder / "source.mp4"
+        self.scratch = self.scratch or Scratch(self.settings.work_dir, "job")
+        path = self.scratch.path / "source.mp4"
         if path.is_file():
             return path
-        self.folder.mkdir(parents=True, exist_ok=True)
         return self._patiently(lambda: self.objects.get_file(self.job.clip.uri, path, self.job.clip.sha256))
 
     def _say_what_it_shows(self) -> str:
@@ -232,7 +238,7 @@ class Attempt:
         except _Shared:
             self.ranks.share(None)
             raise
-        except (_Stopped, RanksApart):
+        except (_Stopped, _Leaving, RanksApart):
             raise
         except Exception as error:
             told = error
@@ -264,7 +270,8 @@ class Attempt:
 
     def _register(self, clip: Clip, delta: Delta, latents: Latents, samples: list[Video]) -> int:
         self._check_in(JobPhase.registering)
-        base, folder = self.warm.base, self.folder / "version"
+        assert self.scratch is not None  # the clip is in it
+        base, folder = self.warm.base, self.scratch.path / "version"
         folder.mkdir()
         delta.save(folder / "delta.safetensors")
         latents.save(folder / "latents.safetensors")
@@ -286,7 +293,7 @@ class Attempt:
     def _on_step(self, progress: Progress) -> None:
         """After every step of every phase: report, resume checkpoint; raises to stop the work."""
         now = time.monotonic()
-        tuning = progress.phase == "tuning"
+        tuning, leave = progress.phase == "tuning", False
         due = tuning and now - self.last_checkpoint >= self.settings.checkpoint_seconds
         stop = self.leader and self.report.step(progress) is not Verdict.go_on
         if tuning:
@@ -294,22 +301,25 @@ class Attempt:
             stop, due, look, failed = self.ranks.any(stop, due and self.leader, look, False)
             if failed:
                 raise _Shared
-            due = due or (look and self._preempted())
+            leave = look and self._leaves()
         if stop:
             raise _Stopped
-        if due and progress.step < progress.total:
+        if progress.step == progress.total:
+            return
+        if due or leave:
             state = self.tuner.state()
             if self.leader:
                 self._save_checkpoint(state)
             self.last_checkpoint = time.monotonic()
+        if leave:
+            raise _Leaving
 
-    def _preempted(self) -> bool:
-        """True once, when a node of the tuner is about to be taken away. All ranks ask together."""
+    def _leaves(self) -> bool:
+        """True when a node of the tuner is about to be taken away. All ranks ask together."""
         self.last_look = time.monotonic()
-        if self.warned or ray.train.get_preemption_info() is None:
+        if ray.train.get_preemption_info() is None:
             return False
-        log.warning("a node is about to be taken away: keeping a checkpoint now")
-        self.warned = True
+        log.warning("a node of this tuner is about to be taken away: the job goes on elsewhere")
         return True
 
     def _save_checkpoint(self, state: TuneState) -> None:
@@ -360,8 +370,9 @@ def _outcome_of(error: Exception) -> Outcome:
         return Outcome(failure=Failure(code=FailureCode.storage_unavailable, message=str(error)), retry=True)
     if isinstance(error, OutOfMemoryForNow):
         return Outcome(failure=Failure(code=FailureCode.out_of_memory, message=str(error)), retry=True)
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        message = f"The worker's disk is full ({error.filename or 'its scratch space'}): free some of TAV_WORK_DIR, then retry."
+    if is_disk_full(error):
+        place = getattr(error, "filename", None) or "its scratch space"
+        message = f"The worker's disk is full ({place}): free some of TAV_WORK_DIR, then retry."
         return Outcome(failure=Failure(code=FailureCode.disk_full, message=message), retry=True)
     if isinstance(error, TavError) and error.code in FailureCode.__members__:
         return Outcome(failure=Failure(code=FailureCode(error.code), message=str(error)))

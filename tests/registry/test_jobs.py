@@ -53,9 +53,10 @@ def test_a_requeued_job_waits_again_and_keeps_its_first_start(new_job: NewJob, j
     job = new_job()
     jobs.start(job.id, attempt=1)
     first = jobs.get(job.id).started_at
-    jobs.requeue(job.id, attempt=1)
+    jobs.requeue(job.id, attempt=1, excused=1)
     waiting = jobs.get(job.id)
     assert (waiting.status, waiting.attempt, waiting.phase) == (JobStatus.queued, 1, None)
+    assert waiting.excused_attempts == 1
     jobs.start(job.id, attempt=2)
     again = jobs.get(job.id)
     assert (again.attempt, again.started_at) == (2, first)

@@ -102,7 +102,7 @@ def test_a_job_whose_worker_is_killed_resumes_and_ends_in_the_same_delta(
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
     ended = finished(job)
-    assert (ended.status, ended.attempt) == (JobStatus.succeeded, 2), ended
+    assert (ended.status, ended.attempt, ended.excused_attempts) == (JobStatus.succeeded, 2, 0), ended
     alone, _ = version_files(settings, undisturbed.version, tmp_path / "a")
     killed, _ = version_files(settings, ended.version, tmp_path / "b")
     assert all((alone.tensors[name] == tensor).all() for name, tensor in killed.tensors.items())
@@ -112,5 +112,6 @@ def test_a_killed_scheduler_comes_back_and_finishes_what_was_queued(scheduler: r
     jobs = [submit(steps=300), submit()]
     follow(scheduler, jobs[0], lambda job: job.phase == JobPhase.tuning)
     ray.kill(ray.get_actor(SCHEDULER, NAMESPACE), no_restart=False)
-    for job in jobs:
-        assert finished(job).status == JobStatus.succeeded
+    begun, waited = [finished(job) for job in jobs]
+    assert (begun.status, begun.attempt, begun.excused_attempts) == (JobStatus.succeeded, 2, 1)
+    assert (waited.status, waited.attempt, waited.excused_attempts) == (JobStatus.succeeded, 1, 0)

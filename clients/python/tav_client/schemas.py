@@ -247,6 +247,11 @@ class TuningJob(_Response):
     loss: float | None = None
     eta_seconds: float | None = None
     attempt: int = Field(0, description="How often a tuner has begun it.")
+    excused_attempts: int = Field(
+        0,
+        description="Attempts that ended by no fault of the job or its process (a node taken away with notice, a restart of "
+        "the service) and so do not count towards the limit.",
+    )
     created_at: float
     started_at: float | None = None
     finished_at: float | None = None
