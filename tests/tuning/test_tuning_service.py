@@ -4,6 +4,7 @@ import os
 import signal
 from pathlib import Path
 
+import psutil
 import pytest
 import ray
 from mlflow import MlflowClient
@@ -11,6 +12,8 @@ from mlflow import MlflowClient
 from registry.jobs import JobStore
 from registry.objects import ObjectStore
 from registry.versions import VersionStore
+from services.platform import Stack
+from services.platform.stack import PARTS
 from services.settings import Settings
 from services.tuning.lease import NAMESPACE, SCHEDULER
 from tav import Base, Delta, Latents
@@ -21,11 +24,10 @@ from tests.tuning.conftest import follow
 pytestmark = pytest.mark.slow
 
 
-def worker_pids() -> list[int]:
-    """Processes that hold a tuner's rank."""
-    import psutil
-
-    return [p.pid for p in psutil.process_iter(["name", "cmdline"]) if "RayTrainWorker" in " ".join(p.info["cmdline"] or [])]
+def worker_pids(cluster: Stack) -> list[int]:
+    """Processes of this cluster, and of no other on this machine, that hold a tuner's rank."""
+    head = psutil.Process(cluster.status()[PARTS.index("ray")].pid)
+    return [p.pid for p in head.children(recursive=True) if "RayTrainWorker" in " ".join(p.cmdline())]
 
 
 def version_files(settings: Settings, version: int, folder: Path) -> tuple[Delta, Latents]:
@@ -92,12 +94,12 @@ def test_queued_and_running_jobs_are_cancelled(scheduler: ray.actor.ActorHandle,
 
 
 def test_a_job_whose_worker_is_killed_resumes_and_ends_in_the_same_delta(
-    scheduler: ray.actor.ActorHandle, settings: Settings, submit, finished, tmp_path: Path
+    cluster: Stack, scheduler: ray.actor.ActorHandle, settings: Settings, submit, finished, tmp_path: Path
 ) -> None:
     undisturbed = finished(submit(steps=80))
     job = submit(steps=80)
     follow(scheduler, job, lambda j: j.phase == JobPhase.tuning and j.step > 40)
-    pids = worker_pids()
+    pids = worker_pids(cluster)
     assert pids
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
