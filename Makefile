@@ -11,7 +11,7 @@ SETTINGS ?= deploy/settings.env
 CLUSTER = .deploy/$(CLOUD)
 QUALITY = $(BIN)/tav eval run --suite offline --out $(OUT)/quality --processes 2 --threads 1
 
-.PHONY: help setup demo up down status deploy undeploy tunnel test test-fast lint format bench quality constraints clean
+.PHONY: help setup demo up down status deploy undeploy tunnel test test-fast lint format bench chaos quality constraints clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -77,6 +77,9 @@ format: $(READY) ## Let ruff rewrite
 bench: $(READY) ## Times of the method beside the published algorithm, into benchmarks/results/
 	$(BIN)/python -m benchmarks.method --threads 1 --steps 10 --out benchmarks/results/method-cpu-1.json
 	$(BIN)/python -m benchmarks.method --threads 2 --steps 10 --out benchmarks/results/method-cpu-2.json
+
+chaos: $(READY) ## Jobs while everything fails, into benchmarks/results/; some ten minutes
+	$(BIN)/python -m benchmarks.chaos
 
 quality: $(READY) ## The quality figures, into benchmarks/results/; goes on where it stopped
 	$(QUALITY) --methods tuned
