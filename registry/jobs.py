@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from mlflow.entities import Run
@@ -49,6 +50,7 @@ DEFAULT_TENANT = "default"
 
 
 _MANY = 100_000
+_SEEN = 256
 
 
 def _key(idempotency_key: str, tenant: str) -> str:
@@ -62,6 +64,7 @@ class JobStore:
     def __init__(self, settings: RegistrySettings, objects: ObjectStore | None = None) -> None:
         self._runs = Runs(settings, "tuning", "job")
         self._objects = objects or ObjectStore(settings)
+        self._seen = lru_cache(_SEEN)(self._runs.get)  # where a run's artifacts are never changes
 
     def create(
         self,
@@ -112,8 +115,8 @@ class JobStore:
             if request.caption is not None:
                 shown["caption"] = request.caption
             self._runs.log(run.info.run_id, params={"base": base, **shown})
-            self._runs.set_status(run.info.run_id, RUN_STATUS[JobStatus.queued])
-        return self.get(run.info.run_id)
+            info = self._runs.set_status(run.info.run_id, RUN_STATUS[JobStatus.queued])
+        return self._job(Run(info, run.data))
 
     def find(self, idempotency_key: str, tenant: str = DEFAULT_TENANT) -> TuningJob | None:
         """The newest job that the tenant created with that key."""
@@ -241,11 +244,11 @@ class JobStore:
 
     def log_file(self, job_id: str, path: str | Path, name: str) -> StoredFile:
         """A file as the run's artifact `name`, straight to S3."""
-        return self._objects.put_file(path, artifact_uri(self._runs.get(job_id), name))
+        return self._objects.put_file(path, artifact_uri(self._seen(job_id), name))
 
     def log_bytes(self, job_id: str, data: bytes, name: str) -> StoredFile:
         """Bytes as the run's artifact `name`, straight to S3."""
-        return self._objects.put_bytes(data, artifact_uri(self._runs.get(job_id), name))
+        return self._objects.put_bytes(data, artifact_uri(self._seen(job_id), name))
 
     def read_artifact(self, job_id: str, name: str) -> bytes:
         """An artifact's content, such as the log."""

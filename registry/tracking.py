@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from mlflow import MlflowClient
 from mlflow import environment_variables as mlflow_env
-from mlflow.entities import Experiment, Metric, Param, Run, RunTag
+from mlflow.entities import Experiment, Metric, Param, Run, RunInfo, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
 
 from registry.errors import InvalidReference, NotFound, StorageUnavailable
@@ -175,13 +175,14 @@ class Runs:
             raise missing
         return run
 
-    def set_status(self, run_id: str, status: str) -> None:
-        """MLflow's status; the final ones note the end's time too."""
+    def set_status(self, run_id: str, status: str) -> RunInfo:
+        """MLflow's status; the final ones note the end's time too. What the run is then, without its tags."""
+        end = now_ms() if status in ("FINISHED", "FAILED", "KILLED") else None
         with mlflow_errors(self.settings, NotFound(self.noun, run_id)):
-            if status in ("FINISHED", "FAILED", "KILLED"):
-                self._client.set_terminated(run_id, status)
-            else:
-                self._client.update_run(run_id, status=status)
+            # The store itself: the client's `update_run` reads the whole run before it writes.
+            store = self._client._tracking_client.store
+            info: RunInfo = store.update_run_info(run_id, RunStatus.from_string(status), end, None)
+        return info
 
     def log(
         self,

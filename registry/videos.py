@@ -52,8 +52,8 @@ class VideoStore:
         with self._runs.creating(request.prompt[:100], tags) as run:
             shown = request.model_dump(mode="json", exclude_none=True, exclude={"model", "record"})
             self._runs.log(run.info.run_id, params={"model_version": tags["tav.model_version"], **shown})
-            self._runs.set_status(run.info.run_id, RUN_STATUS[VideoStatus.queued])
-        return self.get(run.info.run_id)
+            info = self._runs.set_status(run.info.run_id, RUN_STATUS[VideoStatus.queued])
+        return self._video(Run(info, run.data))
 
     def find(self, idempotency_key: str) -> Video | None:
         """The newest video created with that key."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +20,7 @@ from services.platform.config import LOOPBACK, PlatformConfig
 from services.platform.errors import PlatformError
 from services.platform.ports import answers, any_free
 
+_SQLITE = "sqlite:///"
 _DRAIN_SECONDS = 3.0
 """A Ray node told to end gives its tuners this long to keep a checkpoint."""
 
@@ -35,6 +38,8 @@ class Part:
     ready: Callable[[], bool] = field(repr=False)
     grace_seconds: float = 10.0
     """How long it gets to end by itself."""
+    prepare: Callable[[], None] = field(default=lambda: None, repr=False)
+    """Called before it is started."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,12 @@ def mlflow(database: str, host: str, port: int, settings: RegistrySettings, work
         settings: Say where S3 is.
         workers: Processes.
     """
+
+    def prepare() -> None:
+        if database.startswith(_SQLITE):
+            with closing(sqlite3.connect(database.removeprefix(_SQLITE))) as connection:
+                connection.execute("PRAGMA journal_mode=WAL")  # kept in the file: one fsync a commit, readers stop no writer
+
     return Part(
         name="mlflow",
         title="the MLflow server",
@@ -97,6 +108,7 @@ def mlflow(database: str, host: str, port: int, settings: RegistrySettings, work
             "MLFLOW_DISABLE_TELEMETRY": "true",
         },
         ready=lambda: http_ok(f"http://{host}:{port}/health"),
+        prepare=prepare,
     )
 
 

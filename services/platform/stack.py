@@ -184,6 +184,7 @@ class Stack:
         processes.stop(record, self._mark(part.name), part.grace_seconds, part.title)
         if part.name == "ray":
             shutil.rmtree(self._ray_folder(), ignore_errors=True)
+        part.prepare()
         started = processes.spawn(part.command, self._daemon_environment(part.name, part.env), self.log(part.name))
         port = int(part.address.rpartition(":")[2])
         Record(started.pid, started.create_time(), port, part.command).save(self._pid_file(part.name))

@@ -16,6 +16,11 @@ class SamplerLost(Exception):
     """The replica died, or none could be started."""
 
 
+def version_id(version: ModelVersion) -> str:
+    """`name/version`: what requests are routed by."""
+    return f"{version.name}/{version.version}"
+
+
 class Samples(Protocol):
     """Whoever draws videos."""
 
@@ -59,7 +64,7 @@ class ServeSampler:
                 return
 
     async def _ask(self, base: str, request: VideoCreate, version: ModelVersion) -> AsyncGenerator[dict[str, Any], None]:
-        handle = self._handles[base].options(multiplexed_model_id=f"{version.name}/{version.version}")
+        handle = self._handles[base].options(multiplexed_model_id=version_id(version))
         items = handle.sample.remote(request.model_dump(mode="json"), version.model_dump(mode="json"))
         ended = False
         try:

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from services.sampling.client import version_id
 from services.sampling.tiers import Budget, Tier
 from services.scratch import Scratch
 from tav.base import Base
@@ -50,11 +51,6 @@ class Loaded:
         """The same with every tensor moved."""
         tensors = {name: move(tensor) for name, tensor in self.delta.tensors.items()}
         return Loaded(replace(self.delta, tensors=tensors), replace(self.latents, tensor=move(self.latents.tensor)))
-
-
-def version_id(version: ModelVersion) -> str:
-    """`name/version`."""
-    return f"{version.name}/{version.version}"
 
 
 def _key(version: ModelVersion) -> str:

@@ -1,4 +1,7 @@
-"""The sampler as a Ray Serve deployment: one base per replica, any version of it, one video at a time."""
+"""The sampler as a Ray Serve deployment: one base per replica, any version of it, one video at a time.
+
+torch comes with the engine, when a replica starts: whoever only deploys does without.
+"""
 
 from __future__ import annotations
 
@@ -7,29 +10,25 @@ import logging
 import re
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
-import torch
 from ray import serve
 from ray.serve.config import AutoscalingConfig, RequestRouterConfig
 
-from registry.versions import VersionStore
-from services.compute import load_base
-from services.sampling.deltas import DeltaCache, Loaded, version_id
+from services.sampling.client import version_id
 from services.sampling.tiers import Budget
 from services.settings import Settings
-from tav.config import Progress, SampleConfig
+from tav.config import Progress
 from tav.errors import Cancelled, InvalidConfig, TavError
-from tav.eval.scores import ScoreConfig, Scorer
-from tav.sampling import Sampler
-from tav.video import CONTENT_TYPES
 from tav_client.schemas import ModelVersion, VideoCreate
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from services.sampling.engine import Engine
 
+log = logging.getLogger(__name__)
 
 _UPSCALE_SECONDS = 2.0
 _LONGEST_BACKOFF_SECONDS = 0.1
@@ -37,59 +36,6 @@ _ADVERTISED = 64
 """Versions that a replica whose host tier is measured in bytes tells Serve of."""
 
 Item = dict[str, Any]
-
-
-class Engine:
-    """A loaded base, its inflated network, and the deltas at hand."""
-
-    def __init__(self, settings: Settings) -> None:
-        base = load_base(settings.base, settings)
-        self.sampler = Sampler(base)
-        self.scorer = Scorer(ScoreConfig(clip_model=settings.eval_clip_model), str(base.device))
-        self.versions = VersionStore(settings)
-        self.deltas = DeltaCache(
-            self.versions,
-            base,
-            Budget.parse(settings.sampler_deltas),
-            Budget.parse(settings.sampler_device_deltas),
-            settings.work_dir,
-            settings.sampler_pinned,
-        )
-        for ref in dict.fromkeys([*settings.sampler_pinned, *settings.sampler_preload]):
-            self._preload(ref)
-
-    def _preload(self, ref: str) -> None:
-        try:
-            version = self.versions.resolve(ref)
-            if version.base_fingerprint == self.sampler.base.fingerprint:  # or else it is for another base's samplers
-                self.deltas.preload(version)
-        except TavError as error:
-            log.warning("%s is not preloaded: %s", ref, error)
-
-    def config(self, request: VideoCreate) -> SampleConfig:
-        """A request's parameters over the base's recommended values.
-
-        Raises:
-            InvalidConfig: they contradict each other.
-        """
-        return self.sampler.base.sample_config(**request.model_dump(include=set(SampleConfig.model_fields)))
-
-    def sample(self, request: VideoCreate, config: SampleConfig, loaded: Loaded, on_step: Callable[[Progress], None]) -> Item:
-        """Sample, score and encode one video; blocks."""
-        latents = loaded.latents if request.use_inverted_latents else None
-        began = time.perf_counter()
-        video = self.sampler.sample(request.prompt, delta=loaded.delta, latents=latents, config=config, on_step=on_step)
-        seconds = time.perf_counter() - began
-        frames, height, width = video.frames.shape[:3]
-        scores = self.scorer.score(video.frames, request.prompt) if request.record and frames > 1 else {}
-        return {
-            "video": video.encode(request.format),
-            "content_type": CONTENT_TYPES[request.format],
-            "seconds": frames / video.fps,
-            "size": (width, height),
-            "latents_sha256": video.latents_sha256,
-            "metrics": {"sampling_seconds": seconds, "steps": config.num_inference_steps, "frames": frames} | scores,
-        }
 
 
 class SamplerDeployment:
@@ -131,9 +77,6 @@ class SamplerDeployment:
                 yield item
         except TavError as error:
             yield {"error": {"code": error.code, "message": str(error)}}
-        except torch.OutOfMemoryError:
-            message = "The video does not fit the device's memory: tune with fewer frames or a smaller size."
-            yield {"error": {"code": "out_of_memory", "message": message}}
         except Exception:
             log.exception("Sampling %s of %s/%s failed.", request.get("prompt"), version.get("name"), version.get("version"))
             yield {"error": {"code": "internal", "message": "Sampling failed by a defect of the service; its log says where."}}
@@ -181,6 +124,8 @@ class SamplerDeployment:
     def _ready(self) -> Engine:
         with self._starting:
             if self._engine is None:
+                from services.sampling.engine import Engine
+
                 self._engine = Engine(self._settings)
             return self._engine
 

@@ -8,19 +8,21 @@ import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 from registry.errors import NotFound, StorageUnavailable
 from registry.jobs import JobStore
 from services.tuning.history import History
 from services.tuning.policy import JobClass
-from tav_client.schemas import Failure, JobStatus, TuningJob
+from tav_client.schemas import Failure, JobPhase, TuningJob
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _WRITES_AT_A_TIME = 16
 _WRITES_BEFORE_A_LOOK = 4
+_PHASE_SECONDS = 1.0
 
 
 @dataclass
@@ -32,6 +34,8 @@ class OpenJob:
     stop: Failure | bool = False
     """It shall end: True when somebody cancelled it, a failure when its time is over."""
     queued_at: float = field(default_factory=time.time)
+    written_phase: JobPhase | None = None
+    """The last one that its run was told."""
     to_pass: int = 0
     """Attempts that ended by something that may pass; the pause before the next one grows."""
     history: History = field(default_factory=History)
@@ -66,11 +70,14 @@ class Registry:
         async with job.writing:
             await change()
 
-    async def write_while_running(self, job: OpenJob, write: Callable[..., None]) -> None:
-        """Write what is of interest only while the job runs."""
+    async def write_phase(self, job: OpenJob) -> None:
+        """Write the phase of a running job, unless it has passed in the meantime: most of a small job's do."""
+        await asyncio.sleep(_PHASE_SECONDS)
         async with job.writing:
-            if job.snapshot.status is JobStatus.running:
-                await self.write(job, write)
+            phase = job.snapshot.phase
+            if phase is not None and phase is not job.written_phase:
+                job.written_phase = phase
+                await self.write(job, partial(self._store.set_phase, phase=phase))
 
     async def write(self, job: OpenJob, write: Callable[..., None]) -> None:
         """Change the job's run, again and again while MLflow or S3 are away: nothing is dropped."""

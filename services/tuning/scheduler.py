@@ -27,11 +27,11 @@ from registry.removal import Removal
 from services.settings import Settings
 from services.tuning.fleet import Launcher, Tuners
 from services.tuning.history import Event
+from services.tuning.launcher import TrainLauncher
 from services.tuning.lease import HEAD, NAMESPACE, SCHEDULER, Beat, Lease, Outcome, Verdict
 from services.tuning.limits import Limits
 from services.tuning.openjob import OpenJob, Registry
 from services.tuning.policy import JobClass, Queue, Waiting
-from services.tuning.tuner import TrainLauncher
 from tav.errors import TavError
 from tav_client.schemas import Failure, FailureCode, JobPhase, JobStatus, TuningJob
 
@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 
 _TICK_SECONDS = 1.0
 _RESCAN_SECONDS = 15.0
+_RESCAN_REST = 20
+"""Times as long as the last look at the runs took: where thousands of jobs come at once, it must not be MLflow's main work."""
 _SWEEP_SECONDS = 3600.0
 _RESCAN_OVERLAP_SECONDS = 120.0
 _KEPT_ENDED_JOBS = 1000
@@ -137,7 +139,7 @@ class Scheduler:
         if job is None or not self._holds(job, attempt):
             return Verdict.lost
         if beat.phase != job.snapshot.phase:
-            _background(self.registry.write_while_running(job, partial(self.store.set_phase, phase=beat.phase)))
+            _background(self.registry.write_phase(job))
         job.publish(
             phase=beat.phase,
             step=beat.step,
@@ -179,12 +181,12 @@ class Scheduler:
     # -- inside: the loop
 
     async def _run(self) -> None:
-        scanned = -_RESCAN_SECONDS
+        scan_at = 0.0
         while True:
             try:
-                if time.monotonic() - scanned >= _RESCAN_SECONDS:
+                if (now := time.monotonic()) >= scan_at:
                     await self._rescan()
-                    scanned = time.monotonic()
+                    scan_at = time.monotonic() + max(_RESCAN_SECONDS, _RESCAN_REST * (time.monotonic() - now))
                 self._end_overdue()
                 self._decide()
             except StorageUnavailable as error:
@@ -283,7 +285,8 @@ class Scheduler:
                 return None
             attempt, started_at = job.snapshot.attempt + 1, job.snapshot.started_at or time.time()
             await self.registry.write(job, partial(self.store.start, attempt=attempt))
-            job.publish(status=JobStatus.running, attempt=attempt, phase=JobPhase.preparing, started_at=started_at)
+            job.written_phase = JobPhase.preparing
+            job.publish(status=JobStatus.running, attempt=attempt, phase=job.written_phase, started_at=started_at)
             self.limits.runs(job)
             return Lease(job.snapshot, attempt)
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import os
-from collections.abc import Awaitable
 from typing import Any
 
 import ray
@@ -15,85 +12,42 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 
 from services.settings import Settings
-from services.tuning.lease import HEAD, NAMESPACE, SCHEDULER, Lease
-from services.tuning.orphans import remove_orphans
+from services.tuning.lease import NAMESPACE, SCHEDULER, Lease
 from services.tuning.policy import JobClass
 from tav_client.schemas import Failure, FailureCode
 
-log = logging.getLogger(__name__)
-
 _START_TIMEOUT_SECONDS = 600
 """Ray Train asks for a tuner's resources anew after this long; a cluster's new node takes minutes to come."""
-
-_TIDY_SECONDS = 5.0
 
 _NOTICE_POLL_SECONDS = 1.0
 """Between two looks for nodes that are about to be taken away; clouds give between 30 seconds and two minutes."""
 
 
-class TrainLauncher:
-    """Tuners as Ray Train runs; used by the scheduler alone, which they end with."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._supervisors: dict[str, Any] = {}
-        self._tidying = asyncio.ensure_future(self._tidy())
-
-    def launch(self, tuner_id: str, kind: JobClass) -> Awaitable[None]:
-        """See `fleet.Launcher`."""
-        supervisor = self._supervisors[tuner_id] = TunerSupervisor.remote()  # type: ignore[attr-defined]
-        return self._until_done(tuner_id, supervisor.run.remote(self._settings, tuner_id, kind))
-
-    def end(self, tuner_id: str) -> None:
-        """See `fleet.Launcher`."""
-        if supervisor := self._supervisors.get(tuner_id):
-            ray.kill(supervisor)
-
-    async def _until_done(self, tuner_id: str, done: ray.ObjectRef) -> None:
-        try:
-            await done
-        finally:
-            del self._supervisors[tuner_id]
-
-    async def _tidy(self) -> None:
-        while True:  # also what the tuners of an earlier scheduler have left
-            await asyncio.sleep(_TIDY_SECONDS)
-            try:
-                if removed := await asyncio.to_thread(remove_orphans):
-                    log.info("removed the placement groups of %d tuners that have ended", removed)
-            except Exception:  # without this loop nodes would be kept for nobody
-                log.exception("cannot give back what ended tuners have left, trying again")
-
-
-@ray.remote(num_cpus=0, resources=HEAD)
-class TunerSupervisor:
-    """Calls `TorchTrainer.fit()`, which blocks, in a process on a stable node, and can be ended with what it started."""
-
-    def run(self, settings: Settings, tuner_id: str, kind: JobClass) -> None:
-        """Until the tuner has no more work. Lost workers are replaced; the scheduler decides about their job."""
-        cuda = settings.device == "cuda" or (
-            settings.device == "auto" and (kind.gpu_type is not None or ray.cluster_resources().get("GPU", 0) > 0)
-        )
-        gpus = settings.tuner_gpus if settings.tuner_gpus is not None else float(cuda)
-        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(_START_TIMEOUT_SECONDS))
-        os.environ.setdefault("RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S", str(_NOTICE_POLL_SECONDS))
-        _Trainer(
-            tuner_loop,
-            train_loop_config={"settings": settings, "tuner_id": tuner_id, "base": kind.base},
-            torch_config=TorchConfig(backend="nccl" if cuda else "gloo"),
-            scaling_config=ScalingConfig(
-                num_workers=kind.gpus,
-                use_gpu=gpus > 0,
-                resources_per_worker={"CPU": settings.tuner_cpus} | ({"GPU": gpus} if gpus else {}),
-                accelerator_type=kind.gpu_type,
-            ),
-            run_config=RunConfig(
-                name=tuner_id,  # unique: Ray Train resumes a run whose name it knows
-                storage_path=str(settings.work_dir / "ray-train"),
-                failure_config=FailureConfig(max_failures=10),
-                worker_runtime_env={"env_vars": {} if cuda else {"DS_ACCELERATOR": "cpu"}},
-            ),
-        ).fit()
+def run(settings: Settings, tuner_id: str, kind: JobClass) -> None:
+    """A tuner until it has no more work; blocks. Lost workers are replaced; the scheduler decides about their job."""
+    cuda = settings.device == "cuda" or (
+        settings.device == "auto" and (kind.gpu_type is not None or ray.cluster_resources().get("GPU", 0) > 0)
+    )
+    gpus = settings.tuner_gpus if settings.tuner_gpus is not None else float(cuda)
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(_START_TIMEOUT_SECONDS))
+    os.environ.setdefault("RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S", str(_NOTICE_POLL_SECONDS))
+    _Trainer(
+        tuner_loop,
+        train_loop_config={"settings": settings, "tuner_id": tuner_id, "base": kind.base},
+        torch_config=TorchConfig(backend="nccl" if cuda else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=kind.gpus,
+            use_gpu=gpus > 0,
+            resources_per_worker={"CPU": settings.tuner_cpus} | ({"GPU": gpus} if gpus else {}),
+            accelerator_type=kind.gpu_type,
+        ),
+        run_config=RunConfig(
+            name=tuner_id,  # unique: Ray Train resumes a run whose name it knows
+            storage_path=str(settings.work_dir / "ray-train"),
+            failure_config=FailureConfig(max_failures=10),
+            worker_runtime_env={"env_vars": {} if cuda else {"DS_ACCELERATOR": "cpu"}},
+        ),
+    ).fit()
 
 
 class _Trainer(TorchTrainer):

@@ -341,6 +341,7 @@ class Attempt:
 
     def _check_in(self, phase: JobPhase) -> None:
         """A phase begins, unless the job is to stop."""
+        log.info("%s", phase.value)
         if self.leader and self.report.ask(phase) is not Verdict.go_on:
             raise _Stopped
 

@@ -12,7 +12,8 @@ from typing import Any, cast
 import pytest
 import torch
 
-from services.sampling.deltas import DeltaCache, Loaded, version_id
+from services.sampling.client import version_id
+from services.sampling.deltas import DeltaCache, Loaded
 from services.sampling.tiers import Budget
 from services.settings import Settings
 from tav import Base, Delta, InvertConfig, Latents, TuneConfig

@@ -1,0 +1,296 @@
+"""How the tuning service's queue holds up: thousands of jobs, hundreds of tuners that only report, then real tiny jobs.
+
+    python -m benchmarks.queue submit --data DIR    # 10,000 jobs by four submitters, the scheduler running, no tuner free
+    python -m benchmarks.queue drain --data DIR     # the same jobs after a restart, over 200 tuners, as fast as they go
+    python -m benchmarks.queue steady --data DIR    # 200 tuners, four of five at work on minute-long jobs
+    python -m benchmarks.queue real --data DIR --jobs 24    # the whole stack, one real tuner, the offline base
+
+Scheduler, Ray, MLflow (on SQLite) and S3 are real and the one-machine stack's own. A stand-in of a tuner leases, beats twice a
+second as a tuner does, and finishes, without a tuning; a hundred of them share a process. Latency is counted from the moment
+when both the job and the tuner were there to the lease in the tuner's hands, the job's start written to its run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import quantiles
+from typing import Any
+
+os.environ["RAY_AUTH_MODE"] = "token"  # Ray reads it once, when it is imported
+
+import numpy as np
+import psutil
+import ray
+
+from benchmarks import record, turnover
+from benchmarks.standin import PER_PROCESS, StandInLauncher, StandIns
+from registry.jobs import JobStore
+from registry.objects import ObjectStore
+from services.platform import PlatformConfig, Stack
+from services.settings import Settings
+from services.tuning.lease import NAMESPACE
+from services.tuning.scheduler import start_scheduler
+from tav import Video
+from tav_client import TavClient
+from tav_client.schemas import ClipInfo, TuningJobCreate
+
+TENANTS = 20
+_CALL = re.compile(r'"(?:GET|POST|PATCH) /api/2\.0/mlflow/([a-z-]+/[a-z-]+)')
+
+
+class Watch:
+    """CPU and memory of processes, and MLflow's calls, between its begin and `figures`."""
+
+    def __init__(self, stack: Stack, scheduler: Any) -> None:
+        mlflow = next(row.pid for row in stack.status() if row.name == "mlflow")
+        pid = ray.get(scheduler.__ray_call__.remote(lambda self: os.getpid()))
+        root = psutil.Process(mlflow)
+        self.parts = {"scheduler": [psutil.Process(pid)], "mlflow": [root, *root.children(recursive=True)]}
+        self.log = stack.log("mlflow")
+        self.from_byte, self.began, self.cpu = self.log.stat().st_size, time.monotonic(), self._cpu()
+        self.peak: Counter[str] = Counter()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread.start()
+
+    def figures(self, jobs: int) -> dict[str, Any]:
+        """What was used per job and per second since the begin."""
+        self._stop.set()
+        self._thread.join()
+        seconds, cpu = time.monotonic() - self.began, self._cpu()
+        with self.log.open("rb") as file:
+            file.seek(self.from_byte)
+            calls = Counter(_CALL.findall(file.read().decode(errors="replace")))
+        return {
+            "seconds": round(seconds, 1),
+            **{
+                name: {
+                    "cpu_percent": round(100 * (cpu[name] - self.cpu[name]) / seconds, 1),
+                    "cpu_ms_per_job": round(1000 * (cpu[name] - self.cpu[name]) / max(1, jobs), 1),
+                    "peak_rss_mib": self.peak[name] >> 20,
+                }
+                for name in self.parts
+            },
+            "mlflow_calls_per_job": round(calls.total() / max(1, jobs), 2),
+            "mlflow_calls_per_second": round(calls.total() / seconds, 1),
+            "mlflow_calls": dict(calls.most_common()),
+        }
+
+    def _cpu(self) -> dict[str, float]:
+        return {name: sum(sum(p.cpu_times()[:2]) for p in processes) for name, processes in self.parts.items()}
+
+    def _look(self) -> None:
+        while not self._stop.wait(1.0):
+            for name, processes in self.parts.items():
+                self.peak[name] = max(self.peak[name], sum(p.memory_info().rss for p in processes))
+
+
+def spread(seconds: list[float]) -> dict[str, float]:
+    """In milliseconds."""
+    cuts = quantiles(seconds, n=100) if len(seconds) > 1 else seconds * 99
+    return {
+        "count": len(seconds),
+        **{f"p{n}_ms": round(1000 * cuts[n - 1], 1) for n in (50, 90, 99)},
+        "max_ms": round(1000 * max(seconds), 1),
+    }
+
+
+class Submitter:
+    """Makes jobs as the gateway does once it has looked at a clip: the run, its artifacts, a word to the scheduler."""
+
+    def __init__(self, settings: Settings, scheduler: Any) -> None:
+        self.scheduler, self.objects = scheduler, ObjectStore(settings)
+        self.jobs = JobStore(settings, self.objects)
+        settings.work_dir.mkdir(parents=True, exist_ok=True)
+        path = settings.work_dir / "clip.mp4"
+        path.write_bytes(Video(np.full((6, 16, 16, 3), 90, np.uint8), 8).encode())
+        stored = self.objects.put_clip(path)
+        self.clip = ClipInfo(uri=stored.uri, sha256=stored.sha256, width=16, height=16, num_frames=6, fps=8)
+        self.submitted: dict[str, float] = {}
+        self.seconds: list[float] = []
+
+    def submit(self, number: int) -> None:
+        """One job, of one of some tenants."""
+        began = time.monotonic()
+        params = {"num_frames": 4, "size": (16, 16), "steps": 5}
+        request = TuningJobCreate.model_validate({"caption": "grey", "params": params, "batch": "queue"})
+        job = self.jobs.create(request, self.clip, "offline", "grey", tenant=f"tenant-{number % TENANTS}")
+        self.submitted[job.id] = time.time()
+        ray.get(self.scheduler.notify.remote(job))
+        self.seconds.append(time.monotonic() - began)
+
+
+@contextmanager
+def service(args: argparse.Namespace, seconds: float) -> Iterator[tuple[Stack, Settings, Any, list[Any]]]:
+    """The stack, and in it a scheduler whose tuners are stand-ins."""
+    stack = Stack(PlatformConfig(data_dir=args.data).with_free_ports())
+    try:
+        stack.up(["s3", "mlflow", "ray"])
+        os.environ.update({name: value for name, value in stack.environment().items() if name.startswith("RAY_")})
+        ray.init(address=stack.ray_address, namespace=NAMESPACE, log_to_driver=False)
+        settings = stack.settings().model_copy(
+            update={
+                "experiment": "steady" if args.part == "steady" else "queue",
+                "max_tuners": args.tuners,
+                "queue_deadline_seconds": None,
+                "tuner_idle_seconds": 3600.0,
+            }
+        )
+        count = -(-args.tuners // PER_PROCESS)
+        processes = [StandIns.remote(seconds) for _ in range(count)]  # type: ignore[attr-defined]
+        ray.get([process.seen.remote() for process in processes])
+        yield stack, settings, start_scheduler(settings, StandInLauncher(processes)), processes
+    finally:
+        ray.shutdown()
+        stack.down()
+
+
+def submit(args: argparse.Namespace) -> dict[str, Any]:
+    """Jobs come; none is done."""
+    with service(args, 0.0) as (stack, settings, scheduler, _):
+        submitter = Submitter(settings, scheduler)
+        submitter.submit(0)
+        watch, numbers, deadline = Watch(stack, scheduler), iter(range(1, args.jobs)), time.monotonic() + args.limit
+
+        def work() -> None:
+            for number in numbers:
+                submitter.submit(number)
+                if time.monotonic() > deadline:
+                    return
+
+        with ThreadPoolExecutor(args.submitters) as threads:
+            for future in [threads.submit(work) for _ in range(args.submitters)]:
+                future.result()
+        seconds = submitter.seconds[1:]
+        figures = watch.figures(len(seconds))
+        return {
+            "jobs": len(seconds) + 1,
+            "submitters": args.submitters,
+            "jobs_per_second": round(len(seconds) / figures["seconds"], 1),
+            "submit": spread(seconds),
+            **figures,
+        }
+
+
+def drain(args: argparse.Namespace) -> dict[str, Any]:
+    """The jobs that are there, as fast as the service gives them out, after a start from the runs alone."""
+    with service(args, args.seconds) as (stack, _, scheduler, processes):
+        began = time.monotonic()
+        while not (found := ray.get(scheduler.status.remote())["jobs"]["queued"]):
+            if time.monotonic() > began + 300:
+                raise SystemExit("no jobs are found: submit some first, with the same --data")
+            time.sleep(0.2)
+        recovery = time.monotonic() - began
+        watch = Watch(stack, scheduler)
+        ray.get([process.begin.remote() for process in processes])
+        deadline = time.monotonic() + args.limit
+        while (done := _sum(processes)) < found and time.monotonic() < deadline:
+            time.sleep(2)
+        figures = watch.figures(done)
+        leases, _ = seen(processes)
+        return {
+            "jobs_found_at_start": found,
+            "seconds_to_read_them": round(recovery, 1),
+            "jobs_done": done,
+            "jobs_per_second": round(done / figures["seconds"], 1),
+            "lease": spread([got - asked for _, asked, got in leases]),
+            **figures,
+        }
+
+
+def steady(args: argparse.Namespace) -> dict[str, Any]:
+    """Jobs of a minute come at a pace that keeps four tuners of five at work."""
+    with service(args, args.seconds) as (stack, settings, scheduler, processes):
+        submitter = Submitter(settings, scheduler)
+        ray.get([process.begin.remote() for process in processes])
+        pace, number, begin = args.seconds / (0.8 * args.tuners), 0, time.monotonic()
+        watch, skip = None, 0
+        with ThreadPoolExecutor(args.submitters) as threads:
+            while (now := time.monotonic()) < begin + args.seconds + args.limit:
+                if watch is None and now > begin + args.seconds:  # as many jobs run as ever will
+                    watch, skip, warm = Watch(stack, scheduler), len(submitter.submitted), time.time()
+                threads.submit(submitter.submit, number)
+                number += 1
+                time.sleep(max(0.0, begin + number * pace - time.monotonic()))
+            assert watch is not None
+            figures = watch.figures(number - skip)
+        leases, beats = seen(processes, since=warm)
+        waits = [got - max(asked, submitter.submitted.get(job, asked)) for job, asked, got in leases]
+        return {
+            "jobs_per_second": round(1 / pace, 2),
+            "lease": spread(waits),
+            "beats_per_second": round(len(beats) / figures["seconds"], 1),
+            "beat": spread(beats),
+            "submit": spread(submitter.seconds[skip:]),
+            **figures,
+        }
+
+
+def real(args: argparse.Namespace) -> dict[str, Any]:
+    """Tiny jobs, then some of about a minute, over HTTP and on one warm tuner."""
+    environment = {**os.environ, "TAV_MAX_TUNERS": "1", "TAV_COMPUTE_THREADS": "1"}
+    stack = Stack(PlatformConfig(data_dir=args.data).with_free_ports(), environment)
+    try:
+        stack.up()
+        with TavClient(stack.client_url, timeout=600) as client:
+            tiny = turnover.run(client, args.jobs, steps=12, num_frames=4)
+            minute = turnover.run(client, args.long_jobs, steps=args.long_steps)
+        return {"tiny_jobs": tiny, "long_jobs": minute}
+    finally:
+        stack.down()
+
+
+def seen(processes: list[Any], since: float = 0.0) -> tuple[list[tuple[str, float, float]], list[float]]:
+    """What the stand-ins saw: leases as (job, asked, got), and how long each beat took."""
+    all_seen = ray.get([process.seen.remote() for process in processes])
+    leases = [lease for leases, _ in all_seen for lease in leases if lease[2] >= since]
+    return leases, [took for _, beats in all_seen for when, took in beats if when >= since]
+
+
+def _sum(processes: list[Any]) -> int:
+    return sum(ray.get([process.done.remote() for process in processes]))
+
+
+def keep(section: str, figures: dict[str, Any], out: Path) -> None:
+    """`queue.json` has a section for each part, with its own command and machine."""
+    path = out / "queue.json"
+    sections = json.loads(path.read_text()) if path.exists() else {}
+    command = " ".join(["python -m benchmarks.queue", *sys.argv[1:]])
+    sections[section] = {"command": command, "machine": record.machine(), **figures}
+    path.write_text(json.dumps(sections, indent=1) + "\n")
+    print(json.dumps(sections[section], indent=1))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=["submit", "drain", "steady", "real"])
+    parser.add_argument("--data", type=Path, required=True, help="the stack's folder; it is kept")
+    parser.add_argument("--jobs", type=int, default=10_000)
+    parser.add_argument("--tuners", type=int, default=200)
+    parser.add_argument("--submitters", type=int, default=4)
+    parser.add_argument("--seconds", type=float, help="a job's length; drain: 0, steady: 60")
+    parser.add_argument("--limit", type=float, help="seconds to measure for; steady: 180, else 480")
+    parser.add_argument("--out", type=Path, default=record.RESULTS)
+    parser.add_argument("--long-jobs", type=int, default=4)
+    parser.add_argument("--long-steps", type=int, default=150, help="so many that such a job takes a minute here")
+    args = parser.parse_args()
+    part = {"submit": submit, "drain": drain, "steady": steady, "real": real}[args.part]
+    args.seconds = args.seconds if args.seconds is not None else {"steady": 60.0}.get(args.part, 0.0)
+    args.limit = args.limit or {"steady": 180.0}.get(args.part, 480.0)
+    shape = {} if args.part == "real" else {"tuners": args.tuners, "job_seconds": args.seconds}
+    keep(args.part, {**shape, **part(args)}, args.out)
+
+
+if __name__ == "__main__":
+    main()

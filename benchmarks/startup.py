@@ -1,0 +1,179 @@
+"""How long things take to start, and where the time goes.
+
+    python -m benchmarks.startup                     # imports and the inside of a sampler's and a tuner's process
+    python -m benchmarks.startup --service DIR       # and the whole stack, from nothing to the first sample
+
+Each import is a process of its own; CPU seconds tell more than wall clock on a machine that does other things. A child process
+times its own phases, beginning with when the operating system made it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+REPEATS = 3
+CLIP = Path(__file__).parent.parent / "examples" / "clips" / "red-ball-grass.mp4"
+CAPTION = "a red ball rolling on grass"
+IMPORTS = {
+    "nothing": "pass",
+    "tav": "import tav",
+    "tav_client": "import tav_client",
+    "the base": "import tav; tav.Base",
+    "the gateway": "import services.api.app",
+    "the scheduler": "import services.tuning.scheduler",
+    "what deploys": "import services.platform.deploy, services.sampling.deployment",
+    "a sampler": "import services.sampling.engine",
+    "a tuner": "import services.tuning.work, ray.train.torch",
+}
+HEAVY = ("torch", "torch._dynamo", "diffusers", "transformers", "mlflow", "ray", "deepspeed")
+
+
+def imports(code: str) -> dict[str, Any]:
+    """Best of some processes, and which of the heavy packages it brings."""
+    told = f"import sys; print(*[name for name in {HEAVY} if name in sys.modules])"
+    best: dict[str, Any] = {"wall_seconds": float("inf"), "cpu_seconds": float("inf")}
+    for _ in range(REPEATS):
+        before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+        done = subprocess.run([sys.executable, "-c", f"{code}\n{told}"], check=True, capture_output=True, text=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpu = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+        best["wall_seconds"] = min(best["wall_seconds"], round(time.perf_counter() - began, 3))
+        best["cpu_seconds"] = min(best["cpu_seconds"], round(cpu, 3))
+    return best | {"brings": done.stdout.split()}
+
+
+class Laps:
+    """Seconds from one lap to the next."""
+
+    def __init__(self, began: float) -> None:
+        self.last, self.laps = began, {}
+
+    def lap(self, name: str) -> None:
+        now = time.time()
+        self.laps[name] = round(now - self.last, 3)
+        self.last = now
+
+
+def child(kind: str) -> None:
+    """What a tuner's or a sampler's process does until its first steps are done; printed as JSON."""
+    import psutil
+
+    laps = Laps(psutil.Process().create_time())
+    laps.lap("process")
+    if kind == "tuner":
+        from services.compute import load_base
+        from services.settings import Settings
+        from services.tuning.warm import WarmTuner  # noqa: F401 - what a tuner imports besides
+        from tav import Clip, Tuner
+
+        laps.lap("imports")
+        base = load_base("offline", Settings(device="cpu", compute_threads=1))
+        laps.lap("base")
+        tuner = Tuner(base)
+        laps.lap("network and optimizer")
+        clip = Clip.read(CLIP, CAPTION, 8, (64, 64))
+        laps.lap("clip")
+        steps: list[float] = []
+        tuner.tune(clip, base.tune_config(steps=3), on_step=lambda progress: steps.append(progress.seconds))
+        laps.lap("encoding and three steps")
+    else:
+        from services.compute import load_base
+        from services.sampling.engine import Engine  # noqa: F401 - what a sampler imports
+        from services.settings import Settings
+        from tav import Sampler
+
+        laps.lap("imports")
+        base = load_base("offline", Settings(device="cpu", compute_threads=1))
+        laps.lap("base")
+        sampler = Sampler(base)
+        laps.lap("network")
+        from benchmarks.method import delta_of
+        from tav import Clip
+
+        delta = delta_of(base, sampler.net, Clip.read(CLIP, CAPTION, 8, (64, 64)))
+        laps.lap("a delta")
+        steps = []
+        sampler.sample(CAPTION, delta=delta, on_step=lambda progress: steps.append(progress.seconds))
+        laps.lap("a video")
+    first = {"first_step_seconds": round(steps[0], 3), "later_step_seconds": round(min(steps[1:]), 3)}
+    print(json.dumps({"seconds": laps.laps, **first}))
+
+
+def inside(kind: str) -> dict[str, Any]:
+    """The child's laps; the process that needed least counts."""
+    runs = []
+    for _ in range(REPEATS):
+        command = [sys.executable, "-m", "benchmarks.startup", "--child", kind]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        runs.append(json.loads(done.stdout.splitlines()[-1]))
+    best: dict[str, Any] = min(runs, key=lambda run: sum(run["seconds"].values()))
+    return best
+
+
+def service(data: Path) -> dict[str, Any]:
+    """From an empty machine state: the stack, the first job on a tuner that must start, the first video likewise."""
+    from services.platform import PlatformConfig, Stack
+    from tav_client import TavClient
+    from tav_client.schemas import JobPhase
+
+    stack = Stack(PlatformConfig(data_dir=data).with_free_ports(), {**os.environ, "TAV_COMPUTE_THREADS": "1"})
+    laps = Laps(time.time())
+    try:
+        rows = stack.up()
+        laps.lap("the stack")
+        with TavClient(stack.client_url, timeout=600) as client:
+            job = client.jobs.create(CLIP, caption=CAPTION, params={"steps": 12}, model="startup")
+            laps.lap("a job accepted")
+            began: dict[str, float] = {}
+
+            def see(snapshot: Any) -> None:
+                began.setdefault(str(snapshot.phase or snapshot.status), time.time())
+
+            job.wait(timeout=600, on_update=see)
+            laps.lap("the job on a tuner that had to start")
+            again = client.jobs.create(CLIP, caption=CAPTION, params={"steps": 12}, model="startup").wait(timeout=600)
+            laps.lap("the same on a warm tuner")
+            videos = []
+            for _ in range(2):
+                asked = time.time()
+                client.videos.create("a blue ball rolling on grass", model=again.model_ref).wait(timeout=600)
+                videos.append(round(time.time() - asked, 2))
+            leased = began.get(str(JobPhase.preparing), 0.0) - job.refresh().snapshot.created_at
+    finally:
+        stack.down()
+    return {
+        "stack_seconds": {row.name: round(row.seconds or 0.0, 2) for row in rows},
+        "seconds": laps.laps,
+        "job_created_to_leased_by_a_new_tuner": round(leased, 2),
+        "first_video_seconds": videos[0],
+        "second_video_seconds": videos[1],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--service", type=Path, metavar="DIR", help="measure a whole stack too, in that new folder")
+    parser.add_argument("--child", choices=["tuner", "sampler"], help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.child:
+        child(args.child)
+        return
+    figures: dict[str, Any] = {"imports": {name: imports(code) for name, code in IMPORTS.items()}}
+    figures |= {kind: inside(kind) for kind in ("sampler", "tuner")}
+    if args.service:
+        figures["service"] = service(args.service)
+    from benchmarks import record
+
+    record.write("startup", figures)
+
+
+if __name__ == "__main__":
+    main()
