@@ -5,8 +5,8 @@
     python -m benchmarks.queue steady --data DIR    # 200 tuners, four of five at work on minute-long jobs
     python -m benchmarks.queue real --data DIR --jobs 24    # the whole stack, one real tuner, the offline base
 
-Scheduler, Ray, MLflow (on SQLite) and S3 are real and the one-machine stack's own. A stand-in of a tuner leases, beats twice a
-second as a tuner does, and finishes, without a tuning; a hundred of them share a process. Latency is counted from the moment
+Scheduler, Ray, MLflow (on SQLite) and S3 are real and the one-machine stack's own. A stand-in of a tuner leases, beats as
+often as a tuner does, and finishes, without a tuning; a hundred of them share a process. Latency is counted from the moment
 when both the job and the tuner were there to the lease in the tuner's hands, the job's start written to its run.
 """
 
@@ -20,7 +20,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,9 +69,7 @@ class Watch:
         self._stop.set()
         self._thread.join()
         seconds, cpu = time.monotonic() - self.began, self._cpu()
-        with self.log.open("rb") as file:
-            file.seek(self.from_byte)
-            calls = Counter(_CALL.findall(file.read().decode(errors="replace")))
+        calls = mlflow_calls(self.log, self.from_byte)
         return {
             "seconds": round(seconds, 1),
             **{
@@ -94,6 +92,13 @@ class Watch:
         while not self._stop.wait(1.0):
             for name, processes in self.parts.items():
                 self.peak[name] = max(self.peak[name], sum(p.memory_info().rss for p in processes))
+
+
+def mlflow_calls(log: Path, from_byte: int) -> Counter[str]:
+    """Calls by name, from the server's own log."""
+    with log.open("rb") as file:
+        file.seek(from_byte)
+        return Counter(_CALL.findall(file.read().decode(errors="replace")))
 
 
 def spread(seconds: list[float]) -> dict[str, float]:
@@ -244,9 +249,17 @@ def real(args: argparse.Namespace) -> dict[str, Any]:
     try:
         stack.up()
         with TavClient(stack.client_url, timeout=600) as client:
-            tiny = turnover.run(client, args.jobs, steps=12, num_frames=4)
-            minute = turnover.run(client, args.long_jobs, steps=args.long_steps)
-        return {"tiny_jobs": tiny, "long_jobs": minute}
+            made = {}
+            for name, count, params in (
+                ("tiny_jobs", args.jobs, {"steps": 12, "num_frames": 4}),
+                ("long_jobs", args.long_jobs, {"steps": args.long_steps}),
+            ):
+                log = stack.log("mlflow")
+                from_byte = log.stat().st_size
+                made[name] = turnover.run(client, count, **params)
+                calls = mlflow_calls(log, from_byte)
+                made[name]["mlflow_calls_per_job"] = {call: round(n / (count + 1), 1) for call, n in calls.most_common()}
+        return made
     finally:
         stack.down()
 
@@ -269,14 +282,51 @@ def keep(section: str, figures: dict[str, Any], out: Path) -> None:
     command = " ".join(["python -m benchmarks.queue", *sys.argv[1:]])
     sections[section] = {"command": command, "machine": record.machine(), **figures}
     path.write_text(json.dumps(sections, indent=1) + "\n")
+    path.with_suffix(".md").write_text(table(sections))
     print(json.dumps(sections[section], indent=1))
+
+
+def table(sections: dict[str, Any]) -> str:
+    """The sections side by side."""
+    parts = [name for name in ("submit", "drain", "steady") if name in sections]
+    rows: dict[str, Callable[[dict[str, Any]], Any]] = {
+        "jobs": lambda s: s.get("jobs") or s.get("jobs_done") or s["lease"]["count"],
+        "tuners": lambda s: s["tuners"],
+        "seconds of a job": lambda s: s["job_seconds"],
+        "jobs per second": lambda s: s["jobs_per_second"],
+        "submit, ms, p50 / p99": lambda s: f"{s['submit']['p50_ms']} / {s['submit']['p99_ms']}",
+        "free tuner and job to lease, ms, p50 / p99": lambda s: f"{s['lease']['p50_ms']} / {s['lease']['p99_ms']}",
+        "beats per second": lambda s: s["beats_per_second"],
+        "scheduler, % of a core": lambda s: s["scheduler"]["cpu_percent"],
+        "scheduler, peak MiB": lambda s: s["scheduler"]["peak_rss_mib"],
+        "MLflow, % of a core": lambda s: s["mlflow"]["cpu_percent"],
+        "MLflow calls per job": lambda s: s["mlflow_calls_per_job"],
+        "MLflow calls per second": lambda s: s["mlflow_calls_per_second"],
+        "seconds to read the open jobs at the start": lambda s: s["seconds_to_read_them"],
+    }
+    lines = [f"| | {' | '.join(parts)} |", "| --- |" + " --- |" * len(parts)]
+    for name, cell in rows.items():
+        cells = []
+        for part in parts:
+            try:
+                cells.append(str(cell(sections[part])))
+            except KeyError:
+                cells.append("")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    for name in ("tiny_jobs", "long_jobs"):
+        if found := sections.get("real", {}).get(name):
+            of = ", ".join(f"{part} {seconds} s" for part, seconds in found["median_seconds"].items())
+            line = f"{found['jobs']} real jobs {found['params']} on one warm tuner: {found['seconds_per_job']} s each ({of}); "
+            lines += ["", line + f"overhead {found['overhead_seconds']['median']} s, {found['overhead_percent']} %."]
+    commands = [f"    {section['command']}" for section in sections.values()]
+    return "\n".join(["# The queue, measured", "", *lines, "", *commands, ""])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=["submit", "drain", "steady", "real"])
     parser.add_argument("--data", type=Path, required=True, help="the stack's folder; it is kept")
-    parser.add_argument("--jobs", type=int, default=10_000)
+    parser.add_argument("--jobs", type=int, help="submit: 10000, real: 24")
     parser.add_argument("--tuners", type=int, default=200)
     parser.add_argument("--submitters", type=int, default=4)
     parser.add_argument("--seconds", type=float, help="a job's length; drain: 0, steady: 60")
@@ -286,6 +336,7 @@ def main() -> None:
     parser.add_argument("--long-steps", type=int, default=150, help="so many that such a job takes a minute here")
     args = parser.parse_args()
     part = {"submit": submit, "drain": drain, "steady": steady, "real": real}[args.part]
+    args.jobs = args.jobs or (24 if args.part == "real" else 10_000)
     args.seconds = args.seconds if args.seconds is not None else {"steady": 60.0}.get(args.part, 0.0)
     args.limit = args.limit or {"steady": 180.0}.get(args.part, 480.0)
     shape = {} if args.part == "real" else {"tuners": args.tuners, "job_seconds": args.seconds}

@@ -13,7 +13,6 @@ from services.tuning.policy import JobClass
 from tav_client.schemas import JobPhase
 
 PER_PROCESS = 100
-_BEAT_SECONDS = 0.5
 _SHARES = {JobPhase.tuning: 0.9, JobPhase.inverting: 0.04, JobPhase.validating: 0.04, JobPhase.registering: 0.02}
 """Of a job's time, as in a real one."""
 
@@ -74,7 +73,7 @@ class StandIns:
                 self.beats.append((time.time(), time.monotonic() - began))
                 if (left := until - time.monotonic()) <= 0:
                     break
-                await asyncio.sleep(min(_BEAT_SECONDS, left))
+                await asyncio.sleep(min(lease.beat_seconds, left))
         await scheduler.finish.remote(lease.job.id, lease.attempt, Outcome(version=1))
         self.finished += 1
 

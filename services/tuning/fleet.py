@@ -13,6 +13,10 @@ from typing import Any, Protocol
 from services.settings import Settings
 from services.tuning.policy import Fleet, JobClass, Queue, gives_way, plan
 
+_BEAT_SECONDS = 0.5
+_BEATS_PER_SECOND = 200
+"""Of all tuners together."""
+
 
 class Launcher(Protocol):
     """Starts tuners, each of which asks the scheduler for leases until it gets none. It travels to the scheduler's actor."""
@@ -62,6 +66,10 @@ class Tuners:
     def serve(self, kind: JobClass) -> bool:
         """True when a tuner of the class could be started and has not ended."""
         return any(t.came and not t.ending for t in self._all.values() if t.kind == kind)
+
+    def beat_seconds(self) -> float:
+        """How often each shall beat, so that many tuners do not keep scheduler and MLflow from their work."""
+        return max(_BEAT_SECONDS, len(self._all) / _BEATS_PER_SECOND)
 
     def ask(self, tuner_id: str) -> Awaitable[str | None]:
         """A tuner asks for a job: it gets one, or None after it has idled for long, or when another class needs its place."""

@@ -19,6 +19,8 @@ class Lease:
 
     job: TuningJob
     attempt: int
+    beat_seconds: float = 0.5
+    """How often to beat; the run gets metrics and log after every tenth beat."""
 
 
 @dataclass(frozen=True)

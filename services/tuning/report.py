@@ -21,8 +21,7 @@ from tav_client.schemas import JobPhase
 
 log = logging.getLogger(__name__)
 
-_BEAT_SECONDS = 0.5
-_FLUSH_SECONDS = 5.0
+_BEATS_PER_FLUSH = 10
 _LOGGED_STEPS = 20
 """Lines about a phase's steps in a job's log."""
 # Cost of one step in network forwards: with the backward pass, one forward, and one guided (two) forwards.
@@ -36,6 +35,7 @@ class Reporter:
         self._job, self._attempt = lease.job, lease.attempt
         self._scheduler, self._store, self._joblog = scheduler, store, joblog
         self._metrics: list[tuple[str, float, int, int]] = []
+        self._beat_seconds, self._flush_seconds = lease.beat_seconds, _BEATS_PER_FLUSH * lease.beat_seconds
         self._last_beat = self._last_flush = 0.0
         self._beating: Any = None
         self._thread = ThreadPoolExecutor(1, "report")
@@ -69,11 +69,11 @@ class Reporter:
         if progress.step % max(1, progress.total // _LOGGED_STEPS) == 0 or progress.step in (1, progress.total):
             loss = "" if progress.loss is None else f", loss {progress.loss:.4f}"
             log.info("%s: step %d of %d%s, %.2f s", progress.phase, progress.step, progress.total, loss, progress.seconds)
-        if now - self._last_flush >= _FLUSH_SECONDS:
+        if now - self._last_flush >= self._flush_seconds:
             self.flush()
         if self._beating is not None and ray.wait([self._beating], timeout=0)[0]:
             self._hear()
-        if self._beating is None and (now - self._last_beat >= _BEAT_SECONDS or progress.step == progress.total):
+        if self._beating is None and (now - self._last_beat >= self._beat_seconds or progress.step == progress.total):
             phase = JobPhase.validating if progress.phase == "sampling" else JobPhase(progress.phase)
             self._tell(phase, progress.step, progress.total, progress.loss)
         return self.verdict

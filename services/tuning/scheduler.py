@@ -288,7 +288,7 @@ class Scheduler:
             job.written_phase = JobPhase.preparing
             job.publish(status=JobStatus.running, attempt=attempt, phase=job.written_phase, started_at=started_at)
             self.limits.runs(job)
-            return Lease(job.snapshot, attempt)
+            return Lease(job.snapshot, attempt, self.tuners.beat_seconds())
 
     def _holds(self, job: OpenJob, attempt: int) -> bool:
         return job.tuner is not None and job.snapshot.attempt == attempt and not job.final

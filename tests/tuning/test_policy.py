@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from services.settings import Settings
+from services.tuning.fleet import Tuners
 from services.tuning.policy import Fleet, JobClass, Queue, Waiting, gives_way, plan
 
 A, B, BIG = JobClass("a"), JobClass("b"), JobClass("a", gpus=4, gpu_type="A100")
@@ -150,3 +152,21 @@ def test_ten_thousand_jobs_are_served_in_exactly_the_order_that_the_rule_gives()
         if not group:
             del left[level, job.tenant]
     assert queue.take(A) is None
+
+
+class NoTuners:
+    """Starts nothing."""
+
+    def launch(self, tuner_id: str, kind: JobClass) -> Any:
+        return None
+
+    def end(self, tuner_id: str) -> None:
+        pass
+
+
+def test_hundreds_of_tuners_beat_less_often_than_a_few() -> None:
+    few, many = (Tuners(Settings(max_tuners=n), queue_of(*map(waiting, map(str, range(n)))), NoTuners()) for n in (3, 400))
+    assert len(list(few.adapt())) == 3
+    assert few.beat_seconds() == 0.5
+    assert len(list(many.adapt())) == 400
+    assert many.beat_seconds() == 2.0
