@@ -3,6 +3,7 @@
     python -m benchmarks.queue submit --data DIR    # 10,000 jobs by four submitters, the scheduler running, no tuner free
     python -m benchmarks.queue drain --data DIR     # the same jobs after a restart, over 200 tuners, as fast as they go
     python -m benchmarks.queue steady --data DIR    # 200 tuners, four of five at work on minute-long jobs
+    python -m benchmarks.queue decide               # the scheduler's decisions alone, also at ten times that size
     python -m benchmarks.queue real --data DIR --jobs 24    # the whole stack, one real tuner, the offline base
 
 Scheduler, Ray, MLflow (on SQLite) and S3 are real and the one-machine stack's own. A stand-in of a tuner leases, beats as
@@ -13,6 +14,8 @@ when both the job and the tuner were there to the lease in the tuner's hands, th
 from __future__ import annotations
 
 import argparse
+import asyncio
+import itertools
 import json
 import os
 import re
@@ -39,7 +42,9 @@ from registry.jobs import JobStore
 from registry.objects import ObjectStore
 from services.platform import PlatformConfig, Stack
 from services.settings import Settings
+from services.tuning.fleet import Tuners
 from services.tuning.lease import NAMESPACE
+from services.tuning.policy import JobClass, Queue, Waiting
 from services.tuning.scheduler import start_scheduler
 from tav import Video
 from tav_client import TavClient
@@ -242,6 +247,42 @@ def steady(args: argparse.Namespace) -> dict[str, Any]:
         }
 
 
+def decide(args: argparse.Namespace) -> dict[str, Any]:
+    """What giving one free tuner its next job costs the scheduler's event loop, in CPU milliseconds."""
+    return {
+        f"{tuners} tuners, {jobs} jobs": asyncio.run(_decisions(tuners, jobs)) for tuners, jobs in ((200, 10**4), (2000, 10**5))
+    }
+
+
+class _NoTuners:
+    """A `fleet.Launcher` that starts nothing."""
+
+    def launch(self, tuner_id: str, kind: JobClass) -> Any:
+        """See `fleet.Launcher`."""
+
+    def end(self, tuner_id: str) -> None:
+        """See `fleet.Launcher`."""
+
+
+async def _decisions(tuners: int, jobs: int, rounds: int = 300) -> dict[str, float]:
+    queue, kind = Queue(), JobClass("offline")
+    for number in range(jobs):
+        queue.add(Waiting(str(number), kind, f"tenant-{number % TENANTS}", 0, float(number)))
+    fleet = Tuners(Settings(max_tuners=tuners, tuner_idle_seconds=3600), queue, _NoTuners())
+    names = [name for name, _, _ in fleet.adapt()]
+    for name in names:
+        fleet.ask(name)
+    held = dict(fleet.assign())
+    began = time.process_time()
+    for name in itertools.islice(itertools.cycle(names), rounds):  # its job ends, it asks again, and gets another
+        fleet.release(name)
+        queue.release(held[name])
+        fleet.ask(name)
+        held |= fleet.assign()
+        list(fleet.adapt())
+    return {"ms_per_job": round(1000 * (time.process_time() - began) / rounds, 2)}
+
+
 def real(args: argparse.Namespace) -> dict[str, Any]:
     """Tiny jobs, then some of about a minute, over HTTP and on one warm tuner."""
     environment = {**os.environ, "TAV_MAX_TUNERS": "1", "TAV_COMPUTE_THREADS": "1"}
@@ -318,14 +359,17 @@ def table(sections: dict[str, Any]) -> str:
             of = ", ".join(f"{part} {seconds} s" for part, seconds in found["median_seconds"].items())
             line = f"{found['jobs']} real jobs {found['params']} on one warm tuner: {found['seconds_per_job']} s each ({of}); "
             lines += ["", line + f"overhead {found['overhead_seconds']['median']} s, {found['overhead_percent']} %."]
+    for size, cost in sections.get("decide", {}).items():
+        if isinstance(cost, dict) and "ms_per_job" in cost:
+            lines += ["", f"A decision with {size}: {cost['ms_per_job']} ms."]
     commands = [f"    {section['command']}" for section in sections.values()]
     return "\n".join(["# The queue, measured", "", *lines, "", *commands, ""])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=["submit", "drain", "steady", "real"])
-    parser.add_argument("--data", type=Path, required=True, help="the stack's folder; it is kept")
+    parser.add_argument("part", choices=["submit", "drain", "steady", "decide", "real"])
+    parser.add_argument("--data", type=Path, help="the stack's folder; it is kept")
     parser.add_argument("--jobs", type=int, help="submit: 10000, real: 24")
     parser.add_argument("--tuners", type=int, default=200)
     parser.add_argument("--submitters", type=int, default=4)
@@ -335,11 +379,11 @@ def main() -> None:
     parser.add_argument("--long-jobs", type=int, default=4)
     parser.add_argument("--long-steps", type=int, default=150, help="so many that such a job takes a minute here")
     args = parser.parse_args()
-    part = {"submit": submit, "drain": drain, "steady": steady, "real": real}[args.part]
+    part = {"submit": submit, "drain": drain, "steady": steady, "decide": decide, "real": real}[args.part]
     args.jobs = args.jobs or (24 if args.part == "real" else 10_000)
     args.seconds = args.seconds if args.seconds is not None else {"steady": 60.0}.get(args.part, 0.0)
     args.limit = args.limit or {"steady": 180.0}.get(args.part, 480.0)
-    shape = {} if args.part == "real" else {"tuners": args.tuners, "job_seconds": args.seconds}
+    shape = {} if args.part in ("real", "decide") else {"tuners": args.tuners, "job_seconds": args.seconds}
     keep(args.part, {**shape, **part(args)}, args.out)
 
 

@@ -138,7 +138,7 @@ class Tuners:
     def adapt(self) -> Iterator[tuple[str, JobClass, Awaitable[None]]]:
         """Start and end tuners as the policy says; those started, with what ends when they end."""
         made = plan(self._queue, self._fleets(), self._settings.max_tuners)
-        for name, tuner in list(self._all.items()):
+        for name, tuner in list(self._all.items()) if made.end_starting or made.end_idle else ():
             if tuner.ending or tuner.job is not None:
                 continue
             if not tuner.came and made.end_starting[tuner.kind] > 0:
@@ -160,6 +160,8 @@ class Tuners:
         return {kind: Fleet(**states) for kind, states in counts.items()}
 
     def _gives_way(self, tuner: _Tuner) -> bool:
+        if not self._queue.kinds() - {tuner.kind}:
+            return False
         now = time.monotonic()
         patient = now - (tuner.first_lease or now) < self._settings.tuner_patience_seconds
         return gives_way(self._queue, tuner.kind, self._fleets(), self._settings.max_tuners, patient)
