@@ -6,11 +6,13 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import stat
 import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import psutil
@@ -183,6 +185,11 @@ print(ray.get(stays.settings.remote()))
     own.down()
     assert [p for p in running if p.is_running() and p.status() != psutil.STATUS_ZOMBIE] == []
     assert not own._ray_folder().exists() or own._ray_folder().is_relative_to(own.root)
+
+
+def test_mlflows_database_lets_readers_and_a_writer_pass_each_other(mlflow_server: Stack) -> None:
+    with closing(sqlite3.connect(mlflow_server.root / "mlflow.db")) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
 def test_gc_removes_the_rows_of_deleted_runs_and_no_others(mlflow_server: Stack) -> None:
