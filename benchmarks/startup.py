@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-REPEATS = 3
+REPEATS = 2
 CLIP = Path(__file__).parent.parent / "examples" / "clips" / "red-ball-grass.mp4"
 CAPTION = "a red ball rolling on grass"
 IMPORTS = {

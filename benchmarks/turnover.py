@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -17,10 +18,10 @@ _STEP = re.compile(r"(tuning|inverting): step (\d+) of (\d+).*?, ([0-9.]+) s$")
 
 
 def run(client: TavClient, count: int, **params: Any) -> dict[str, Any]:
-    """Submit jobs at once, wait for all, and tell where the time went. The first, which finds the tuner cold, is left out.
+    """Submit jobs at once, wait for all, and tell where the time went. One more is made: the first may find the tuner cold.
 
     A job's overhead is all that is neither tuning nor inverting nor saving the result: reading and encoding its clip, and what
-    passes between its success and the beginning of the next one.
+    passes between the success of the one before and its own beginning.
     """
     began = time.monotonic()
     jobs = [client.jobs.create(CLIP, caption="a red ball rolling on grass", params=params, seed=i) for i in range(count + 1)]
@@ -31,16 +32,16 @@ def run(client: TavClient, count: int, **params: Any) -> dict[str, Any]:
             raise SystemExit(f"job {job.id} ended as {job.status}: {job.error}")
     logs = [_times(client.jobs.logs(job.id)) for job in jobs]
     logs.sort(key=lambda times: times["begins"])
-    parts = [_parts(times, after) for times, after in zip(logs[1:], [*logs[2:], None], strict=True)]
-    whole = [sum(part.values()) for part in parts[:-1]]  # the last has no next one
-    overhead = [part["preparing"] + part["between"] + part["turnover"] for part in parts[:-1]]
+    parts = [_parts(before, times) for before, times in pairwise(logs)]
+    whole = [sum(part.values()) for part in parts]
+    overhead = [part["turnover"] + part["preparing"] + part["between"] for part in parts]
     return {
         "jobs": count,
         "params": params,
         "submitted_per_second_over_http": round(len(jobs) / submitting, 2),
         "jobs_per_minute": round(60 / mean(whole), 2),
         "seconds_per_job": round(mean(whole), 2),
-        "median_seconds": {name: round(median(part[name] for part in parts[:-1]), 3) for name in parts[0]},
+        "median_seconds": {name: round(median(part[name] for part in parts), 3) for name in parts[0]},
         "overhead_seconds": {"median": round(median(overhead), 2), "max": round(max(overhead), 2)},
         "overhead_percent": round(100 * sum(overhead) / sum(whole), 2),
     }
@@ -66,12 +67,12 @@ def _times(log: str) -> dict[str, float]:
     return times
 
 
-def _parts(times: dict[str, float], after: dict[str, float] | None) -> dict[str, float]:
-    parts = {
+def _parts(before: dict[str, float], times: dict[str, float]) -> dict[str, float]:
+    return {
+        "turnover": times["begins"] - before["succeeded"],
         "preparing": times["tuning begins"] - times["begins"],
         "tuning": times["tuning ends"] - times["tuning begins"],
         "between": times["inverting begins"] - times["tuning ends"],
         "inverting": times["inverting ends"] - times["inverting begins"],
         "saving": times["succeeded"] - times["inverting ends"],
     }
-    return parts | {"turnover": after["begins"] - times["succeeded"] if after else 0.0}
