@@ -37,6 +37,7 @@ import psutil
 import ray
 
 from benchmarks import record, turnover
+from benchmarks.preload import fill
 from benchmarks.standin import PER_PROCESS, StandInLauncher, StandIns
 from registry.jobs import JobStore
 from registry.objects import ObjectStore
@@ -160,7 +161,9 @@ def service(args: argparse.Namespace, seconds: float) -> Iterator[tuple[Stack, S
         count = -(-args.tuners // PER_PROCESS)
         processes = [StandIns.remote(seconds) for _ in range(count)]  # type: ignore[attr-defined]
         ray.get([process.seen.remote() for process in processes])
-        yield stack, settings, start_scheduler(settings, StandInLauncher(processes)), processes
+        scheduler = start_scheduler(settings, StandInLauncher(processes))
+        yield stack, settings, scheduler, processes
+        ray.kill(scheduler, no_restart=True)  # before its tuners, whose end it would take for failures
     finally:
         ray.shutdown()
         stack.down()
@@ -195,6 +198,7 @@ def submit(args: argparse.Namespace) -> dict[str, Any]:
 
 def drain(args: argparse.Namespace) -> dict[str, Any]:
     """The jobs that are there, as fast as the service gives them out, after a start from the runs alone."""
+    copied = fill(args.data / "mlflow.db", args.fill)
     with service(args, args.seconds) as (stack, _, scheduler, processes):
         began = time.monotonic()
         while not (found := ray.get(scheduler.status.remote())["jobs"]["queued"]):
@@ -211,6 +215,7 @@ def drain(args: argparse.Namespace) -> dict[str, Any]:
         leases, _ = seen(processes)
         return {
             "jobs_found_at_start": found,
+            "of_these_copied_in_the_database": copied,
             "seconds_to_read_them": round(recovery, 1),
             "jobs_done": done,
             "jobs_per_second": round(done / figures["seconds"], 1),
@@ -371,6 +376,7 @@ def main() -> None:
     parser.add_argument("part", choices=["submit", "drain", "steady", "decide", "real"])
     parser.add_argument("--data", type=Path, help="the stack's folder; it is kept")
     parser.add_argument("--jobs", type=int, help="submit: 10000, real: 24")
+    parser.add_argument("--fill", type=int, default=0, help="drain: first copy jobs until so many are queued")
     parser.add_argument("--tuners", type=int, default=200)
     parser.add_argument("--submitters", type=int, default=4)
     parser.add_argument("--seconds", type=float, help="a job's length; drain: 0, steady: 60")
