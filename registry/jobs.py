@@ -21,6 +21,7 @@ from registry.tracking import Runs, artifact_uri, join_tag, key_digest, now_ms, 
 from tav_client.schemas import (
     Batch,
     ClipInfo,
+    Estimate,
     Failure,
     JobParams,
     JobPhase,
@@ -43,6 +44,7 @@ RUN_STATUS = {
 _JOB_STATUS = {run: job for job, run in RUN_STATUS.items()}
 _KEY = "tav.idempotency_key"
 _CANCEL = "tav.cancel"
+_ESTIMATE = "tav.estimate"
 _TENANT, _BATCH, _METADATA = "tav.tenant", "tav.batch", "tav.metadata."
 
 DEFAULT_TENANT = "default"
@@ -77,6 +79,7 @@ class JobStore:
         tenant: str = DEFAULT_TENANT,
         gpus: int = 1,
         retry_of: str | None = None,
+        estimate: Estimate | None = None,
     ) -> TuningJob:
         """Keep a new job, queued, with its clip and request among the run's artifacts.
 
@@ -89,6 +92,7 @@ class JobStore:
             tenant: Whose job it is.
             gpus: That tune it together; the request's, or the service's own number.
             retry_of: The job that this one repeats.
+            estimate: What it is expected to take.
         """
         tags = {
             **split_tag("tav.request", request.model_dump_json(exclude_none=True)),
@@ -101,6 +105,7 @@ class JobStore:
             _TENANT: tenant,
             **({_BATCH: request.batch} if request.batch else {}),
             **({"tav.retry_of": retry_of} if retry_of else {}),
+            **({_ESTIMATE: estimate.model_dump_json()} if estimate else {}),
             **{_METADATA + key: value for key, value in request.metadata.items()},
             "mlflow.note.content": request.caption or "",
             "mlflow.source.name": "tav",
@@ -233,6 +238,10 @@ class JobStore:
         """What the clip of a job without a caption shows, as a captioner said."""
         self._runs.log(job_id, tags={"tav.caption": caption, "mlflow.note.content": f"{caption} (automatic caption)"})
 
+    def set_estimate(self, job_id: str, estimate: Estimate) -> None:
+        """What the job is expected to take, as its tuner says."""
+        self._runs.log(job_id, tags={_ESTIMATE: estimate.model_dump_json()})
+
     def cancel(self, job_id: str) -> None:
         """The job ended by a cancel call."""
         self._runs.log(job_id, tags={"tav.phase": ""})
@@ -293,6 +302,7 @@ class JobStore:
             model=tags["tav.model"],
             version=None if version is None else int(version),
             params=JobParams.model_validate(request.params.model_dump(exclude_unset=True)),
+            estimate=Estimate.model_validate_json(tags[_ESTIMATE]) if _ESTIMATE in tags else None,
             validation_prompts=request.validation_prompts,
             priority=request.priority,
             gpus=int(tags.get("tav.gpus", 1)),

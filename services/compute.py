@@ -17,8 +17,8 @@ def on_cuda(settings: Settings) -> bool:
 
 
 def default_precision(settings: Settings) -> Precision:
-    """The settings' precision; bf16 on CUDA and fp32 on a CPU where they name none."""
-    return settings.precision or ("bf16" if on_cuda(settings) else "fp32")
+    """The settings' precision, or the usual one of this process's device."""
+    return settings.precision_on(on_cuda(settings))
 
 
 def load_base(name: str, settings: Settings, precision: Precision | None = None) -> Base:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, StringConstraints, field_validator
 
 from registry.settings import RegistrySettings
+from tav.memory import Precision
 from tav.probe import ClipLimits
 from tav_client.schemas import ModelRef
 
@@ -20,7 +21,7 @@ class Settings(RegistrySettings):
     base: str = Field("offline", description="The base: a hub id, a diffusers folder, or `offline` for the shipped one.")
     bases: list[str] = Field(default_factory=list, description="Further bases to tune on and to sample from.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where tuners and samplers compute.")
-    precision: Literal["fp32", "bf16", "fp16"] | None = Field(None, description="Of the base; none: bf16 on CUDA, fp32 on CPU.")
+    precision: Precision | None = Field(None, description="Of the base; none: bf16 on CUDA, fp32 on CPU.")
     compute_threads: int | None = Field(None, ge=1, description="Threads of one tuner or sampler on the CPU; none: all cores.")
     work_dir: Path = Field(Path("/tmp/tav"), description="Scratch space of workers; nothing there needs keeping.")
 
@@ -95,6 +96,10 @@ class Settings(RegistrySettings):
     def served_bases(self) -> tuple[str, ...]:
         """The default base first."""
         return tuple(dict.fromkeys([self.base, *self.bases]))
+
+    def precision_on(self, cuda: bool) -> Precision:
+        """`precision`; bf16 on CUDA and fp32 on a CPU where it names none."""
+        return self.precision or ("bf16" if cuda else "fp32")
 
     def environment(self) -> dict[str, str]:
         """These settings as the `TAV_*` variables that give them again in another process."""

@@ -18,7 +18,7 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp
 
 import tav
-from services.api import batches, errors, jobs, models, openapi, operations, uploads, videos
+from services.api import batches, errors, estimates, jobs, models, openapi, operations, uploads, videos
 from services.api.auth import check_exposure, key_required
 from services.api.parts import Parts
 from services.api.requests import Requests
@@ -58,7 +58,7 @@ def create_app(parts: Parts, behind_serve: bool = False) -> FastAPI:
         middleware=[Middleware(Requests, behind_serve=behind_serve)],
     )
     guard = [Depends(key_required(parts.settings.api_keys))]
-    for module in (jobs, batches, uploads, models, videos):
+    for module in (jobs, estimates, batches, uploads, models, videos):
         app.include_router(module.router(parts), prefix="/v1", dependencies=guard, responses=openapi.problems(401, 500))
     app.include_router(operations.router(parts))
     errors.install(app)

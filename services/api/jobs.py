@@ -16,6 +16,7 @@ from registry.removal import Removal
 from services.api import bodies, clips
 from services.api.auth import Tenant
 from services.api.errors import ApiError, invalid
+from services.api.estimates import expected
 from services.api.events import event_number, follow, overlaid
 from services.api.idempotency import IdempotencyKey, KeyLocks, checked_key, key_reused
 from services.api.logs import once, tail
@@ -66,7 +67,11 @@ class JobMaker:
             return made, False
         wanted = jobs.request(job.id)
         gpus = wanted.gpus or self._parts.settings.tuner_workers
-        return jobs.create(wanted, job.clip, job.base, job.model, key, tenant=job.tenant, gpus=gpus, retry_of=job.id), True
+        estimate = expected(wanted.model_copy(update={"base": job.base}), self._parts.settings, gpus)
+        made = jobs.create(
+            wanted, job.clip, job.base, job.model, key, tenant=job.tenant, gpus=gpus, retry_of=job.id, estimate=estimate
+        )
+        return made, True
 
     async def check_room(self, tenant: str | None) -> None:
         """Refuse a job more than may wait. Jobs that come at the same moment are not told from each other."""
@@ -129,7 +134,9 @@ class JobMaker:
             found = clips.check(path, wanted, settings)
             clip = clips.store(path, found, objects)
             gpus = wanted.gpus or settings.tuner_workers
-            return jobs.create(wanted, clip, wanted.base or settings.base, model, key, tenant=tenant, gpus=gpus), True
+            estimate = expected(wanted, settings, gpus)
+            base = wanted.base or settings.base
+            return jobs.create(wanted, clip, base, model, key, tenant=tenant, gpus=gpus, estimate=estimate), True
         finally:
             scratch.remove()
 

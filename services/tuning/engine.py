@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import gc
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import deepspeed
 import torch
+from deepspeed.runtime.zero import parameter_offload
 from deepspeed.runtime.zero.linear import zero3_linear_wrap
+from deepspeed.runtime.zero.partitioned_param_coordinator import PartitionedParameterCoordinator
 from deepspeed.utils import (
     safe_get_full_fp32_param,
     safe_get_full_optimizer_state,
@@ -30,6 +33,10 @@ from tav.tuning import GRADIENTS_OVERFLOW
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 _GATHERED = 100_000_000
 """Parameters that stage 3 keeps whole at a time: a ninth of SD1.4's."""
+_params_to_release = inspect.getclosurevars(
+    PartitionedParameterCoordinator._PartitionedParameterCoordinator__params_to_release
+).nonlocals["func"]
+"""A method that remembers its results, and with them whom it was called on."""
 _SCALER = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
 
 
@@ -57,7 +64,7 @@ class DeepSpeedEngine:
             optimizer=optimizer,
             model_parameters=list(self.params.values()),
             dist_init_required=False,
-            config=_deepspeed_config(setting, config),
+            config=_deepspeed_config(setting, config, sum(p.numel() for p in self.params.values())),
         )
         self.zero = self.engine.optimizer
         if setting.precision == "fp16":
@@ -81,6 +88,9 @@ class DeepSpeedEngine:
         optimizer.param_groups.clear()
         self.params.clear()
         del self.engine, self.zero
+        # Two things of stage 3 live as long as the process and hold every network that it has seen.
+        parameter_offload.FWD_MODULE_STACK.clear()
+        _params_to_release.cache_clear()
         gc.collect()
 
     def forward(self, latents: Tensor, timesteps: Tensor, text: Tensor) -> Tensor:
@@ -215,13 +225,13 @@ class DeepSpeedEngine:
                 setattr(scaler, name, value if name == "cur_scale" else int(value))
 
 
-def _deepspeed_config(setting: MemorySetting, config: TuneConfig) -> dict[str, Any]:
+def _deepspeed_config(setting: MemorySetting, config: TuneConfig, tuned: int) -> dict[str, Any]:
     zero: dict[str, Any] = {"stage": setting.zero_stage, "memory_efficient_linear": False}  # see `_lean_linear`
+    zero["reduce_bucket_size"] = min(_GATHERED // 4, tuned)  # a buffer in each step; by default half a billion elements
     if setting.zero_stage == 3:
         # By default it keeps a billion gathered parameters, which are all of a Stable Diffusion.
         zero |= {"stage3_max_live_parameters": _GATHERED, "stage3_max_reuse_distance": _GATHERED}
         zero["stage3_prefetch_bucket_size"] = _GATHERED // 4
-        zero["reduce_bucket_size"] = _GATHERED // 4  # a buffer of its own; by default half a billion elements
     if setting.offload_optimizer:
         zero["offload_optimizer"] = {"device": "cpu"}
     if setting.offload_params:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tav_client.schemas import Failure, JobPhase, TuningJob
+from tav_client.schemas import Estimate, Failure, JobPhase, TuningJob
 
 SCHEDULER = "tav-scheduler"
 NAMESPACE = "tav"
@@ -36,6 +36,8 @@ class Beat:
     eta_seconds: float | None
     caption: str | None = None
     """Once a clip without one has been captioned."""
+    estimate: Estimate | None = None
+    """Of the memory setting that it works in."""
 
 
 class Verdict(StrEnum):

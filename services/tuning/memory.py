@@ -1,24 +1,86 @@
-"""Which memory settings a job is tried in."""
+"""Which memory settings a job is tried in, and what each is estimated to take. Imports no torch: the gateway asks too."""
 
 from __future__ import annotations
 
-from services.compute import default_precision, on_cuda
+from collections.abc import Callable
+from typing import Any
+
 from services.settings import Settings
-from tav.memory import MemorySetting, ladder
-from tav_client.schemas import JobMemory, JobParams
+from tav.config import ClipConfig, InvertConfig, NetConfig, SampleConfig, TuneConfig
+from tav.errors import InvalidConfig
+from tav.estimate import Device, Profile, Work, estimate, fastest_that_fits
+from tav.memory import MemorySetting, Precision, ladder
+from tav_client.schemas import Estimate, Estimates, JobMemory, JobParams, TuningParams
+from tav_client.schemas import MemorySetting as AskedMemory
 
 
-def rungs(params: JobParams, settings: Settings, stored: MemorySetting | None) -> list[MemorySetting]:
+def rungs(params: JobParams | TuningParams, settings: Settings, *, cuda: bool) -> list[MemorySetting]:
     """The settings to try, in order: an explicit one alone; with `auto` the ladder's.
 
     Args:
         params: the job's.
         settings: the service's; they name the precision and stage of jobs that do not.
-        stored: what an earlier attempt worked in, or was to try next; `auto` goes on from there.
+        cuda: whether the tuner computes on a GPU.
     """
-    precision = default_precision(settings)
-    if isinstance(params.memory, JobMemory):
+    precision = settings.precision_on(cuda)
+    if isinstance(params.memory, JobMemory | AskedMemory):
         asked = MemorySetting.model_validate(params.memory.model_dump())
         return [asked.model_copy(update={"precision": asked.precision or precision})]
-    steps = ladder(precision, settings.zero_stage, params.gradient_checkpointing, own_memory=on_cuda(settings))
-    return steps[steps.index(stored) :] if stored in steps else steps
+    return ladder(precision, settings.zero_stage, params.gradient_checkpointing, own_memory=cuda)
+
+
+def work_of(
+    params: JobParams | TuningParams, recommended: dict[str, dict[str, Any]], *, videos: int = 1, gpus: int = 1
+) -> Work:
+    """What a job does.
+
+    Args:
+        params: its own.
+        recommended: of the base, its `tav.json`, for what it leaves out.
+        videos: sampled after tuning.
+        gpus: that tune it together.
+
+    Raises:
+        InvalidConfig: the size is not a size.
+    """
+
+    def settled(part: str, **given: Any) -> dict[str, Any]:
+        return recommended.get(part, {}) | {name: value for name, value in given.items() if value is not None}
+
+    clip = ClipConfig(**settled("clip", num_frames=params.num_frames, size=params.size))
+    width, height = clip.size
+    if min(width, height) < 8:
+        raise InvalidConfig(f"size {width}x{height} will not do: width and height must be multiples of 8")
+    return Work(
+        frames=clip.num_frames,
+        width=width,
+        height=height,
+        steps=TuneConfig(**settled("tune", steps=params.steps)).steps,
+        inversion_steps=InvertConfig(**settled("invert")).num_inference_steps,
+        sampling_steps=SampleConfig(**settled("sample")).num_inference_steps,
+        videos=videos,
+        attention=NetConfig(**settled("net", attention=params.attention)).attention,
+        ranks=gpus,
+    )
+
+
+def forecast(work: Work, profile: Profile, steps: list[MemorySetting], device_in: Callable[[Precision], Device]) -> Estimates:
+    """An estimate of each setting, and which of them is taken: the fastest that fits.
+
+    Args:
+        work: see `work_of`.
+        profile: of the base.
+        steps: see `rungs`; all of one precision.
+        device_in: the device, as it is in a precision.
+    """
+    device = device_in(steps[0].precision or "fp32")
+    found = [Estimate.model_validate(estimate(profile, work, setting, device).model_dump()) for setting in steps]
+    return Estimates(
+        num_frames=work.frames,
+        size=(work.width, work.height),
+        steps=work.steps,
+        videos=work.videos,
+        gpus=work.ranks,
+        settings=found,
+        chosen=fastest_that_fits(profile, work, steps, device),
+    )

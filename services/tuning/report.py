@@ -17,7 +17,7 @@ from registry.jobs import JobStore
 from services.tuning.joblog import JobLog
 from services.tuning.lease import Beat, Lease, Outcome, Verdict
 from tav import Base, Progress, TavError
-from tav_client.schemas import JobPhase
+from tav_client.schemas import Estimate, JobPhase
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +45,7 @@ class Reporter:
         self._phase = JobPhase.preparing
         self.caption: str | None = None
         """Of a clip that was captioned here; told with every beat."""
+        self._estimate: Estimate | None = None
         self.verdict = Verdict.go_on
 
     def plan(self, base: Base, tuning_steps: int, samples: int) -> None:
@@ -78,6 +79,17 @@ class Reporter:
             self._tell(phase, progress.step, progress.total, progress.loss)
         return self.verdict
 
+    def expect(self, estimate: Estimate | None) -> None:
+        """What the job takes in the memory setting that it works in from now on; None: nobody knows."""
+        if estimate is None:
+            return
+        log.info("%.2f GiB and %.0f s are expected", estimate.peak_memory_bytes / 2**30, estimate.seconds)
+        self._estimate = estimate
+        try:
+            self._store.set_estimate(self._job.id, estimate)
+        except TavError as error:
+            log.warning("the estimate is not kept: %s", error)
+
     def scores(self, metrics: Mapping[str, float], step: int) -> None:
         """Metrics of what was made, written with the rest."""
         stamp = time.time_ns() // 1_000_000
@@ -94,7 +106,8 @@ class Reporter:
     def _tell(self, phase: JobPhase, step: int, total: int, loss: float | None) -> None:
         left = self._total_cost - self._done_cost
         eta = left * self._worked_seconds / self._worked_cost if self._worked_cost else None
-        beat = Beat(phase, step, total, min(1.0, self._done_cost / self._total_cost), loss, eta, self.caption)
+        done = min(1.0, self._done_cost / self._total_cost)
+        beat = Beat(phase, step, total, done, loss, eta, self.caption, self._estimate)
         self._phase = phase
         self._beating = self._scheduler.beat.remote(self._job.id, self._attempt, beat)
         self._last_beat = time.monotonic()

@@ -148,6 +148,7 @@ class Scheduler:
             loss=beat.loss,
             eta_seconds=beat.eta_seconds,
             caption=beat.caption or job.snapshot.caption,
+            estimate=beat.estimate or job.snapshot.estimate,
         )
         return Verdict.cancel if job.stop else Verdict.go_on
 

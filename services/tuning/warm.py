@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import gc
+import json
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Literal
 
 import torch
 from deepspeed.accelerator import get_accelerator
 
-from services.compute import DTYPES, default_precision, load_base
+from services.compute import DTYPES, default_precision, load_base, on_cuda
 from services.settings import Settings
 from services.tuning.engine import DeepSpeedEngine
+from services.tuning.memory import forecast, work_of
 from tav import Base, Tuner, VideoUNet, inflate
 from tav.errors import InvalidConfig
+from tav.estimate import Device
+from tav.estimate.measure import here, memory_of
+from tav.estimate.profile import of_configs
 from tav.memory import MemorySetting, Precision
+from tav_client.schemas import Estimates, TuningJob
+
+log = logging.getLogger(__name__)
 
 
 class WarmTuner:
@@ -36,6 +46,7 @@ class WarmTuner:
         self.base: Base = load_base(name, settings)
         self._tuner: Tuner | None = None
         self._engine: MemorySetting | None = None
+        self._devices: dict[Precision, Device] = {}
 
     def tuner(self, setting: MemorySetting) -> Tuner:
         """A tuner for that setting: the one at hand if its engine will do, otherwise a new one in its place.
@@ -55,6 +66,22 @@ class WarmTuner:
         self._tuner = Tuner(self.base, engine, self.base.tune_config(), self.rank)
         self._engine = wanted
         return self._tuner
+
+    def forecast(self, job: TuningJob, steps: list[MemorySetting], ranks: int) -> Estimates | None:
+        """What a job is expected to take in each setting; None where no profile describes the base's architecture."""
+        unet, vae = (json.loads(part.to_json_string()) for part in (self.base.unet, self.base.vae))
+        if (profile := of_configs(unet, vae)) is None:
+            log.info("what the job takes is not estimated: no profile describes the base's architecture")
+            return None
+        work = work_of(job.params, self.base.defaults, videos=len(job.validation_prompts), gpus=ranks)
+        return forecast(work, profile, steps, self._device_in)
+
+    def _device_in(self, precision: Precision) -> Device:
+        """This process's device: its speeds, found out once, and the memory that it offers now."""
+        kind: Literal["cpu", "cuda"] = "cuda" if on_cuda(self.settings) else "cpu"
+        if precision not in self._devices:
+            self._devices[precision] = here(precision, kind)
+        return self._devices[precision].model_copy(update={"memory_bytes": memory_of(kind)})
 
     def discard(self) -> None:
         """Let go of the tuner, whatever state it is in, and of all its memory."""

@@ -16,6 +16,7 @@ from registry.errors import StorageUnavailable
 from registry.jobs import JobStore
 from registry.objects import ObjectStore
 from registry.versions import VersionInfo, VersionStore, version_config
+from services.compute import on_cuda
 from services.scratch import Scratch
 from services.settings import Settings
 from services.tuning.joblog import JobLog
@@ -31,7 +32,7 @@ from tav.errors import InvalidConfig, OutOfMemory, is_disk_full
 from tav.eval.scores import Scorer, as_metrics
 from tav.memory import MemorySetting
 from tav.tuning import TuneState, is_out_of_memory
-from tav_client.schemas import Failure, FailureCode, JobMemory, JobPhase, TuningJob
+from tav_client.schemas import Estimate, Failure, FailureCode, JobMemory, JobPhase, TuningJob
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -81,6 +82,8 @@ class Attempt:
         self.report = Reporter(lease, scheduler, self.store, self.joblog)
         self.last_checkpoint = time.monotonic()
         self.last_look = -_LOOK_SECONDS  # the first step looks
+        self.estimates: dict[MemorySetting, Estimate] = {}
+        """By memory setting, for the leader."""
 
     def run(self) -> None:
         """Work on the job and tell the scheduler how it ended.
@@ -193,10 +196,11 @@ class Attempt:
 
     def _tune(self, clip: Clip, config: TuneConfig, resume: TuneState | None) -> Delta:
         """Tune in the job's memory setting; with `auto`, after each out of memory in the next leaner one."""
-        rungs = self.ranks.from_leader(self._rungs() if self.leader else [])
+        rungs = self.ranks.from_leader(self.ranks.together(lambda: self._rungs() if self.leader else []))
         for setting, *leaner in (rungs[place:] for place in range(len(rungs))):
             log.info("tunes with %s", setting.describe())
             self._keep_setting(setting)
+            self.report.expect(self.estimates.get(setting))
             try:
                 return self._tune_in(setting, clip, config, resume)
             except OutOfMemory as error:
@@ -217,7 +221,13 @@ class Attempt:
         )
 
     def _rungs(self) -> list[MemorySetting]:
-        return rungs(self.job.params, self.settings, self._patiently(self.resume.load_setting))
+        """The settings to try: from the one that an earlier attempt worked in; otherwise from the fastest that fits."""
+        steps = rungs(self.job.params, self.settings, cuda=on_cuda(self.settings))
+        stored = self._patiently(self.resume.load_setting)
+        if (found := self.warm.forecast(self.job, steps, self.ranks.size)) is not None:
+            self.estimates = dict(zip(steps, found.settings, strict=True))
+            stored = stored or steps[found.chosen]
+        return steps[steps.index(stored) :] if stored in steps else steps
 
     def _keep_setting(self, setting: MemorySetting, speaker: int = 0) -> None:
         """What a later attempt is to work in, so that it ends in the same bits."""

@@ -73,8 +73,12 @@ def test_a_clip_goes_from_submit_to_sampled_videos_and_survives_a_restart(servic
         params={"steps": 12, "num_frames": 4},
         validation_prompts=["a blue ball rolling on grass", "a red box rolling on grass"],
     )
+    submitted = job.snapshot.estimate
     job.wait(timeout=300, on_update=lambda snapshot: seen.append((snapshot.phase, snapshot.progress)))
     assert job.status == JobStatus.succeeded
+    tuned = job.refresh().snapshot.estimate
+    assert submitted and tuned and tuned.memory == submitted.memory and tuned.fits
+    assert tuned.device.startswith("CPU, ") and tuned.seconds != submitted.seconds  # the tuner's own device, probed
     assert {JobPhase.tuning, JobPhase.inverting, JobPhase.validating} <= {phase for phase, _ in seen}
     assert [progress for _, progress in seen] == sorted(progress for _, progress in seen)
 

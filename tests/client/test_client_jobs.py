@@ -15,7 +15,7 @@ from fastapi import Response
 from fastapi.responses import StreamingResponse
 
 import tav_client
-from tav_client import TavClient, TuningParams
+from tav_client import InvalidRequest, TavClient, TuningParams, schemas
 from tav_client._events import EventParser
 
 EVENTS = "/v1/tuning-jobs/j1/events"
@@ -255,3 +255,17 @@ def test_a_list_is_filtered_by_batch_and_metadata(service: Any, client: TavClien
     service.on("GET", "/v1/tuning-jobs", service.page(service.job(batch="b")))
     assert [job.id for job in client.jobs.list(batch="b", metadata={"who": "me"})] == ["j1"]
     assert service.asked[0].query == {"batch": "b", "metadata.who": "me"}
+
+
+def test_a_job_is_estimated_without_a_clip(service: Any, client: TavClient) -> None:
+    memory = {"zero_stage": 3, "precision": "bf16"}
+    numbers = {"device_memory_bytes": 5, "peak_memory_bytes": 4, "host_memory_bytes": 0, "seconds": 2.5, "fits": True}
+    phases = {"tuning": {"peak_memory_bytes": 4, "seconds": 2.5}}
+    one = {"memory": memory, "device": "L4", "phases": phases, "memory_error": None, "time_error": None} | numbers
+    fields = {"num_frames": 8, "size": [64, 64], "steps": 5, "videos": 0, "gpus": 1, "settings": [one], "chosen": 0}
+    service.on("POST", "/v1/estimates", service.ok(schemas.Estimates.model_validate(fields)))
+    found = client.jobs.estimate(params={"steps": 3}, steps=5, memory=memory, device="L4", videos=0)
+    assert found.settings[found.chosen].memory.zero_stage == 3 and found.settings[0].phases["tuning"].seconds == 2.5
+    assert service.asked[0].json == {"params": {"steps": 5, "memory": memory}, "device": "L4", "videos": 0}
+    with pytest.raises(InvalidRequest, match=r"params\.steps"):
+        client.jobs.estimate(steps=0)

@@ -23,12 +23,14 @@ ANSWERS = {
     "model.deleted": schemas.ModelDeleted,
     "model_version.deleted": schemas.ModelVersionDeleted,
     "upload": schemas.Upload,
+    "estimate": schemas.Estimates,
     "model_version": schemas.ModelVersion,
     "list": schemas.Page[schemas.Model],
     None: schemas.Problem,
 }
 REQUESTS = {
     "/tuning-jobs": schemas.TuningJobCreate,
+    "/estimates": schemas.EstimateCreate,
     "/videos": schemas.VideoCreate,
     "/uploads": schemas.UploadCreate,
     "/aliases": schemas.AliasSet,

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tav.probe import ClipLimits
-from tav_client.schemas import JobPhase, JobStatus, TuningJob
+from tav_client.schemas import Estimates, JobPhase, JobStatus, TuningJob
 from tests.services.conftest import Running, moving_square
 
 
@@ -313,3 +313,48 @@ def test_an_upload_that_finds_the_disk_full_is_to_be_sent_again(
         answer = gateway.submit(mp4, job, idempotency_key="again")
     assert (answer.status_code, answer.json()["code"], "retry-after" in answer.headers) == (503, "disk_full", True)
     assert gateway.submit(mp4, job, idempotency_key="again").status_code == 201
+
+
+def test_what_a_job_takes_is_told_before_it_is_submitted_and_kept_with_it(gateway: Running, mp4: bytes) -> None:
+    params = {"steps": 40, "num_frames": 8, "memory": {"gradient_checkpointing": True}}
+    told = gateway.http.post("/v1/estimates", json={"params": params, "videos": 1})
+    assert told.status_code == 200, told.text
+    estimates = Estimates.model_validate(told.json())
+    [only] = estimates.settings
+    assert (estimates.num_frames, estimates.size, estimates.steps) == (8, (64, 64), 40)
+    assert only.memory.gradient_checkpointing and only.fits and set(only.phases) == {"tuning", "inversion", "sampling"}
+    assert only.memory_error is not None  # a CPU has been measured
+    job = TuningJob.model_validate(gateway.submit(mp4, caption(params=params, validation_prompts=["a blue ball"])).json())
+    assert job.estimate is not None
+    changing = {"device_memory_bytes"}
+    assert job.estimate.model_dump(exclude=changing) == only.model_dump(exclude=changing)
+    gateway.parts.jobs.set_estimate(job.id, only.model_copy(update={"seconds": 1.5}))
+    assert gateway.http.get(f"/v1/tuning-jobs/{job.id}").json()["estimate"]["seconds"] == 1.5
+
+
+def test_an_estimate_is_of_the_gpus_that_the_service_has_or_those_that_are_named(
+    start_gateway: Callable[..., Running], mp4: bytes
+) -> None:
+    sd14 = "CompVis/stable-diffusion-v1-4"
+    gateway = start_gateway(device="cuda", gpu_types=["L4", "A100-80G"], base=sd14, bases=["/models/sketches"])
+
+    def estimate(**asked: Any) -> dict[str, Any]:
+        answer = gateway.http.post("/v1/estimates", json=asked)
+        return dict(answer.json())
+
+    small, large = estimate(), estimate(device="A100-80G")
+    assert {entry["device"] for entry in small["settings"]} == {"L4"} and len(small["settings"]) == 5
+    assert small["size"] == [512, 512] and small["settings"][0]["memory_error"] is None
+    assert not small["settings"][0]["fits"] and large["chosen"] < small["chosen"]
+    assert "name one of cpu, T4" in estimate(device="abacus")["detail"]
+    assert "'/models/sketches'" in estimate(base="/models/sketches")["detail"]
+    job = gateway.submit(mp4, caption(base=sd14, gpu_type="A100-80G", params={"num_frames": 4})).json()
+    assert job["estimate"]["device"] == "A100-80G"
+    assert gateway.submit(mp4, caption(base="/models/sketches", params={"num_frames": 4})).json()["estimate"] is None
+
+
+def test_without_any_gpu_known_an_estimate_asks_which(start_gateway: Callable[..., Running]) -> None:
+    gateway = start_gateway(device="cuda", base="CompVis/stable-diffusion-v1-4")
+    answer = gateway.http.post("/v1/estimates", json={})
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+    assert "name one of cpu, T4" in answer.json()["detail"]

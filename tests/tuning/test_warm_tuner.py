@@ -2,6 +2,7 @@
 
 import gc
 import json
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch.multiprocessing as mp
 
 from services.platform.ports import any_free
 from services.settings import Settings
-from tav import TuneConfig
+from tav import InvertConfig, TuneConfig, invert
 from tav.memory import MemorySetting, ladder
 from tests.tav.conftest import write_random_base
 from tests.tuning.test_deepspeed_engine import HOST, a_clip, enter_group
@@ -46,8 +47,25 @@ def life(rank: int, port: int, base: str, out: str) -> None:
                 seen[name] = [held()]
         seen[name].append(held())
         deltas[name] = delta
-    deltas["default after lean"] = warm.tuner(DEFAULT).tune(a_clip(), CONFIG.model_copy(update={"seed": 49}))
+    seen["left"] = []
+    for turn in range(4):
+        tuner = warm.tuner(LEAN if turn % 2 else DEFAULT)
+        delta = tuner.tune(a_clip(), CONFIG.model_copy(update={"seed": 49}))
+        if turn == 2:
+            deltas["default after lean"] = delta
+        parts = [weakref.ref(part) for part in (*tuner.net.modules(), *tuner.net.parameters())]
+        del tuner
+        warm.discard()
+        gc.collect()
+        if turn % 2:
+            seen["left"].append(sum(part() is not None for part in parts))
     seen["same"] = all(torch.equal(deltas["default after lean"].tensors[n], t) for n, t in deltas["default"].tensors.items())
+    latents = []
+    for setting in (DEFAULT, LEAN):
+        warm.tuner(setting)
+        with warm.sampling_net() as net:
+            latents.append(invert(warm.base, a_clip(), deltas["lean"], InvertConfig(num_inference_steps=2), net=net).tensor)
+    seen["latents apart"] = (latents[0] - latents[1]).abs().max().item()
     Path(out).write_text(json.dumps(seen))
     torch.distributed.destroy_process_group()
 
@@ -67,8 +85,16 @@ def test_memory_is_flat_over_fifty_jobs(name: str, seen: dict[str, Any]) -> None
     assert fiftieth["process"] <= tenth["process"] + 16 * MIB, seen[name]
 
 
+def test_of_a_stage_3_network_nothing_is_left_behind_when_the_setting_changes(seen: dict[str, Any]) -> None:
+    assert seen["left"] == [0, 0]
+
+
 def test_a_setting_used_in_between_changes_no_bit_of_another_s_result(seen: dict[str, Any]) -> None:
     assert seen["same"]
+
+
+def test_inversion_is_the_same_whatever_setting_the_tuner_was_left_in(seen: dict[str, Any]) -> None:
+    assert seen["latents apart"] < 1e-3  # the tuner's own network lies elsewhere in memory than a new one
 
 
 def test_the_ladder_grows_leaner_and_keeps_its_precision() -> None:

@@ -243,6 +243,11 @@ def create_upload(size: int, content_type: str) -> Call[schemas.Upload]:
     return Call("POST", "/v1/uploads", _one(schemas.Upload), body=body)
 
 
+def create_estimate(request: schemas.EstimateCreate) -> Call[schemas.Estimates]:
+    """`POST /v1/estimates`"""
+    return Call("POST", "/v1/estimates", _one(schemas.Estimates), body=request)
+
+
 def list_models(after: str | None, limit: int | None) -> Call[schemas.Page[schemas.Model]]:
     """`GET /v1/models`"""
     return Call("GET", "/v1/models", _one(schemas.Page[schemas.Model]), params=_given(after=after, limit=limit))

@@ -170,15 +170,13 @@ class AsyncJobs:
         Raises:
             InvalidRequest: An argument is wrong; nothing was sent.
         """
-        given = params.model_dump(exclude_unset=True) if isinstance(params, schemas.TuningParams) else dict(params or {})
-        chosen = given | {name: value for name, value in options.items() if value is not None}
         fields = {
             "caption": caption,
             "clip_uri": clip_uri,
             "model": model,
             "base": base,
             "validation_prompts": list(validation_prompts) or None,
-            "params": chosen or None,
+            "params": _params(params, options) or None,
             "priority": priority,
             "metadata": dict(metadata) if metadata else None,
             "batch": batch,
@@ -192,6 +190,33 @@ class AsyncJobs:
         request = _calls.request_of(schemas.TuningJobCreate, fields)
         path = None if clip is None else Path(clip)
         return AsyncJob(self, await self._transport.send(_calls.create_job(request, path, idempotency_key)))
+
+    async def estimate(
+        self,
+        *,
+        base: str | None = None,
+        params: Params | None = None,
+        videos: int | None = None,
+        gpus: int | None = None,
+        device: str | None = None,
+        **options: Any,
+    ) -> schemas.Estimates:
+        """What a job would take: peak memory and time in each memory setting that it would be tried in.
+
+        Args:
+            base: Base to tune on; left out, the service's own.
+            params: How to tune: a `TuningParams` or its fields. What is left out is as the base recommends.
+            videos: Sampled after tuning; left out, one.
+            gpus: How many tune the clip together.
+            device: A GPU type, such as `A100-80G`, or `cpu`; left out, what the service has.
+            **options: Single fields of `TuningParams` (`num_frames=`, `size=`, `steps=`, `memory=`, …); they win over `params`.
+
+        Raises:
+            InvalidRequest: An argument is wrong; nothing was sent.
+            BadRequest: The service knows no such base or device.
+        """
+        fields = {"base": base, "params": _params(params, options) or None, "videos": videos, "gpus": gpus, "device": device}
+        return await self._transport.send(_calls.create_estimate(_calls.request_of(schemas.EstimateCreate, fields)))
 
     async def get(self, id: str) -> AsyncJob:
         """The job as it is now.
@@ -252,3 +277,9 @@ class AsyncJobs:
     def events(self, id: str, *, last_event_id: str | None = None) -> AsyncIterator[schemas.TuningJob]:
         """Snapshots of a job as it changes, until it is final. A cut connection is opened again and goes on where it was."""
         return self._transport.follow(Following(id, schemas.TuningJob, last_event_id=last_event_id))
+
+
+def _params(params: Params | None, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Single fields over those of `params`."""
+    given = params.model_dump(exclude_unset=True) if isinstance(params, schemas.TuningParams) else dict(params or {})
+    return given | {name: value for name, value in options.items() if value is not None}

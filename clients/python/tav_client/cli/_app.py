@@ -17,6 +17,7 @@ SERVER_COMMANDS = {
     "cluster": ("services.cluster.cli", "Run the service on many machines: the files for them, and what they start."),
     "import": ("services.cli.import_", "Make a public Tune-A-Video checkpoint a delta, and a version of the registry."),
     "export": ("services.cli.export", "Write a tuned clip for the public implementation, or as a diffusers pipeline."),
+    "estimate": ("services.cli.estimate", "Peak memory and time of a job, before it is paid for."),
     "caption": ("services.cli.caption", "Say what a clip shows, in words to tune it with."),
 }
 """Commands of the server package: the module, imported when the command is called, whose `app` takes the words that follow."""

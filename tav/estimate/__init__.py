@@ -1,0 +1,12 @@
+"""Peak memory and time of a job before it is paid for: counts of the real network's work, fitted to measured runs.
+
+`trace` counts a pass of the network without computing it; `profile` keeps an architecture's counts as functions of frames and
+size; `device` says what a device offers and `measure` finds it out where it is at hand; `model` puts them together. Only
+`trace` and `measure` need torch.
+"""
+
+from tav.estimate.device import Device
+from tav.estimate.model import Estimate, Work, estimate, fastest_that_fits
+from tav.estimate.profile import Profile
+
+__all__ = ["Device", "Estimate", "Profile", "Work", "estimate", "fastest_that_fits"]
