@@ -321,11 +321,11 @@ def _sum(processes: list[Any]) -> int:
     return sum(ray.get([process.done.remote() for process in processes]))
 
 
-def keep(section: str, figures: dict[str, Any], out: Path) -> None:
+def keep(section: str, figures: dict[str, Any], args: argparse.Namespace) -> None:
     """`queue.json` has a section for each part, with its own command and machine."""
-    path = out / "queue.json"
+    path = args.out / "queue.json"
     sections = json.loads(path.read_text()) if path.exists() else {}
-    command = " ".join(["python -m benchmarks.queue", *sys.argv[1:]])
+    command = " ".join(["python -m benchmarks.queue", *sys.argv[1:]]).replace(str(args.data), "DIR")
     sections[section] = {"command": command, "machine": record.machine(), **figures}
     path.write_text(json.dumps(sections, indent=1) + "\n")
     path.with_suffix(".md").write_text(table(sections))
@@ -390,7 +390,7 @@ def main() -> None:
     args.seconds = args.seconds if args.seconds is not None else {"steady": 60.0}.get(args.part, 0.0)
     args.limit = args.limit or {"steady": 180.0}.get(args.part, 480.0)
     shape = {} if args.part in ("real", "decide") else {"tuners": args.tuners, "job_seconds": args.seconds}
-    keep(args.part, {**shape, **part(args)}, args.out)
+    keep(args.part, {**shape, **part(args)}, args)
 
 
 if __name__ == "__main__":

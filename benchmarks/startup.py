@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-REPEATS = 2
+REPEATS = 1
 CLIP = Path(__file__).parent.parent / "examples" / "clips" / "red-ball-grass.mp4"
 CAPTION = "a red ball rolling on grass"
 IMPORTS = {
@@ -37,7 +37,7 @@ HEAVY = ("torch", "torch._dynamo", "diffusers", "transformers", "mlflow", "ray",
 
 
 def imports(code: str) -> dict[str, Any]:
-    """Best of some processes, and which of the heavy packages it brings."""
+    """What a new process needs, and which of the heavy packages it brings."""
     told = f"import sys; print(*[name for name in {HEAVY} if name in sys.modules])"
     best: dict[str, Any] = {"wall_seconds": float("inf"), "cpu_seconds": float("inf")}
     for _ in range(REPEATS):
