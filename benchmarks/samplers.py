@@ -2,8 +2,9 @@
 
     python -m benchmarks.samplers        # into benchmarks/results/samplers.{json,md}
 
-Every clip is tuned and inverted once, with the base's recommended settings; then each sampler, at each number of steps, draws
-the clip itself (no guidance, nothing retraced: how far the latents lead back) and two edits (with guidance).
+Every clip is tuned and inverted once, with the base's recommended settings (or taken from `make quality`'s folder). Then each
+sampler, at each number of steps, draws the clip itself and an edit from the latents alone (nothing retraced or injected: how
+far they lead back), and two edits with the base's recommended settings.
 """
 
 from __future__ import annotations
@@ -19,14 +20,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from tav import Base, Clip, Delta, Latents, Sampler, Tuner, invert
+from tav import Base, Clip, Delta, Latents, Sampler
+from tav.eval.methods import Workbench
 from tav.eval.offline.suite import OfflineSuite, offline
 
 STEPS = (30, 15, 10, 8)
 SAMPLERS = ("ddim", "dpmpp_2m", "unipc")
 EDITS = ("colour", "shape")
 BLENDS = (0.25, 0.5, 1.0)
-COLUMNS = ("scheduler", "steps", "blend", "back", "edited", "kept", "path", "path_strength_1")
+BARE = {"strength": 1.0, "feature_injection": 0.0}
+"""From the latents alone: nothing retraced, nothing injected."""
+COLUMNS = ("scheduler", "steps", "blend", "back", "edited", "kept", "path", "path_bare")
 
 
 def rows_of(
@@ -39,14 +43,14 @@ def rows_of(
     for scheduler, steps, blend in asked:
         settings = {"scheduler": scheduler, "num_inference_steps": steps, "noise_blend": blend}
         draw = partial(_draw, sampler, delta, latents, settings)
-        back = draw(clip.caption, guidance_scale=1.0, strength=1.0).astype(float) - clip.frames
+        back = draw(clip.caption, guidance_scale=1.0, **BARE).astype(float) - clip.frames
         row: dict[str, Any] = {"clip": name, "scheduler": scheduler, "steps": steps, "blend": blend}
         row["back"] = float(np.sqrt((back**2).mean()))
         cases = [case for case in suite.cases if case.clip == name and case.edit in EDITS]
         advised = [suite.judge(case, draw(case.prompt), clip.frames) for case in cases]
         row |= {measure: fmean(scores[measure] for scores in advised) for measure in ("edited", "kept", "path")}
-        row["path_strength_1"] = fmean(
-            suite.judge(case, draw(case.prompt, strength=1.0), clip.frames)["path"] for case in cases if case.edit == "colour"
+        row["path_bare"] = fmean(
+            suite.judge(case, draw(case.prompt, **BARE), clip.frames)["path"] for case in cases if case.edit == "colour"
         )
         rows.append(row)
         print(
@@ -79,15 +83,15 @@ def markdown(means: list[dict[str, Any]], note: str) -> str:
         "# Samplers and inverted latents",
         "",
         "`back`: RMS difference (0–255) from the clip when its inverted latents are sampled with its own caption, no guidance.",
-        "`edited`, `kept`, `path`: colour and shape edits with the base's recommended settings (30 % of the steps retraced);",
-        "`path at strength 1`: the colour edit with nothing retraced. Inversion took 30 DDIM steps. Means over clips.",
+        "`edited`, `kept`, `path`: colour and shape edits with the base's recommended settings; `path, bare`: the colour edit",
+        "with nothing retraced or injected. Inversion took 30 DDIM steps. Means over clips.",
         "",
-        "| sampler | steps | noise blended in | back | edited | kept | path | path at strength 1 |",
+        "| sampler | steps | noise blended in | back | edited | kept | path | path, bare |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     lines += [
         f"| {m['scheduler']} | {m['steps']} | {m['blend']:g} | {m['back']:.1f} | {m['edited']:.0%} | {m['kept']:.0%} "
-        f"| {m['path']:.2f} | {m['path_strength_1']:.2f} |"
+        f"| {m['path']:.2f} | {m['path_bare']:.2f} |"
         for m in means
     ]
     return "\n".join([*lines, "", note, ""])
@@ -96,20 +100,21 @@ def markdown(means: list[dict[str, Any]], note: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Compare samplers from inverted latents.")
     parser.add_argument("--clips", nargs="*", default=["red-ball-grass", "pink-star-water"])
+    parser.add_argument("--work", type=Path, default=Path("out/quality/work"), help="where tunings and latents are kept")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "samplers")
     args = parser.parse_args()
     torch.set_num_threads(1)
     base, suite = Base.load("offline"), offline(seeds=(0,))
-    tuner, sampler, config = Tuner(base, config=base.tune_config()), Sampler(base), base.clip_config()
+    bench = Workbench(base, args.work)
     command = f"python -m benchmarks.samplers --clips {' '.join(args.clips)}"
     note = f"{command} · base {base.fingerprint[:12]} · {platform.machine()}, 1 thread, torch {torch.__version__}"
     rows: list[dict[str, Any]] = []
     for source in suite.clips:
         if source.name not in args.clips:
             continue
-        clip = Clip.read(source.path, source.caption, config.num_frames, config.size)
-        delta = tuner.tune(clip, base.tune_config())
-        rows += rows_of(sampler, suite, clip, source.name, delta, invert(base, clip, delta, net=sampler.net))
+        delta = bench.tuned(source, seed=0)
+        latents = bench.inverted(source, delta, "seed0")
+        rows += rows_of(bench.sampler, suite, bench.clip(source), source.name, delta, latents)
         means = table(rows)
         record = {"command": command, "base": base.fingerprint, "settings": base.defaults, "means": means, "rows": rows}
         args.out.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")

@@ -1,28 +1,48 @@
-"""Quality end to end, reduced: one clip through tuning, inversion and its edits, judged by the oracle.
+"""Quality end to end: the published figures reach their bars, and one clip made anew comes out as published.
 
 The whole table: `make quality`, kept in benchmarks/results/.
 """
 
+import json
 from collections.abc import Iterator
 from statistics import fmean
+from typing import Any
 
 import pytest
 import torch
 
-from benchmarks.quality import BARS, WORST_PATH
+from benchmarks.quality import RESULTS, missed
 from tav import Base
 from tav.eval.methods import METHODS, Workbench
 from tav.eval.offline.suite import offline
 
 CLIP, SEED = "red-ball-grass", 0
 EDITS = ("colour", "shape", "ground", "colour+ground")
-FRAME = 1 / 8
-"""The bars are for means over clips; a single video may have one frame wrong."""
-
-CLIP_MEAN_PATH = 0.9
-"""Of this clip, whose colour edits are among the harder ones (0.94 in benchmarks/results/quality.json)."""
+SHARE_BAND, PATH_BAND, FLICKER_BAND = 0.25, 0.06, 1.0
+"""How far a video may fall behind its published figures: two frames of eight, and what another processor's rounding does."""
 
 Scores = dict[tuple[str, str], dict[str, float]]
+
+
+@pytest.fixture(scope="module")
+def published() -> Any:
+    return json.loads((RESULTS / "quality.json").read_text())
+
+
+def test_the_published_figures_reach_their_bars(published: Any) -> None:
+    assert missed(published) == []
+
+
+def test_the_published_figures_are_of_six_clips_four_edits_and_three_seeds(published: Any) -> None:
+    tuned = {(v["clip"], v["edit"], v["seed"]) for v in published["videos"] if v["method"] == "tuned"}
+    assert tuned == {(case.clip, case.edit, case.seed) for case in offline().cases}
+
+
+def test_the_published_figures_are_of_the_shipped_base_and_its_settings(published: Any) -> None:
+    base = Base.load("offline")
+    assert published["run"]["settings"]["base_fingerprint"] == base.fingerprint
+    assert published["run"]["settings"]["overrides"] == {}
+    assert published["run"]["defaults"] == base.defaults
 
 
 @pytest.fixture(scope="module")
@@ -42,23 +62,18 @@ def scores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scores]:
 
 
 @pytest.mark.slow
-def test_the_source_prompt_gives_the_clip_back(scores: Scores) -> None:
-    assert scores["tuned", "source"]["path"] >= 0.95
-    assert scores["tuned", "source"]["edited"] >= 0.85
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("edit", EDITS)
-def test_edits_do_what_they_say_and_keep_the_motion(scores: Scores, edit: str) -> None:
-    score = scores["tuned", edit]
-    assert score["edited"] >= BARS[edit]["edited"] - FRAME
-    assert score["kept"] >= BARS[edit]["kept"] - FRAME
-    assert score["path"] >= WORST_PATH
-
-
-@pytest.mark.slow
-def test_on_average_the_edits_follow_the_clips_path(scores: Scores) -> None:
-    assert fmean(scores["tuned", edit]["path"] for edit in EDITS) >= CLIP_MEAN_PATH
+@pytest.mark.parametrize("edit", ["source", *EDITS])
+def test_a_clip_made_anew_comes_out_as_published(scores: Scores, published: Any, edit: str) -> None:
+    (then,) = (
+        v["scores"]
+        for v in published["videos"]
+        if (v["method"], v["clip"], v["edit"], v["seed"]) == ("tuned", CLIP, edit, SEED)
+    )
+    now = scores["tuned", edit]
+    assert now["edited"] >= then["edited"] - SHARE_BAND
+    assert now["kept"] >= then["kept"] - SHARE_BAND
+    assert now["path"] >= then["path"] - PATH_BAND
+    assert now["flicker"] <= then["flicker"] + FLICKER_BAND
 
 
 @pytest.mark.slow
