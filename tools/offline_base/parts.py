@@ -9,20 +9,15 @@ from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from tav.bases import OFFLINE
 from tav.eval.offline.world import COLOURS, GROUNDS, PARTIAL, PHRASES, SHAPES, caption
 
 MAX_TOKENS = 24
 TEXT_WIDTH = 96
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 
-RECOMMENDED = {
-    "clip": {"num_frames": 8, "size": [64, 64]},
-    "net": {"group_norm": "frame"},
-    "tune": {"steps": 150, "learning_rate": 7e-4},
-    "invert": {"num_inference_steps": 30},
-    "sample": {"num_inference_steps": 30, "guidance_scale": 4.0, "strength": 0.7},
-}
-"""What `tav.json` recommends for this base, where the defaults of SD1.4 do not fit."""
+RECOMMENDED = OFFLINE / "tav.json"
+"""What a base of this size recommends where the defaults of SD1.4 do not fit; chosen by the suite `offline-development`."""
 
 SCHEDULER = {
     "num_train_timesteps": 1000,
@@ -177,4 +172,4 @@ def export(folder: Path, vae: AutoencoderKL, tokenizer: Path, text: CLIPTextMode
         "vae": ["diffusers", "AutoencoderKL"],
     }
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
-    (folder / "tav.json").write_text(json.dumps(RECOMMENDED, indent=2) + "\n")
+    (folder / "tav.json").write_text(RECOMMENDED.read_text())
