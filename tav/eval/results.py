@@ -176,19 +176,22 @@ class Results:
         path = self.out / "run.json"
         run = RunFile(settings=settings, defaults=defaults)
         if path.is_file():
-            run = RunFile.model_validate_json(path.read_bytes())
-            ours, theirs = settings.model_dump(mode="json"), run.settings.model_dump(mode="json")
-            if differing := [f"{name} {theirs[name]!r} (now {ours[name]!r})" for name in ours if ours[name] != theirs[name]]:
+            now, run = run, RunFile.model_validate_json(path.read_bytes())
+            ours, theirs = (kept.settings.model_dump(mode="json") for kept in (now, run))
+            differing = [f"{name} {theirs[name]!r} (now {ours[name]!r})" for name in ours if ours[name] != theirs[name]]
+            if not differing and now.model_dump(mode="json")["defaults"] != run.defaults:
+                differing = [f"the base's recommended settings {run.defaults} (now {now.defaults})"]
+            if differing:
                 raise InvalidConfig(f"{self.out} holds videos made with {', '.join(differing)}: give another --out")
         about = {"system": platform.platform(), "processor": _processor(), "cpus": str(os.cpu_count())} | machine
         versions = {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES}
-        now = Visit(began=time.time(), command=command, machine=about, versions=versions)
-        run.visits.append(now)
+        visit = Visit(began=time.time(), command=command, machine=about, versions=versions)
+        run.visits.append(visit)
         write_text(path, run.model_dump_json(indent=1))  # before the first video: it tells what all are made with
         try:
-            yield now
+            yield visit
         finally:
-            now.seconds = time.time() - now.began
+            visit.seconds = time.time() - visit.began
             write_text(path, run.model_dump_json(indent=1))
 
     def run_file(self) -> RunFile:

@@ -149,9 +149,16 @@ def test_a_second_run_makes_nothing_again_and_adds_what_is_new(plan: Plan, repor
     assert [visit["made"] for visit in json.loads((plan.out / "run.json").read_text())["visits"]] == [8, 4]
 
 
-def test_videos_of_other_settings_or_prompts_are_not_taken_for_these(plan: Plan, report: Path) -> None:
+def test_videos_of_other_settings_or_prompts_are_not_taken_for_these(plan: Plan, report: Path, small_base: Path) -> None:
     with pytest.raises(InvalidConfig, match=r"holds videos made with overrides .* give another --out"):
         run(replace(plan, overrides=QUICK | {"tune.steps": 3}), "other", lambda _: None)
+    advice = small_base / "tav.json"
+    advice.write_text('{"sample": {"strength": 0.9}}')
+    try:
+        with pytest.raises(InvalidConfig, match=r"holds videos made with the base's recommended settings .*'strength': 0.9"):
+            run(plan, "other", lambda _: None)
+    finally:
+        advice.unlink()
     record = plan.out / "records" / "tuned" / "seed-0" / "DAVIS_480p" / "gold-fish" / "style.json"
     kept = record.read_text()
     record.write_text(kept.replace("Gold fish, ink style", "Gold fish, crayon"))
