@@ -119,6 +119,7 @@ def test_the_description_covers_every_call_and_resolves(gateway: Running) -> Non
         "DELETE /v1/models/{name}/versions/{version}",
         "PUT /v1/models/{name}/aliases/{alias}",
         "DELETE /v1/models/{name}/aliases/{alias}",
+        "POST /v1/estimates",
         "POST /v1/uploads",
         "POST /v1/videos",
         "GET /v1/videos",
