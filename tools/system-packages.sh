@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # What pip cannot bring: venv, a C++ compiler and Python's headers (DeepSpeed compiles its CPU communication).
-# With `browser` as a second word also Chromium, with which one test opens the MLflow UI.
+# Further words bring what tests need: `browser` Chromium, with which one opens the MLflow UI; `servers` PostgreSQL, Redis and
+# iproute2, with which one makes a cluster of machines.
 set -euo pipefail
 python=${1:-python3}
 
@@ -8,7 +9,17 @@ missing=()
 "$python" -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
 "$python" -c 'import os, sysconfig, sys; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' || missing+=(python3-dev)
 command -v g++ >/dev/null || missing+=(g++)
-if [ "${2:-}" = browser ]; then command -v chromium >/dev/null || missing+=(chromium); fi
+for word in "${@:2}"; do
+    case $word in
+    browser) command -v chromium >/dev/null || missing+=(chromium) ;;
+    servers)
+        [ -d /usr/lib/postgresql ] || missing+=(postgresql)
+        command -v redis-server >/dev/null || missing+=(redis-server)
+        command -v ip >/dev/null || missing+=(iproute2)
+        ;;
+    *) echo "$0: there is no $word" >&2 && exit 1 ;;
+    esac
+done
 [ ${#missing[@]} -eq 0 ] && exit 0
 
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
@@ -16,4 +27,5 @@ if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
     exit 1
 fi
 apt-get update -qq
-DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
+# As in runlevel 1, so that no server starts that was installed for tests alone.
+RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
