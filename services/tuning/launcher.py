@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
 from collections.abc import Awaitable
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -24,13 +26,15 @@ class TrainLauncher:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._runs = settings.work_dir / "ray-train"
+        shutil.rmtree(self._runs, ignore_errors=True)  # of an earlier scheduler's tuners
         self._supervisors: dict[str, Any] = {}
         self._tidying = asyncio.ensure_future(self._tidy())
 
     def launch(self, tuner_id: str, kind: JobClass) -> Awaitable[None]:
         """See `fleet.Launcher`."""
         supervisor = self._supervisors[tuner_id] = TunerSupervisor.remote()  # type: ignore[attr-defined]
-        return self._until_done(tuner_id, supervisor.run.remote(self._settings, tuner_id, kind))
+        return self._until_done(tuner_id, supervisor.run.remote(self._settings, tuner_id, kind, self._runs))
 
     def end(self, tuner_id: str) -> None:
         """See `fleet.Launcher`."""
@@ -42,6 +46,7 @@ class TrainLauncher:
             await done
         finally:
             del self._supervisors[tuner_id]
+            await asyncio.to_thread(shutil.rmtree, self._runs / tuner_id, ignore_errors=True)
 
     async def _tidy(self) -> None:
         while True:  # also what the tuners of an earlier scheduler have left
@@ -57,8 +62,8 @@ class TrainLauncher:
 class TunerSupervisor:
     """Calls `TorchTrainer.fit()`, which blocks, in a process on a stable node, and can be ended with what it started."""
 
-    def run(self, settings: Settings, tuner_id: str, kind: JobClass) -> None:
+    def run(self, settings: Settings, tuner_id: str, kind: JobClass, runs: Path) -> None:
         """Until the tuner has no more work."""
         from services.tuning.tuner import run
 
-        run(settings, tuner_id, kind)
+        run(settings, tuner_id, kind, runs)

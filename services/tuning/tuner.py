@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -23,8 +24,11 @@ _NOTICE_POLL_SECONDS = 1.0
 """Between two looks for nodes that are about to be taken away; clouds give between 30 seconds and two minutes."""
 
 
-def run(settings: Settings, tuner_id: str, kind: JobClass) -> None:
-    """A tuner until it has no more work; blocks. Lost workers are replaced; the scheduler decides about their job."""
+def run(settings: Settings, tuner_id: str, kind: JobClass, runs: Path) -> None:
+    """A tuner until it has no more work; blocks. Lost workers are replaced; the scheduler decides about their job.
+
+    Ray Train's own notes about the run are kept in a folder in `runs`.
+    """
     cuda = settings.device == "cuda" or (
         settings.device == "auto" and (kind.gpu_type is not None or ray.cluster_resources().get("GPU", 0) > 0)
     )
@@ -43,7 +47,7 @@ def run(settings: Settings, tuner_id: str, kind: JobClass) -> None:
         ),
         run_config=RunConfig(
             name=tuner_id,  # unique: Ray Train resumes a run whose name it knows
-            storage_path=str(settings.work_dir / "ray-train"),
+            storage_path=str(runs),
             failure_config=FailureConfig(max_failures=10),
             worker_runtime_env={"env_vars": {} if cuda else {"DS_ACCELERATOR": "cpu"}},
         ),

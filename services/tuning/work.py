@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,17 +21,18 @@ from services.settings import Settings
 from services.tuning.joblog import JobLog
 from services.tuning.lease import Lease, Outcome, Verdict
 from services.tuning.memory import rungs
+from services.tuning.outcomes import OutOfMemoryForNow, outcome_of
 from services.tuning.ranks import Ranks, RanksApart
 from services.tuning.report import Reporter
 from services.tuning.resume import ResumeStore
 from services.tuning.warm import WarmTuner
-from tav import Clip, Delta, Latents, Progress, Sampler, TavError, Video, invert
+from tav import Clip, Delta, Latents, Progress, Sampler, Video, invert
 from tav.config import TuneConfig
 from tav.errors import InvalidConfig, OutOfMemory, is_disk_full
 from tav.eval.scores import Scorer, as_metrics
 from tav.memory import MemorySetting
 from tav.tuning import TuneState, is_out_of_memory
-from tav_client.schemas import Estimate, Failure, FailureCode, JobMemory, JobPhase, TuningJob
+from tav_client.schemas import Estimate, JobMemory, JobPhase, TuningJob
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -45,10 +45,6 @@ _FLAGS = 4
 
 
 _SMALLER = "use fewer frames or a smaller size"
-
-
-class OutOfMemoryForNow(OutOfMemory):
-    """The attempt ran out of memory on one of several ranks; the next one goes on in a leaner setting."""
 
 
 class _Stopped(Exception):
@@ -97,7 +93,7 @@ class Attempt:
             except RanksApart as apart:
                 failure = apart.__cause__
                 if isinstance(failure, Exception):
-                    self.report.end(_outcome_of(failure))
+                    self.report.end(outcome_of(failure))
                 raise
             finally:
                 if self.scratch is not None:
@@ -124,7 +120,7 @@ class Attempt:
         except _Leaving:
             return Outcome(handed_back=True)
         except Exception as error:  # noqa: BLE001 - a defect fails this job with its traceback, not the tuner
-            outcome = _outcome_of(error)
+            outcome = outcome_of(error)
             log.error("%s", outcome.traceback or (outcome.failure and outcome.failure.message))
             return outcome
 
@@ -166,11 +162,12 @@ class Attempt:
 
     def _source(self) -> Path:
         """The clip's file, fetched once."""
+        return self._patiently(self._fetch)
+
+    def _fetch(self) -> Path:
         self.scratch = self.scratch or Scratch(self.settings.work_dir, "job")
         path = self.scratch.path / "source.mp4"
-        if path.is_file():
-            return path
-        return self._patiently(lambda: self.objects.get_file(self.job.clip.uri, path, self.job.clip.sha256))
+        return path if path.is_file() else self.objects.get_file(self.job.clip.uri, path, self.job.clip.sha256)
 
     def _say_what_it_shows(self) -> str:
         """The caption of a clip that came without one, kept with the job; the leader's counts."""
@@ -280,23 +277,28 @@ class Attempt:
 
     def _register(self, clip: Clip, delta: Delta, latents: Latents, samples: list[Video]) -> int:
         self._check_in(JobPhase.registering)
+        folder = self._patiently(lambda: self._write_version(clip, delta, latents, samples))
+        info = VersionInfo.of(delta)
+        made = self._patiently(lambda: self.versions.register(self.job, folder, info, before=self._last_word))
+        log.info("registered as %s/%d", made.name, made.version)
+        return made.version
+
+    def _write_version(self, clip: Clip, delta: Delta, latents: Latents, samples: list[Video]) -> Path:
+        """A version's files, in a folder; made once more where the disk was full."""
         assert self.scratch is not None  # the clip is in it
-        base, folder = self.warm.base, self.scratch.path / "version"
-        folder.mkdir()
+        folder = self.scratch.path / "version"
+        folder.mkdir(exist_ok=True)
         delta.save(folder / "delta.safetensors")
         latents.save(folder / "latents.safetensors")
         (samples[0] if samples else clip.video()).save(folder / "preview.mp4")
-        config = version_config(base, delta, latents) | {
+        config = version_config(self.warm.base, delta, latents) | {
             "samples": [
                 {"prompt": prompt, "latents_sha256": video.latents_sha256}
                 for prompt, video in zip(self.job.validation_prompts, samples, strict=True)
             ],
         }
         (folder / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False))
-        info = VersionInfo.of(delta)
-        made = self._patiently(lambda: self.versions.register(self.job, folder, info, before=self._last_word))
-        log.info("registered as %s/%d", made.name, made.version)
-        return made.version
+        return folder
 
     # -- what happens around the work
 
@@ -361,35 +363,24 @@ class Attempt:
             raise _Stopped
 
     def _patiently(self, call: Callable[[], T]) -> T:
-        """Do a call on storage, again and again while it is away, as long as the settings allow and the job may go on."""
+        """Do a call that needs storage or room on the disk, again and again while it fails for want of them.
+
+        As long as the settings allow and the job may go on. A tuner on a full disk so keeps few jobs waiting, instead of
+        taking one after the other and failing them all.
+        """
         deadline, pause = time.monotonic() + self.settings.storage_patience_seconds, 0.5
         while True:
             try:
                 return call()
-            except StorageUnavailable as error:
-                if time.monotonic() + pause > deadline:
+            except (StorageUnavailable, OSError) as error:
+                full = is_disk_full(error)
+                if time.monotonic() + pause > deadline or not (full or isinstance(error, StorageUnavailable)):
                     raise
-                log.warning("storage is away, trying again in %.1f s: %s", pause, error)
+                log.warning("%s, trying again in %.1f s: %s", "the disk is full" if full else "storage is away", pause, error)
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
             if self.leader and self.report.ask_again() is not Verdict.go_on:
                 raise _Stopped
-
-
-def _outcome_of(error: Exception) -> Outcome:
-    if isinstance(error, StorageUnavailable):
-        return Outcome(failure=Failure(code=FailureCode.storage_unavailable, message=str(error)), retry=True)
-    if isinstance(error, OutOfMemoryForNow):
-        return Outcome(failure=Failure(code=FailureCode.out_of_memory, message=str(error)), retry=True)
-    if is_disk_full(error):
-        place = getattr(error, "filename", None) or "its scratch space"
-        message = f"The worker's disk is full ({place}): free some of TAV_WORK_DIR, then retry."
-        return Outcome(failure=Failure(code=FailureCode.disk_full, message=message), retry=True)
-    if isinstance(error, TavError) and error.code in FailureCode.__members__:
-        return Outcome(failure=Failure(code=FailureCode(error.code), message=str(error)))
-    message = f"An unexpected {type(error).__name__} ended the job; its run keeps the traceback. Please report it."
-    trace = "".join(traceback.format_exception(error))
-    return Outcome(failure=Failure(code=FailureCode.internal, message=message), traceback=trace)
 
 
 def _shape(clip: Clip) -> str:

@@ -24,7 +24,7 @@ def pictures() -> np.ndarray:
     return frames
 
 
-@pytest.mark.parametrize("kind", ["blip", "git"])
+@pytest.mark.parametrize("kind", ["blip", "blip2", "git"])
 def test_any_captioner_says_what_it_sees_and_the_same_each_time(tmp_path: Path, kind: str) -> None:
     captioner = Captioner(str(write_random_captioner(tmp_path, kind)))
     said = [captioner.caption(picture) for picture in pictures()]

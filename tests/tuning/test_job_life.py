@@ -65,6 +65,7 @@ def test_a_job_cancelled_while_its_tuner_starts_frees_what_the_tuner_would_have_
     assert ray.get(scheduler.cancel.remote(job.id)).status == JobStatus.cancelled
     wait_for("no tuner", lambda: not ray.get(scheduler.status.remote())["tuners"])
     wait_for("everything free", all_is_free)
+    wait_for("no notes of Ray Train's", lambda: not list((settings.work_dir / "ray-train").glob("*")))
     assert (JobStore(settings).get(job.id).status, JobStore(settings).get(job.id).attempt) == (JobStatus.cancelled, 0)
 
 

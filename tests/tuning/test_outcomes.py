@@ -7,7 +7,7 @@ import errno
 import pytest
 
 from registry.errors import NotFound, StorageUnavailable
-from services.tuning.work import _outcome_of
+from services.tuning.outcomes import outcome_of
 from tav.errors import InvalidClip, NanLoss, OutOfMemory
 
 
@@ -25,7 +25,7 @@ from tav.errors import InvalidClip, NanLoss, OutOfMemory
     ],
 )
 def test_an_error_has_its_code_and_only_what_may_pass_is_tried_again(error: Exception, code: str, retry: bool) -> None:
-    outcome = _outcome_of(error)
+    outcome = outcome_of(error)
     assert outcome.failure is not None
     assert (outcome.failure.code, outcome.retry, outcome.version) == (code, retry, None)
     assert bool(outcome.traceback) == (code == "internal")

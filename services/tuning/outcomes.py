@@ -1,0 +1,31 @@
+"""How an attempt's error becomes a job's end."""
+
+from __future__ import annotations
+
+import traceback
+
+from registry.errors import StorageUnavailable
+from services.tuning.lease import Outcome
+from tav.errors import OutOfMemory, TavError, is_disk_full
+from tav_client.schemas import Failure, FailureCode
+
+
+class OutOfMemoryForNow(OutOfMemory):
+    """The attempt ran out of memory on one of several ranks; the next one goes on in a leaner setting."""
+
+
+def outcome_of(error: Exception) -> Outcome:
+    """What the scheduler is told of an attempt that ended with `error`: the failure's code, and whether to try again."""
+    if isinstance(error, StorageUnavailable):
+        return Outcome(failure=Failure(code=FailureCode.storage_unavailable, message=str(error)), retry=True)
+    if isinstance(error, OutOfMemoryForNow):
+        return Outcome(failure=Failure(code=FailureCode.out_of_memory, message=str(error)), retry=True)
+    if is_disk_full(error):
+        place = getattr(error, "filename", None) or "its scratch space"
+        message = f"The worker's disk is full ({place}): free some of TAV_WORK_DIR, then retry."
+        return Outcome(failure=Failure(code=FailureCode.disk_full, message=message), retry=True)
+    if isinstance(error, TavError) and error.code in FailureCode.__members__:
+        return Outcome(failure=Failure(code=FailureCode(error.code), message=str(error)))
+    message = f"An unexpected {type(error).__name__} ended the job; its run keeps the traceback. Please report it."
+    trace = "".join(traceback.format_exception(error))
+    return Outcome(failure=Failure(code=FailureCode.internal, message=message), traceback=trace)
