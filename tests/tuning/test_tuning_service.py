@@ -7,6 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 import ray
+import torch
 from mlflow import MlflowClient
 
 from registry.jobs import JobStore
@@ -16,7 +17,7 @@ from services.platform import Stack
 from services.platform.stack import PARTS
 from services.settings import Settings
 from services.tuning.lease import NAMESPACE, SCHEDULER
-from tav import Base, Delta, Latents
+from tav import Base, Clip, Delta, Latents, invert
 from tav.caption import Captioner
 from tav_client.schemas import FailureCode, JobPhase, JobStatus
 from tests.tuning.conftest import follow
@@ -37,13 +38,15 @@ def version_files(settings: Settings, version: int, folder: Path) -> tuple[Delta
 
 
 def test_a_job_goes_through_its_phases_and_registers_a_version(settings: Settings, submit, finished, tmp_path: Path) -> None:
-    job = finished(submit())
+    job = finished(submit(num_frames=3, frame_start=1, frame_stride=2))
     assert job.status == JobStatus.succeeded, job.error
     delta, latents = version_files(settings, job.version, tmp_path / "version")
     base = Base.load(settings.base)
     delta.meta.origin.check(base)
     assert delta.meta.tune.steps == 5
-    assert latents.tensor.shape == (1, 4, 4, 8, 8)
+    source = ObjectStore(settings).get_file(job.clip.uri, tmp_path / "source.mp4")
+    clip = Clip.read(source, job.caption, 3, (16, 16), start=1, stride=2)
+    torch.testing.assert_close(latents.tensor, invert(base, clip, delta, base.invert_config()).tensor, rtol=1e-3, atol=1e-3)
     names = {info.uri.rsplit("/artifacts/")[-1] for info in ObjectStore(settings).list("mlflow/") if job.id in info.uri}
     assert {"source.mp4", "config.json", "samples/1.mp4", "samples/prompts.json"} <= names
     assert not list(ObjectStore(settings).list("resume/"))
