@@ -30,11 +30,13 @@ def machine() -> dict[str, Any]:
     }
 
 
-def write(name: str, figures: dict[str, Any], out: Path = RESULTS) -> None:
-    """`<name>.json`: the command, the machine as it is now, and the figures."""
+def write(name: str, figures: dict[str, Any], out: Path = RESULTS, show: bool = True) -> str:
+    """`<name>.json`: the command, which is returned, the machine as it is now, and the figures."""
     module = name.replace("-", "_")
     command = " ".join(["python -m", f"benchmarks.{module}", *sys.argv[1:]])
     record = {"command": command, "machine": machine(), **figures}
     out.mkdir(parents=True, exist_ok=True)
     (out / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
-    print(json.dumps(record, indent=1))
+    if show:
+        print(json.dumps(record, indent=1))
+    return command

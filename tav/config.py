@@ -2,7 +2,7 @@
 
 from typing import Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 AttentionMode = Literal["sparse_causal", "causal", "full", "frame"]
 GroupNormMode = Literal["video", "frame"]
@@ -63,6 +63,9 @@ class SampleConfig(_Config):
     """From inverted latents the steps are spread from where the inversion ended, however many it took."""
     guidance_scale: float = Field(12.5, ge=1)
     """1 turns guidance off."""
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
+    """From and until which share of the steps there is guidance (Kynkäänniemi et al. 2024); the others follow the prompt
+    alone, at half the cost."""
     negative_prompt: str = ""
     strength: float = Field(1.0, gt=0, le=1)
     """How much of the denoising the prompt decides. Below 1, the first steps from inverted latents retrace the inversion
@@ -73,6 +76,9 @@ class SampleConfig(_Config):
     latents; 0 is the paper's."""
     injected_layers: tuple[str, ...] = ("up_blocks.1.resnets.1",)
     """Layers whose outputs are these features; plug-and-play's on Stable Diffusion."""
+    cache_interval: int = Field(1, ge=1)
+    """In one of so many steps the whole network is computed; those in between take its deep features from there (see
+    `tav.caching`). Steps that retrace the inversion are always whole. 1 turns it off."""
     noise_blend: float = Field(0.0, ge=0, le=1)
     """How much of the inverted latents' variance is replaced by Gaussian noise (√(1-b)·latents + √b·noise): 0 keeps the
     clip's motion and layout, 1 forgets the clip."""
@@ -84,6 +90,13 @@ class SampleConfig(_Config):
     """Without inverted latents: `(width, height)`; None takes the delta's."""
     fps: float | None = Field(None, gt=0)
     """None takes the clip's."""
+
+    @field_validator("guidance_interval")
+    @classmethod
+    def _from_before_until(cls, interval: tuple[float, float]) -> tuple[float, float]:
+        if not 0 <= interval[0] < interval[1] <= 1:
+            raise ValueError("give two shares of the steps, 0 to 1, the lower first")
+        return interval
 
 
 class Progress(NamedTuple):

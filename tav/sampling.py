@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tav.base import Base
+from tav.caching import FeatureCache
 from tav.config import Progress, SampleConfig
 from tav.ddim import DDIM
 from tav.delta import Delta
@@ -65,23 +66,29 @@ class Sampler:
         delta.apply(self.net)
         start = latents.inverted_to(base.scheduler_config) if latents is not None else None
         ddim = DDIM(base.scheduler_config, config.num_inference_steps, start, even=config.scheduler != "ddim")
-        guided = config.guidance_scale > 1
-        retraced = round((1 - config.strength) * len(ddim.timesteps)) if latents is not None else 0
+
+        def steps(share: float) -> int:
+            return round(share * len(ddim.timesteps))
+
+        guided = range(*map(steps, config.guidance_interval)) if config.guidance_scale > 1 else range(0)
+        retraced = steps(1 - config.strength) if latents is not None else 0
         step = solver(ddim, config.scheduler, first=retraced)  # what is retraced was inverted by DDIM
         source = latents.tensor.to(x) if latents is not None else x
-        injected = round(config.feature_injection * len(ddim.timesteps)) if latents is not None else 0
+        injected = steps(config.feature_injection) if latents is not None else 0
         empty, text = base.encode_text([""]), base.encode_text([config.negative_prompt, prompt] if guided else [prompt])
+        cache = FeatureCache(self.net, config.cache_interval)
         watch = FiniteWatch("sampling", base.dtype, at_once=base.device.type == "cpu")
         for i, t in enumerate(ddim.timesteps):
             began = time.perf_counter()
-            asked = empty if i < retraced else text
+            asked = empty if i < retraced else text if i in guided else text[-1:]
             apart = i < injected and (i >= retraced or config.noise_blend > 0)  # or else x itself is the source still
             rows, prompts = [x] * len(asked), asked
             if apart:
                 rows, prompts = [source, *rows], torch.cat([empty, asked])
             layers = config.injected_layers if apart else ()
+            kind = None if i < retraced else (apart, len(asked))
             with autocast(base.device, base.dtype), first_row_everywhere(self.net, layers, len(rows)):
-                prediction = self.net(torch.cat(rows).to(base.dtype), t, prompts)
+                prediction = cache.predict(torch.cat(rows).to(base.dtype), t, prompts, rows=kind)
             if apart:
                 source, prediction = ddim.down(source, prediction[:1], t), prediction[1:]
             if len(asked) == 2:

@@ -127,6 +127,7 @@ def test_a_video_is_written_where_it_was_asked(service: Any, tmp_path: Path) -> 
     out = tmp_path / "blue.mp4"
     asking = ["--model", "red-ball", "--prompt", "a blue ball", "--steps", "9", "--no-inverted-latents"]
     asking += ["--scheduler", "unipc", "--size", "96x64", "--num-frames", "3"]
+    asking += ["--guidance-interval", "0-0.6", "--cache-interval", "2"]
     result = tav("videos", "create", *asking, "-o", str(out))
     assert (result.stdout, out.read_bytes()) == (f"{out}\n", b"bytes")
     assert service.asked[0].json == {
@@ -134,6 +135,8 @@ def test_a_video_is_written_where_it_was_asked(service: Any, tmp_path: Path) -> 
         "prompt": "a blue ball",
         "num_inference_steps": 9,
         "scheduler": "unipc",
+        "guidance_interval": [0.0, 0.6],
+        "cache_interval": 2,
         "use_inverted_latents": False,
         "num_frames": 3,
         "size": [96, 64],

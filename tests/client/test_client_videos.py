@@ -127,6 +127,9 @@ def test_waiting_for_a_video_ends_at_its_timeout(service: Any, client: TavClient
         ({"size": "100x64"}, "size"),
         ({"size": "big"}, "size"),
         ({"scheduler": "euler"}, "scheduler"),
+        ({"guidance_interval": (0.6, 0.2)}, "guidance_interval"),
+        ({"guidance_interval": "half"}, "guidance_interval"),
+        ({"cache_interval": 0}, "cache_interval"),
         ({"use_inverted_latents": False, "noise_blend": 0.5}, "noise_blend"),
     ],
 )

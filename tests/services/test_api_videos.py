@@ -175,6 +175,7 @@ BAD: dict[str, tuple[dict[str, Any] | list[int], int, str, str]] = {
         "invalid_request",
         "noise_blend",
     ),
+    "guidance that ends before it begins": ({"guidance_interval": "0.6-0.2"}, 422, "invalid_request", "guidance_interval"),
     "a list": ([1], 422, "invalid_request", ""),
 }
 

@@ -199,12 +199,13 @@ def test_a_request_may_be_multipart(gateway: Running, version: ModelVersion, pat
         "use_inverted_latents": "false",
         "num_frames": "",
         "size": "32x24",
+        "guidance_interval": "0-0.6",
     }
     answer = gateway.http.post(path, files={name: (None, value) for name, value in fields.items()})
     assert answer.status_code == 200, answer.text
     asked, _ = gateway.sampler.asked[0]
     assert (asked.guidance_scale, asked.seed, asked.use_inverted_latents, asked.num_frames) == (4.5, 7, False, None)
-    assert asked.size == (32, 24)
+    assert (asked.size, asked.guidance_interval) == ((32, 24), (0, 0.6))
     for parts, words in (
         ({"model": (None, version.name)}, "prompt"),
         ({"model": (None, version.name), "prompt": (None, "x"), "seed": (None, "many")}, "seed"),

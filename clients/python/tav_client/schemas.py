@@ -427,6 +427,17 @@ class Upload(_Response):
     expires_at: WholeSeconds
 
 
+def _parsed_interval(value: Any) -> Any:
+    """As text, for command lines and forms: `BEGIN-END`."""
+    if isinstance(value, str) and (found := re.fullmatch(r"([\d.]{1,20})-([\d.]{1,20})", value)):
+        return found[1], found[2]
+    return value
+
+
+_Share = Annotated[float, Field(ge=0, le=1)]
+StepInterval = Annotated[tuple[_Share, _Share], BeforeValidator(_parsed_interval)]
+
+
 class _VideoFields(BaseModel):
     """What a video is made from."""
 
@@ -434,6 +445,10 @@ class _VideoFields(BaseModel):
     prompt: Prompt = Field(description="The edited prompt.")
     negative_prompt: str = Field("", max_length=1000)
     guidance_scale: float | None = Field(None, ge=1, le=50)
+    guidance_interval: StepInterval | None = Field(
+        None,
+        description="`[from, until]` or `FROM-UNTIL`, shares of the steps: guidance only there; other steps cost half.",
+    )
     num_inference_steps: int | None = Field(None, ge=1, le=1000)
     strength: float | None = Field(
         None,
@@ -449,6 +464,12 @@ class _VideoFields(BaseModel):
     )
     scheduler: Literal["ddim", "dpmpp_2m", "unipc"] | None = Field(
         None, description="Sampler: `ddim`, the paper's, or a multistep solver that needs fewer steps."
+    )
+    cache_interval: int | None = Field(
+        None,
+        ge=1,
+        le=1000,
+        description="In one of so many steps the whole network is computed; those between reuse its features.",
     )
     seed: int = Field(0, ge=0, lt=2**63, description="Of the Gaussian noise, where any is used.")
     use_inverted_latents: bool = Field(True, description="Start from the clip's inverted latents, which keep its motion.")
@@ -475,6 +496,13 @@ class VideoCreate(_VideoFields, _Request):
     def _something_to_blend(cls, value: float | None, info: ValidationInfo) -> float | None:
         if value and not info.data.get("use_inverted_latents", True):
             raise ValueError("needs inverted latents: leave it out, or use_inverted_latents")
+        return value
+
+    @field_validator("guidance_interval")
+    @classmethod
+    def _from_before_until(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value and value[0] >= value[1]:
+            raise ValueError("must begin before it ends: give the lower share first")
         return value
 
 

@@ -26,8 +26,15 @@ def create(
     output: Annotated[Path, typer.Option("--output", "-o", dir_okay=False, help="Where to write it: .mp4 or .gif.")],
     negative_prompt: Annotated[str | None, typer.Option(help="What it should not show.")] = None,
     guidance_scale: Annotated[float | None, typer.Option(help="How closely it follows the prompt.")] = None,
+    guidance_interval: Annotated[
+        str | None,
+        typer.Option(metavar="FROM-UNTIL", help="Shares of the steps, as 0-0.6: guidance only there, which is cheaper."),
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Sampling steps.")] = None,
     scheduler: Annotated[str | None, typer.Option(help="ddim, dpmpp_2m or unipc; the last two need fewer steps.")] = None,
+    cache_interval: Annotated[
+        int | None, typer.Option(help="Compute the whole network in one of so many steps, which is cheaper.")
+    ] = None,
     strength: Annotated[float | None, typer.Option(help="0–1: how much of the clip the prompt may change.")] = None,
     feature_injection: Annotated[
         float | None, typer.Option(help="0–1: share of the steps that hold things where the clip has them.")
@@ -50,8 +57,10 @@ def create(
         progress=True,
         negative_prompt=negative_prompt,
         guidance_scale=guidance_scale,
+        guidance_interval=guidance_interval,
         num_inference_steps=steps,
         scheduler=scheduler,
+        cache_interval=cache_interval,
         strength=strength,
         feature_injection=feature_injection,
         seed=seed,
