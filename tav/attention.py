@@ -22,6 +22,7 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from tav import narrow
 from tav.config import AttentionMode, GroupNormMode
 from tav.errors import InvalidConfig
 
@@ -54,6 +55,8 @@ def first_and_previous(x: Tensor, num_frames: int) -> Tensor:
 
 def attend(attn: Attention, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Multi-head attention with `attn`'s heads and scale: `[B, Nq, C]`, `[B, Nk, C]`, `[B, Nk, C]` -> `[B, Nq, C]`."""
+    if narrow.suits(query, attn.heads):
+        return narrow.attend(query, key, value, attn.heads, attn.scale)
     q, k, v = (t.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for t in (query, key, value))
     if not attn.upcast_attention:
         out = scaled_dot_product_attention(q, k, v, scale=attn.scale)

@@ -1,0 +1,121 @@
+"""Attention with narrow heads on a CPU, as the shipped base has them: at most eight numbers wide.
+
+torch's fused attention multiplies matrices block by block, and products over so few numbers cost it up to ten times what
+the scores themselves do. `narrow.cpp` computes scores, softmax and output in registers instead, in fp32. It is compiled at
+first use (two seconds of g++, kept in torch's folder for extensions) for the machine it runs on.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import logging
+import os
+import platform
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+log = logging.getLogger(__name__)
+
+WIDTHS = (4, 8)
+"""Of heads that are computed here; from 16 on, torch is as fast."""
+_WORTH_A_THREAD = 1 << 18
+"""Scores; fewer are computed before a thread has started."""
+_SOURCE = Path(__file__).with_suffix(".cpp")
+_COMMAND = ["g++", "-std=c++17", "-O3", "-march=native", "-shared", "-fPIC", "-pthread", "-Wno-psabi"]
+
+
+class _Problems(ctypes.Structure):
+    _fields_ = (
+        ("batch", ctypes.c_int64),
+        ("heads", ctypes.c_int64),
+        ("queries", ctypes.c_int64),
+        ("keys", ctypes.c_int64),
+        ("scale", ctypes.c_float),
+        ("threads", ctypes.c_int),
+    )
+
+
+def suits(query: Tensor, heads: int) -> bool:
+    """Whether `attend` can take such queries: fp32 on a CPU, of real content, with heads of one of `WIDTHS`."""
+    narrow = query.device.type == "cpu" and query.dtype == torch.float32 and query.shape[-1] // heads in WIDTHS
+    return narrow and type(query) is Tensor and _kernels() is not None
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, heads: int, scale: float) -> Tensor:
+    """Multi-head attention: `[B, Nq, C]`, `[B, Nk, C]`, `[B, Nk, C]` -> `[B, Nq, C]`, differentiable once.
+
+    As exact as torch's, and the same bits whatever the number of threads.
+    """
+    out: Tensor = _Attention.apply(query, key, value, heads, scale)
+    return out
+
+
+class _Attention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, heads: int, scale: float) -> Tensor:
+        query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
+        out, sums = torch.empty_like(query), query.new_empty(len(query), heads, query.shape[1])
+        _call("forward", query, key, heads, scale, query, key, value, out, sums)
+        ctx.save_for_backward(query, key, value, out, sums)
+        ctx.heads, ctx.scale = heads, scale
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value, out, sums = ctx.saved_tensors
+        of_keys = any(ctx.needs_input_grad[1:3])  # the first block's keys, and all prompts', depend on nothing that is tuned
+        gradients = [torch.empty_like(query), *((torch.empty_like(key), torch.empty_like(value)) if of_keys else (None, None))]
+        tensors = (query, key, value, out, sums, gradient.contiguous(), *gradients)
+        _call("backward", query, key, ctx.heads, ctx.scale, *tensors)
+        return *gradients, None, None
+
+
+def _call(what: str, query: Tensor, key: Tensor, heads: int, scale: float, *tensors: Tensor | None) -> None:
+    batch, queries, width = query.shape
+    scores = batch * heads * queries * key.shape[1]
+    threads = torch.get_num_threads() if scores >= _WORTH_A_THREAD else 1
+    problems = _Problems(batch, heads, queries, key.shape[1], scale, threads)
+    pointers = [None if tensor is None else ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors]
+    getattr(_kernels(), f"{what}_{width // heads}")(ctypes.byref(problems), *pointers)
+
+
+@cache
+def _kernels() -> ctypes.CDLL | None:
+    """The compiled kernels; None where they cannot be compiled, and torch's attention has to do."""
+    try:
+        return ctypes.CDLL(str(_compiled()))
+    except (OSError, subprocess.CalledProcessError) as error:
+        reason = error.stderr.strip() if isinstance(error, subprocess.CalledProcessError) else error
+        log.warning("attention of the offline base is several times slower than it could be; install g++ (%s)", reason)
+        return None
+
+
+def _compiled() -> Path:
+    """The library for this source, compiler and processor."""
+    folder = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or Path.home() / ".cache" / "torch_extensions") / "tav"
+    compiler = subprocess.run([_COMMAND[0], "--version"], check=True, capture_output=True, text=True).stdout
+    parts = (_SOURCE.read_text(), *_COMMAND, compiler, platform.machine(), _processor())
+    library = folder / f"narrow-{hashlib.sha256('|'.join(parts).encode()).hexdigest()[:16]}.so"
+    if not library.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as own:  # several processes may compile at once: the last one's stays
+            made = Path(own) / library.name
+            subprocess.run([*_COMMAND, str(_SOURCE), "-o", str(made)], check=True, capture_output=True, text=True)
+            made.replace(library)
+    return library
+
+
+def _processor() -> str:
+    """What instructions there are, as far as the system says."""
+    known = Path("/proc/cpuinfo")
+    lines = known.read_text().splitlines() if known.exists() else [platform.processor()]
+    return next((line for line in lines if line.startswith(("flags", "Features"))), lines[0])
