@@ -19,10 +19,10 @@ from tav.attention import VideoContext, VideoTransformerBlock, project_out
 from tav.base import Base
 from tav.clip import Clip
 from tav.config import TuneConfig
-from tav.ddim import DDIM, add_noise
+from tav.ddim import DDIM, forward_diffusion
 from tav.inflation import VideoUNet, inflate, is_tuned
 from tav.precision import autocast
-from tav.tuning import step_generator
+from tav.tuning import draw_step
 from tav.video import Frames
 
 
@@ -95,6 +95,7 @@ class PlainTuner:
     def __init__(self, base: Base, clip: Clip, config: TuneConfig, group_norm: str) -> None:
         self.base, self.clip, self.config = base, clip, config
         self.net = plain_net(base, group_norm)
+        self.add_noise = forward_diffusion(base.scheduler_config)
         for name, parameter in self.net.named_parameters():
             if is_tuned(name):
                 parameter.data = parameter.data.float()
@@ -106,12 +107,10 @@ class PlainTuner:
 
     def step(self, i: int) -> float:
         base = self.base
-        generator = step_generator(self.config.seed, i, 0)
         mean, std = base.encode_frames(self.clip.frames)
         text = base.encode_text([self.clip.caption])
-        draw = torch.randn((2, *mean.shape), generator=generator).to(mean.device)
-        t = torch.randint(0, base.scheduler_config["num_train_timesteps"], (1,), generator=generator).to(mean.device)
-        noised, target = add_noise(base.scheduler_config, mean + std * draw[0], draw[1], t)
+        (of_posterior, noise), t = draw_step(mean, base.scheduler_config["num_train_timesteps"], self.config.seed, i)
+        noised, target = self.add_noise(mean + std * of_posterior, noise, t)
         with autocast(base.device, base.dtype):
             prediction = self.net(noised.to(base.dtype), t, text)
         loss = mse_loss(prediction.float(), target.float())

@@ -7,6 +7,7 @@ schedule's final alpha.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from diffusers import DDIMScheduler
 from torch import Tensor
 
 from tav.errors import InvalidConfig
+
+Noising = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class DDIM:
@@ -92,8 +95,12 @@ class DDIM:
         return alpha**0.5, (1 - alpha) ** 0.5
 
 
-def add_noise(scheduler_config: dict[str, Any], clean: Tensor, noise: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    """Forward diffusion: the noised latents at `t` `[B]`, and what the network should predict there."""
+def forward_diffusion(scheduler_config: dict[str, Any]) -> Noising:
+    """A base's forward diffusion: `(clean, noise, t [B])` -> (noised latents, what the network should predict there)."""
     scheduler = DDIMScheduler.from_config(scheduler_config)
-    target = noise if scheduler.config.prediction_type == "epsilon" else scheduler.get_velocity(clean, noise, t)
-    return scheduler.add_noise(clean, noise, t), target
+
+    def add_noise(clean: Tensor, noise: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        target = noise if scheduler.config.prediction_type == "epsilon" else scheduler.get_velocity(clean, noise, t)
+        return scheduler.add_noise(clean, noise, t), target
+
+    return add_noise

@@ -18,13 +18,15 @@ from torch.nn.functional import mse_loss
 from tav.base import Base
 from tav.clip import Clip
 from tav.config import AttentionMode, GroupNormMode, Progress, TuneConfig
-from tav.ddim import add_noise
+from tav.ddim import forward_diffusion
 from tav.delta import Delta, DeltaMeta, Origin
 from tav.errors import NanLoss, OutOfMemory
 from tav.inflation import VideoUNet, inflate, initial_tensors, is_tuned, shapes_of
 from tav.precision import autocast
 
 OnStep = Callable[[Progress], None]
+Draw = tuple[Tensor, Tensor]
+"""The posterior's and the diffusion's noise, `[2, 1, 4, F, h, w]`, and the timestep, `[1]`."""
 
 GRADIENTS_OVERFLOW = "the gradients overflow fp16 in every step, however little the loss is scaled: use bf16 or fp32 instead"
 
@@ -146,6 +148,7 @@ class Tuner:
                 parameter.data = parameter.data.float()
                 parameter.requires_grad_(True)
         self.engine = engine(self.net, config or TuneConfig())
+        self._add_noise = forward_diffusion(base.scheduler_config)
         self._step = 0
 
     def tune(
@@ -186,13 +189,17 @@ class Tuner:
             self._step = resume.step
         mean, std = base.encode_frames(clip.frames)
         text = base.encode_text([clip.caption])
+        train_timesteps = base.scheduler_config["num_train_timesteps"]
+        draw = draw_step(mean, train_timesteps, config.seed, self._step, self.rank)
         net.train()
         try:
             for step in range(self._step, config.steps):
                 began = time.perf_counter()
-                loss = self._loss(mean, std, text, step_generator(config.seed, step, self.rank))
+                loss = self._loss(mean, std, text, draw)
                 self.engine.step(loss)
                 self._step = step + 1
+                # On the host, while the device is at work.
+                draw = draw_step(mean, train_timesteps, config.seed, self._step, self.rank)
                 value = loss.item()
                 if not np.isfinite(value):
                     raise NanLoss(
@@ -214,11 +221,10 @@ class Tuner:
         meta = DeltaMeta(origin=Origin.of(base, clip), **modes.model_dump(), tune=config)
         return Delta({name: tensor.to(torch.float16) for name, tensor in self.engine.tuned().items()}, meta)
 
-    def _loss(self, mean: Tensor, std: Tensor, text: Tensor, generator: torch.Generator) -> Tensor:
-        """Latents and noise are `[1, 4, F, h, w]`; the posterior is sampled anew each step, as in the reference."""
-        draw = torch.randn((2, *mean.shape), generator=generator).to(mean.device)
-        t = torch.randint(0, self.base.scheduler_config["num_train_timesteps"], (1,), generator=generator).to(mean.device)
-        noised, target = add_noise(self.base.scheduler_config, mean + std * draw[0], draw[1], t)
+    def _loss(self, mean: Tensor, std: Tensor, text: Tensor, draw: Draw) -> Tensor:
+        """Latents `[1, 4, F, h, w]`; the posterior is sampled anew each step, as in the reference."""
+        (of_posterior, noise), t = draw
+        noised, target = self._add_noise(mean + std * of_posterior, noise, t)
         with autocast(self.base.device, self.base.dtype):
             prediction = self.engine.forward(noised.to(self.base.dtype), t, text)
         return mse_loss(prediction.float(), target.float())
@@ -228,10 +234,15 @@ class Tuner:
         return TuneState(self._step, self.engine.tuned(), self.engine.state())
 
 
-def step_generator(seed: int, step: int, rank: int) -> torch.Generator:
-    """The only source of randomness of one step. On the CPU, so that every device draws the same."""
+def draw_step(mean: Tensor, train_timesteps: int, seed: int, step: int, rank: int = 0) -> Draw:
+    """Everything random in one step for latents like `mean`, on its device. Drawn on the CPU: the same on every device."""
     (word,) = np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)
-    return torch.Generator().manual_seed(int(word))
+    generator = torch.Generator().manual_seed(int(word))
+    noise = torch.randn((2, *mean.shape), generator=generator)
+    t = torch.randint(0, train_timesteps, (1,), generator=generator)
+    if mean.device.type == "cuda":
+        noise, t = noise.pin_memory(), t.pin_memory()  # or the copy would wait for the device
+    return noise.to(mean.device, non_blocking=True), t.to(mean.device, non_blocking=True)
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

@@ -14,7 +14,7 @@ from tav import Base, Clip, Delta, InvertConfig, Latents, Progress, SampleConfig
 from tav.ddim import DDIM
 from tav.errors import BaseMismatch, CorruptVersion, InvalidClip, InvalidConfig, NanLoss
 from tav.inflation import initial_tensors, is_tuned, shapes_of
-from tav.tuning import step_generator
+from tav.tuning import draw_step
 
 CONFIG = TuneConfig(steps=4, learning_rate=1e-3)
 SAMPLE = SampleConfig(num_inference_steps=3, guidance_scale=2)
@@ -40,7 +40,7 @@ def gradients(base: Base, clip: Clip, checkpointing: bool) -> dict[str, torch.Te
         tuner.net.enable_gradient_checkpointing()
     tuner.net.train()
     mean, std = base.encode_frames(clip.frames)
-    tuner._loss(mean, std, base.encode_text([clip.caption]), step_generator(0, 0, 0)).backward()
+    tuner._loss(mean, std, base.encode_text([clip.caption]), draw_step(mean, 1000, 0, 0)).backward()
     return {name: p.grad for name, p in tuner.net.named_parameters() if p.grad is not None}
 
 

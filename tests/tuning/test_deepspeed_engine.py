@@ -16,7 +16,7 @@ from services.platform.ports import any_free
 from tav import Base, Clip, Progress, TuneConfig, Tuner
 from tav.errors import NanLoss
 from tav.memory import MemorySetting
-from tav.tuning import step_generator
+from tav.tuning import Draw, draw_step
 from tests.tav.conftest import write_random_base
 
 pytestmark = pytest.mark.slow
@@ -175,6 +175,6 @@ def test_two_ranks_agree_repeat_every_bit_and_average_their_gradients(name: str,
 class _BothRanks(Tuner):
     """Plain AdamW on the mean of the losses that ranks 0 and 1 see."""
 
-    def _loss(self, mean: Tensor, std: Tensor, text: Tensor, generator: torch.Generator) -> Tensor:
-        draws = [step_generator(CONFIG.seed, self._step, rank) for rank in range(2)]
-        return sum((super(_BothRanks, self)._loss(mean, std, text, draw) for draw in draws), torch.zeros(())) / 2
+    def _loss(self, mean: Tensor, std: Tensor, text: Tensor, draw: Draw) -> Tensor:
+        draws = [draw, draw_step(mean, 1000, CONFIG.seed, self._step, rank=1)]
+        return sum((super(_BothRanks, self)._loss(mean, std, text, each) for each in draws), torch.zeros(())) / 2
