@@ -60,9 +60,9 @@ class VideoUNet(UNet2DConditionModel):
         """
         batch, _, num_frames = latents.shape[:3]
         self.context.num_frames = num_frames
-        if not isinstance(timesteps, Tensor):
+        if isinstance(timesteps, int):
             timesteps = torch.full((), timesteps, device=latents.device)  # written there: a copy would wait for the device
-        t = timesteps.to(latents.device).expand(batch).repeat_interleave(num_frames)
+        t = torch.as_tensor(timesteps, device=latents.device).expand(batch).repeat_interleave(num_frames)
         folded = latents.transpose(1, 2).flatten(0, 1)  # [B·F, 4, h, w]
         out: Tensor = super().forward(folded, t, text, return_dict=False)[0]
         return out.unflatten(0, (batch, num_frames)).transpose(1, 2)
