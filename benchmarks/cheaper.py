@@ -4,11 +4,13 @@
 
 Deltas and inverted latents come from that folder of `make quality`, or are made there. Every variant samples every case of the
 suite `offline` at seed 0 with the base's recommended settings but for what it names. Seconds are CPU seconds of one thread.
+Called again, it goes on where it stopped.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,15 +38,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "the base's settings": {},
     "guidance until 80 %": {"guidance_interval": (0.0, 0.8)},
     "guidance until 60 %": {"guidance_interval": (0.0, 0.6)},
-    "guidance until 40 %": {"guidance_interval": (0.0, 0.4)},
-    "guidance from 40 %": {"guidance_interval": (0.4, 1.0)},
     "cache 2": {"cache_interval": 2},
     "cache 3": {"cache_interval": 3},
     "cache 5": {"cache_interval": 5},
-    "ddim, 15 steps": {"num_inference_steps": 15},
     "dpmpp_2m, 15 steps": {"num_inference_steps": 15, "scheduler": "dpmpp_2m"},
     "unipc, 15 steps": {"num_inference_steps": 15, "scheduler": "unipc"},
-    "unipc, 10 steps": {"num_inference_steps": 10, "scheduler": "unipc"},
     "guidance until 60 %, cache 3": {"guidance_interval": (0.0, 0.6), "cache_interval": 3},
     "unipc, 15 steps, guidance until 60 %": {"num_inference_steps": 15, "scheduler": "unipc", "guidance_interval": (0.0, 0.6)},
     "unipc, 15 steps, guidance until 60 %, cache 2": {
@@ -53,6 +51,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "guidance_interval": (0.0, 0.6),
         "cache_interval": 2,
     },
+    "guidance until 40 %": {"guidance_interval": (0.0, 0.4)},
+    "guidance from 40 %": {"guidance_interval": (0.4, 1.0)},
+    "ddim, 15 steps": {"num_inference_steps": 15},
+    "unipc, 10 steps": {"num_inference_steps": 10, "scheduler": "unipc"},
 }
 EDIT_MEASURES = ("edited", "kept", "path", "flicker", "drift")
 
@@ -139,38 +141,41 @@ def markdown(means: dict[str, dict[str, float]], cases: int, share: dict[str, fl
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("out/quality/work"), help="where deltas and latents are kept")
-    parser.add_argument("--clips", nargs="*", default=[], help="these alone")
-    parser.add_argument("--variants", type=int, default=len(VARIANTS), help="the first so many")
+    parser.add_argument("--again", action="store_true", help="measure what is already in the results, too")
     parser.add_argument("--out", type=Path, default=record.RESULTS)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    base, suite = Base.load("offline"), offline(seeds=(0,)).only(args.clips)
+    base, suite = Base.load("offline"), offline(seeds=(0,))
     bench = Workbench(base, args.work)
     with FakeTensorMode():
         sd14 = UNet2DConditionModel(sample_size=64, cross_attention_dim=768)
     share = {"the shipped base": shallow_share(base.unet, 8, 16), "SD1.4 at 32 frames of 512×512": shallow_share(sd14, 32, 64)}
-    made: dict[str, dict[tuple[str, str], Frames]] = {}
-    means: dict[str, dict[str, float]] = {}
-    rows: dict[str, list[dict[str, Any]]] = {}
-    for variant, settings in list(VARIANTS.items())[: args.variants]:
-        made[variant], rows[variant] = {}, []
+    kept = args.out / "cheaper.json"
+    rows: dict[str, list[dict[str, Any]]] = json.loads(kept.read_text())["cases"] if kept.exists() and not args.again else {}
+    default = args.work / "cheaper-default.npz"
+    for variant, settings in VARIANTS.items():
+        if variant in rows and default.exists():
+            continue
+        rows[variant] = []
+        made: dict[str, Frames] = {}
+        first = dict(np.load(default)) if settings else made
         for case in suite.cases:
-            clip = suite.clip(case.clip)
+            clip, name = suite.clip(case.clip), f"{case.clip} {case.edit}"
             delta = bench.tuned(clip, case.seed)
             latents = bench.inverted(clip, delta, f"seed{case.seed}")
             config = base.sample_config(seed=case.seed, **settings)
             with counting(bench.sampler.net) as counted:
                 began = time.process_time()
-                frames = bench.sampler.sample(case.prompt, delta=delta, latents=latents, config=config).frames
+                made[name] = bench.sampler.sample(case.prompt, delta=delta, latents=latents, config=config).frames
                 seconds = time.process_time() - began
-            made[variant][case.clip, case.edit] = frames
-            default = next(iter(made.values()))[case.clip, case.edit]
             rows[variant].append(
-                {"clip": case.clip, "edit": case.edit, "psnr": psnr(frames, default), "seconds": seconds}
+                {"clip": case.clip, "edit": case.edit, "psnr": psnr(made[name], first[name]), "seconds": seconds}
                 | {"whole_rows": counted.whole, "shallow_rows": counted.all - counted.whole}
-                | suite.judge(case, frames, bench.clip(clip).frames)
+                | suite.judge(case, made[name], bench.clip(clip).frames)
             )
-        means[variant] = summary(rows[variant])
+        if not settings:
+            np.savez(default, **made)
+        means = {name: summary(cases) for name, cases in rows.items()}
         print(variant, {name: round(value, 3) for name, value in means[variant].items()}, flush=True)
         figures = {"base": base.fingerprint, "settings": base.defaults, "shallow_share": share, "means": means, "cases": rows}
         command = record.write("cheaper", figures, args.out, show=False)

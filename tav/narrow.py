@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 WIDTHS = (4, 8)
 """Of heads that are computed here; from 16 on, torch is as fast."""
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _WORTH_A_THREAD = 1 << 18
 """Scores; fewer are computed before a thread has started."""
 _SOURCE = Path(__file__).with_suffix(".cpp")
@@ -44,15 +45,15 @@ class _Problems(ctypes.Structure):
 
 
 def suits(query: Tensor, heads: int) -> bool:
-    """Whether `attend` can take such queries: fp32 on a CPU, of real content, with heads of one of `WIDTHS`."""
-    narrow = query.device.type == "cpu" and query.dtype == torch.float32 and query.shape[-1] // heads in WIDTHS
+    """Whether `attend` can take such queries: on a CPU, of real content, with heads of one of `WIDTHS`."""
+    narrow = query.device.type == "cpu" and query.shape[-1] // heads in WIDTHS and query.dtype in _DTYPES
     return narrow and type(query) is Tensor and _kernels() is not None
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, heads: int, scale: float) -> Tensor:
     """Multi-head attention: `[B, Nq, C]`, `[B, Nk, C]`, `[B, Nk, C]` -> `[B, Nq, C]`, differentiable once.
 
-    As exact as torch's, and the same bits whatever the number of threads.
+    Computed in fp32, whatever the tensors are in. As exact as torch's, and the same bits whatever the number of threads.
     """
     out: Tensor = _Attention.apply(query, key, value, heads, scale)
     return out
@@ -61,12 +62,13 @@ def attend(query: Tensor, key: Tensor, value: Tensor, heads: int, scale: float) 
 class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, heads: int, scale: float) -> Tensor:
-        query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
+        ctx.dtype = query.dtype
+        query, key, value = (tensor.float().contiguous() for tensor in (query, key, value))
         out, sums = torch.empty_like(query), query.new_empty(len(query), heads, query.shape[1])
         _call("forward", query, key, heads, scale, query, key, value, out, sums)
         ctx.save_for_backward(query, key, value, out, sums)
         ctx.heads, ctx.scale = heads, scale
-        return out
+        return out.to(ctx.dtype)
 
     @staticmethod
     @once_differentiable
@@ -74,9 +76,9 @@ class _Attention(torch.autograd.Function):
         query, key, value, out, sums = ctx.saved_tensors
         of_keys = any(ctx.needs_input_grad[1:3])  # the first block's keys, and all prompts', depend on nothing that is tuned
         gradients = [torch.empty_like(query), *((torch.empty_like(key), torch.empty_like(value)) if of_keys else (None, None))]
-        tensors = (query, key, value, out, sums, gradient.contiguous(), *gradients)
+        tensors = (query, key, value, out, sums, gradient.float().contiguous(), *gradients)
         _call("backward", query, key, ctx.heads, ctx.scale, *tensors)
-        return *gradients, None, None
+        return *(None if tensor is None else tensor.to(ctx.dtype) for tensor in gradients), None, None
 
 
 def _call(what: str, query: Tensor, key: Tensor, heads: int, scale: float, *tensors: Tensor | None) -> None:

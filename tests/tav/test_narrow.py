@@ -77,11 +77,20 @@ def test_logits_of_any_size_stay_finite_and_nan_is_not_hidden() -> None:
     assert narrow.attend(*broken, HEADS, 1.0).isnan().all()
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_loses_only_what_its_tensors_do(dtype: torch.dtype) -> None:
+    given = [t.detach().to(dtype).requires_grad_() for t in tensors(8, 2, 30, 50)]
+    out, exact = narrow.attend(*given, HEADS, 0.4), defined(*given, 0.4)
+    assert out.dtype == dtype and (out == exact.to(dtype)).float().mean() > 0.99
+    ours, theirs = (torch.autograd.grad(o.sum(), given) for o in (out, exact))
+    assert all(a.dtype == dtype and difference(a, b) < torch.finfo(dtype).eps for a, b in zip(ours, theirs, strict=True))
+
+
 def test_what_it_cannot_take_is_torchs() -> None:
     query = torch.zeros(1, 2, 3 * 4)
     assert narrow.suits(query, 3)
     assert not narrow.suits(query, 1)  # 12 wide
-    assert not narrow.suits(query.bfloat16(), 3)
+    assert not narrow.suits(query.double(), 3)
     assert not narrow.suits(query.to("meta"), 3)
 
 
