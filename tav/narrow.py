@@ -95,9 +95,13 @@ def _kernels() -> ctypes.CDLL | None:
     """The compiled kernels; None where they cannot be compiled, and torch's attention has to do."""
     try:
         return ctypes.CDLL(str(_compiled()))
-    except (OSError, subprocess.CalledProcessError) as error:
+    except (OSError, RuntimeError, subprocess.CalledProcessError) as error:  # RuntimeError: a user without a home
         reason = error.stderr.strip() if isinstance(error, subprocess.CalledProcessError) else error
-        log.warning("attention of the offline base is several times slower than it could be; install g++ (%s)", reason)
+        log.warning(
+            "attention of the offline base is several times slower than it could be: install g++, and let "
+            "TORCH_EXTENSIONS_DIR be a folder that can be written (%s)",
+            reason,
+        )
         return None
 
 
