@@ -6,5 +6,6 @@ kubernetes  likewise to manifests
 head        on the head: MLflow, the scheduler and the gateway onto a running Ray, again and again
 serve       what KubeRay starts instead
 cache       on every node: the bases' weights into its cache
-cli         `tav cluster render|head|mlflow|cache`
+backup      the registry into a folder and back
+cli         `tav cluster render|head|mlflow|cache|backup|restore`
 """

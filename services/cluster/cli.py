@@ -55,18 +55,45 @@ def cache() -> None:
     fetch_bases(Settings(), typer.echo)
 
 
+Folder = Annotated[Path, typer.Argument(help="Holds the saved registry.", file_okay=False)]
+
+
+@app.command()
+def backup(folder: Folder) -> None:
+    """Save MLflow's database and the bucket into FOLDER; the service may run meanwhile."""
+    from services.cluster.backup import save
+    from services.settings import Settings
+
+    save(_database(), Settings(), folder)
+
+
+@app.command()
+def restore(folder: Folder) -> None:
+    """Bring a saved registry back into an empty database and an empty bucket, before the service starts."""
+    from services.cluster.backup import restore as bring_back
+    from services.settings import Settings
+
+    bring_back(_database(), Settings(), folder)
+
+
 @app.command()
 def mlflow(address: Annotated[str, typer.Option(help="The name by which others reach it.")]) -> None:
     """In a container of its own: an MLflow server on the settings' database, in place of this process."""
     import os
 
-    from services.cluster.errors import ClusterError
     from services.cluster.settings import HeadSettings
     from services.platform.parts import mlflow as part
     from services.settings import Settings
 
-    head = HeadSettings()
-    if head.mlflow_database is None:
-        raise ClusterError("There is no database: set TAV_CLUSTER_MLFLOW_DATABASE.")
-    server = part(head.mlflow_database.get_secret_value(), address, head.mlflow_port, Settings())
+    server = part(_database(), address, HeadSettings().mlflow_port, Settings())
     os.execve(server.command[0], server.command, {**os.environ, **server.env})
+
+
+def _database() -> str:
+    from services.cluster.errors import ClusterError
+    from services.cluster.settings import HeadSettings
+
+    database = HeadSettings().mlflow_database
+    if database is None:
+        raise ClusterError("There is no database: set TAV_CLUSTER_MLFLOW_DATABASE.")
+    return database.get_secret_value()

@@ -13,7 +13,13 @@ from services.cluster.render import CHECKOUT, environment, fill, plain, write_pr
 from services.cluster.settings import Filling
 
 _MLFLOW = "tav-mlflow"
-_KUBERAYS_OWN = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_REDIS_ADDRESS", "RAY_external_storage_namespace")
+_KUBERAYS_OWN = (
+    "RAY_AUTH_MODE",
+    "RAY_AUTH_TOKEN",
+    "RAY_REDIS_ADDRESS",
+    "RAY_external_storage_namespace",
+    "RAY_gcs_rpc_server_reconnect_timeout_s",
+)
 """The operator puts these into pods itself."""
 
 

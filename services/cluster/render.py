@@ -28,6 +28,8 @@ from services.platform.parts import s3_environment
 CHECKOUT = Path(__file__).parents[2]
 _PLACEHOLDER = re.compile(r"\$\{([a-z0-9_]+)\}")
 _ACCELERATOR = "accelerator_type:"
+_HEAD_MAY_BE_AWAY_SECONDS = 600
+"""Where Redis keeps the head's state, other machines wait so long for it before their Ray ends."""
 
 
 def fill(node: Any, values: Mapping[str, Any]) -> Any:
@@ -122,6 +124,7 @@ def environment(filling: Filling, gpu_types: list[str]) -> dict[str, str]:
         made[f"{PREFIX}MLFLOW_PORT"] = str(cluster.mlflow_port)
     if cluster.redis is not None:
         made |= {"RAY_REDIS_ADDRESS": cluster.redis, "RAY_external_storage_namespace": cluster.name}
+        made["RAY_gcs_rpc_server_reconnect_timeout_s"] = str(_HEAD_MAY_BE_AWAY_SECONDS)
         if cluster.redis_password is not None:
             made["RAY_REDIS_PASSWORD"] = cluster.redis_password.get_secret_value()
     return made | filling.others

@@ -1,0 +1,93 @@
+"""The registry on a disk and back: MLflow's database by PostgreSQL's own programs, the bucket by rclone.
+
+The database is saved first. What it names was in the bucket by then, for a version's objects are there before its entry; so a
+copy taken while the service runs is whole, save for what was deleted between the two steps.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from sqlalchemy.engine import make_url
+
+from registry.objects import ObjectStore
+from services.cluster.errors import ClusterError
+from services.platform.parts import s3_environment, tool
+from services.settings import Settings
+
+_DUMP = "mlflow.dump"
+_OBJECTS = "objects"
+
+
+def save(database: str, settings: Settings, folder: Path) -> None:
+    """Write the registry into `folder`; what is there from an earlier time is brought up to date.
+
+    Raises:
+        ClusterError: a program is missing or failed.
+    """
+    (folder / _OBJECTS).mkdir(parents=True, exist_ok=True)
+    part = folder / f"{_DUMP}.part"
+    _run([_client("pg_dump"), "--format=custom", f"--file={part}"], _login(database))
+    part.replace(folder / _DUMP)
+    _rclone("sync", _bucket(settings), str(folder / _OBJECTS), settings)
+
+
+def restore(database: str, settings: Settings, folder: Path) -> None:
+    """Bring back what `save` wrote, into an empty database and an empty bucket, before MLflow is started on them.
+
+    Raises:
+        ClusterError: the bucket or the database is not empty, a program is missing or failed.
+    """
+    if not (folder / _DUMP).is_file():
+        raise ClusterError(f"{folder} holds no saved registry: it has no {_DUMP}.")
+    objects = ObjectStore(settings)
+    objects.ensure_bucket()
+    if next(iter(objects.list("")), None) is not None:
+        raise ClusterError(
+            f"The bucket {settings.s3_bucket} is not empty: name another one, or empty it, so that nothing is mixed."
+        )
+    login = _login(database)
+    into = [_client("pg_restore"), "--exit-on-error", "--single-transaction", "--no-owner", f"--dbname={login['PGDATABASE']}"]
+    _run([*into, str(folder / _DUMP)], login)
+    _rclone("sync", str(folder / _OBJECTS), _bucket(settings), settings)
+
+
+def _login(database: str) -> dict[str, str]:
+    """A database's address in the words of PostgreSQL's programs: as arguments everybody would see the password."""
+    url = make_url(database)
+    if not url.drivername.startswith("postgresql"):
+        raise ClusterError("Only a PostgreSQL database is saved here: TAV_CLUSTER_MLFLOW_DATABASE=postgresql://….")
+    given = {
+        "PGHOST": url.host,
+        "PGPORT": url.port,
+        "PGUSER": url.username,
+        "PGPASSWORD": url.password,
+        "PGDATABASE": url.database,
+    }
+    return {name: str(value) for name, value in given.items() if value is not None}
+
+
+def _client(name: str) -> str:
+    found = shutil.which(name)
+    if found is None:
+        raise ClusterError(f"{name} is not installed (on Debian: apt-get install postgresql-client).")
+    return found
+
+
+def _bucket(settings: Settings) -> str:
+    """In rclone's words; keys, or the machine's own rights, come by the environment."""
+    where = f'provider=Other,endpoint="{settings.s3_endpoint_url}"' if settings.s3_endpoint_url else "provider=AWS"
+    return f":s3,{where},region={settings.s3_region},env_auth=true:{settings.s3_bucket}"
+
+
+def _rclone(verb: str, source: str, target: str, settings: Settings) -> None:
+    _run([tool("rclone"), verb, "--config", "", "--checksum", source, target], s3_environment(settings))
+
+
+def _run(command: list[str], environment: dict[str, str]) -> None:
+    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ClusterError(f"{Path(command[0]).name} failed: {(done.stderr or done.stdout).strip()[-1000:]}")
