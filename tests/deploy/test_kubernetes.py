@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from ray.serve.schema import ServeDeploySchema
 from services.cluster.errors import ClusterError
 from services.cluster.kubernetes import render
 from services.cluster.serve import application
+from services.platform import Stack
+from services.tuning.lease import NAMESPACE, SCHEDULER
 from tests.deploy.filling import EVERYWHERE, filled
 
 # Fields of KubeRay 1.7's ray.io/v1, as its API reference lists them, of those objects that the manifest has. (KubeRay's own
@@ -134,8 +137,22 @@ def test_a_gateway_that_no_pod_could_reach_is_refused(tmp_path: Path) -> None:
         render(filled("kubernetes", tmp_path, TAV_HOST="127.0.0.1"), tmp_path / "out")
 
 
-def test_serves_configuration_is_one_and_names_what_is_there(manifests: dict[str, Any]) -> None:
+@pytest.mark.slow
+def test_serve_finds_the_application_that_the_manifest_names(
+    cluster: Stack, manifests: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = ServeDeploySchema.model_validate(yaml.safe_load(manifests["RayService"]["spec"]["serveConfigV2"]))
     (named,) = config.applications
     assert named.import_path == f"{application.__module__}:{application.__name__}"
-    assert (config.http_options.host, config.http_options.port) == ("0.0.0.0", 8000)
+    settings = cluster.settings().model_copy(update={"experiment": f"serve-{uuid.uuid4().hex[:8]}", "work_dir": tmp_path})
+    for name, value in settings.environment().items():
+        monkeypatch.setenv(name, value)
+    made = application({})
+    try:
+        assert made._bound_deployment.name == "Gateway"
+        before = ray.get_actor(SCHEDULER, NAMESPACE)
+        assert not any(ray.get(before.status.remote())["jobs"].values())
+        application({})  # the configuration is applied again, with other settings
+        assert ray.get_actor(SCHEDULER, NAMESPACE)._actor_id != before._actor_id
+    finally:
+        ray.kill(ray.get_actor(SCHEDULER, NAMESPACE), no_restart=True)
