@@ -1,7 +1,8 @@
 """The registry on a disk and back: MLflow's database by PostgreSQL's own programs, the bucket by rclone.
 
 The database is saved first. What it names was in the bucket by then, for a version's objects are there before its entry; so a
-copy taken while the service runs is whole, save for what was deleted between the two steps.
+copy taken while the service runs is whole, save for what was deleted between the two steps. The bucket keeps its name, which is
+in every address that the database holds: FOLDER/mlflow.dump, FOLDER/BUCKET/….
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from services.platform.parts import s3_environment, tool
 from services.settings import Settings
 
 _DUMP = "mlflow.dump"
-_OBJECTS = "objects"
 
 
 def save(database: str, settings: Settings, folder: Path) -> None:
@@ -28,31 +28,37 @@ def save(database: str, settings: Settings, folder: Path) -> None:
     Raises:
         ClusterError: a program is missing or failed.
     """
-    (folder / _OBJECTS).mkdir(parents=True, exist_ok=True)
+    objects = folder / settings.s3_bucket
+    objects.mkdir(parents=True, exist_ok=True)
     part = folder / f"{_DUMP}.part"
     _run([_client("pg_dump"), "--format=custom", f"--file={part}"], _login(database))
     part.replace(folder / _DUMP)
-    _rclone("sync", _bucket(settings), str(folder / _OBJECTS), settings)
+    _rclone(_bucket(settings), str(objects), settings)
 
 
 def restore(database: str, settings: Settings, folder: Path) -> None:
     """Bring back what `save` wrote, into an empty database and an empty bucket, before MLflow is started on them.
 
     Raises:
-        ClusterError: the bucket or the database is not empty, a program is missing or failed.
+        ClusterError: the bucket has another name than the saved one, the bucket or the database is not empty, a program is
+            missing or failed.
     """
     if not (folder / _DUMP).is_file():
         raise ClusterError(f"{folder} holds no saved registry: it has no {_DUMP}.")
+    if not (folder / settings.s3_bucket).is_dir():
+        saved = ", ".join(sorted(path.name for path in folder.iterdir() if path.is_dir()))
+        raise ClusterError(
+            f"{folder} is of the bucket {saved}, whose name is in every address of the registry: restore into a bucket of that "
+            f"name, not {settings.s3_bucket} (TAV_S3_BUCKET)."
+        )
     objects = ObjectStore(settings)
     objects.ensure_bucket()
     if next(iter(objects.list("")), None) is not None:
-        raise ClusterError(
-            f"The bucket {settings.s3_bucket} is not empty: name another one, or empty it, so that nothing is mixed."
-        )
+        raise ClusterError(f"The bucket {settings.s3_bucket} is not empty: empty it first, so that nothing is mixed.")
     login = _login(database)
     into = [_client("pg_restore"), "--exit-on-error", "--single-transaction", "--no-owner", f"--dbname={login['PGDATABASE']}"]
     _run([*into, str(folder / _DUMP)], login)
-    _rclone("sync", str(folder / _OBJECTS), _bucket(settings), settings)
+    _rclone(str(folder / settings.s3_bucket), _bucket(settings), settings)
 
 
 def _login(database: str) -> dict[str, str]:
@@ -79,12 +85,14 @@ def _client(name: str) -> str:
 
 def _bucket(settings: Settings) -> str:
     """In rclone's words; keys, or the machine's own rights, come by the environment."""
-    where = f'provider=Other,endpoint="{settings.s3_endpoint_url}"' if settings.s3_endpoint_url else "provider=AWS"
+    endpoint = settings.s3_endpoint_url
+    provider = "AWS" if endpoint is None else "GCS" if "storage.googleapis.com" in endpoint else "Other"
+    where = f'provider={provider},endpoint="{endpoint}"' if endpoint else f"provider={provider}"
     return f":s3,{where},region={settings.s3_region},env_auth=true:{settings.s3_bucket}"
 
 
-def _rclone(verb: str, source: str, target: str, settings: Settings) -> None:
-    _run([tool("rclone"), verb, "--config", "", "--checksum", source, target], s3_environment(settings))
+def _rclone(source: str, target: str, settings: Settings) -> None:
+    _run([tool("rclone"), "sync", "--config", "", "--checksum", source, target], s3_environment(settings))
 
 
 def _run(command: list[str], environment: dict[str, str]) -> None:

@@ -114,8 +114,10 @@ def mlflow(database: str, host: str, port: int, settings: RegistrySettings, work
 
 def mlflow_gc(database: str, url: str, settings: RegistrySettings) -> tuple[list[str], dict[str, str]]:
     """A command, and its environment, that removes the rows of what was deleted in MLflow."""
-    command = [sys.executable, "-m", "mlflow", "gc", "--backend-store-uri", database]
-    return command, {**s3_environment(settings), "MLFLOW_TRACKING_URI": url, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    # `mlflow gc` takes the database as an argument alone, and everybody sees arguments; click reads it from a variable as well.
+    command = [sys.executable, "-c", "from mlflow.cli import gc; gc(auto_envvar_prefix='MLFLOW_GC')"]
+    place = {"MLFLOW_GC_BACKEND_STORE_URI": database, "MLFLOW_TRACKING_URI": url}
+    return command, {**s3_environment(settings), **place, "MLFLOW_DISABLE_TELEMETRY": "true"}
 
 
 def ray(config: PlatformConfig, temp: Path, port: int, environment: dict[str, str], log: Path) -> Part:

@@ -62,12 +62,16 @@ def postgresql(address: str) -> Iterator[str]:
         server = [*as_postgres, _program("postgres") or "", "-D", str(data), "-k", str(folder)]
         server += ["-c", f"listen_addresses={address}", "-c", f"port={port}"]
         with running(server, address, port, folder / "log"):
-            login = {"PGPASSWORD": PASSWORD}
-            psql = ["psql", "-h", address, "-p", str(port), "-U", "tav", "-d", "postgres", "-c", "create database tav"]
-            subprocess.run(psql, env=os.environ | login, check=True, capture_output=True)
-            yield f"postgresql://tav:{PASSWORD.replace('$', '%24')}@{address}:{port}/tav"
+            at = f"postgresql://tav:{PASSWORD.replace('$', '%24')}@{address}:{port}"
+            query(f"{at}/postgres", "create database tav")
+            yield f"{at}/tav"
     finally:
         shutil.rmtree(folder)
+
+
+def query(database: str, sql: str) -> str:
+    """What PostgreSQL says to it, bare."""
+    return subprocess.run(["psql", database, "-Atqc", sql], check=True, capture_output=True, text=True).stdout
 
 
 @contextmanager

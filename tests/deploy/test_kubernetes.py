@@ -46,6 +46,12 @@ WORKERS = {
     "replicas",
 }
 WORKERS |= {"resources", "scaleStrategy", "suspend", "template"}
+WITHIN = {
+    "authOptions": {"enableK8sTokenAuth", "mode", "secretName"},
+    "gcsFaultToleranceOptions": {"externalStorageNamespace", "redisAddress", "redisPassword", "redisUsername"},
+    "autoscalerOptions": {"env", "envFrom", "idleTimeoutSeconds", "image", "imagePullPolicy", "resources", "securityContext"}
+    | {"upscalingMode", "version", "volumeMounts"},
+}
 
 
 @pytest.fixture
@@ -86,6 +92,8 @@ def test_kuberay_knows_every_field(manifests: dict[str, Any]) -> None:
     cluster = spec["rayClusterConfig"]
     assert set(spec) <= RAY_SERVICE and set(cluster) <= RAY_CLUSTER and set(cluster["headGroupSpec"]) <= HEAD
     assert all(set(group) <= WORKERS for group in cluster["workerGroupSpecs"])
+    assert all(set(cluster[name]) <= fields for name, fields in WITHIN.items())
+    assert isinstance(cluster["autoscalerOptions"]["idleTimeoutSeconds"], int)
     assert all(isinstance(value, str) for group in cluster["workerGroupSpecs"] for value in group["rayStartParams"].values())
     assert cluster["rayVersion"] == ray.__version__
     assert spec["upgradeStrategy"] == {"type": "None"}, "two clusters would have two schedulers"

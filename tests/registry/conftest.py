@@ -8,10 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from registry.jobs import JobStore
 from registry.objects import ObjectStore
 from registry.versions import VersionInfo
+from tav.base import Base
+from tav.config import InvertConfig, TuneConfig
+from tav.delta import Delta, DeltaMeta, Origin
+from tav.inflation import inflate
+from tav.latents import Latents, LatentsMeta
 from tav_client.schemas import ClipInfo, TuningJob, TuningJobCreate
 
 INFO = VersionInfo(base="offline", base_fingerprint="f" * 64, caption="a red ball is moving", num_frames=8, size=(64, 64))
@@ -46,4 +52,17 @@ def result(tmp_path: Path) -> Path:
     (folder / "latents.safetensors").write_bytes(uuid.uuid4().bytes * 3000)
     (folder / "config.json").write_text(json.dumps({"base": "offline"}))
     (folder / "preview.mp4").write_bytes(b"preview")
+    return folder
+
+
+def write_untuned_result(base_folder: Path, folder: Path) -> Path:
+    """A result's folder that samples: a delta that no step has changed, 2 frames of 16x16."""
+    base = Base.load(str(base_folder))
+    folder.mkdir()
+    origin = Origin(base=str(base_folder), fingerprint=base.fingerprint, caption="a ball", num_frames=2, size=(16, 16), fps=4.0)
+    meta = DeltaMeta(origin=origin, attention="sparse_causal", group_norm="video", tune=TuneConfig())
+    Delta.extract(inflate(base.unet), meta).save(folder / "delta.safetensors")
+    noise = torch.randn(1, 4, 2, 16 // base.scale, 16 // base.scale, generator=torch.Generator().manual_seed(0))
+    Latents(noise, LatentsMeta(origin=origin, invert=InvertConfig())).save(folder / "latents.safetensors")
+    (folder / "config.json").write_text("{}")
     return folder

@@ -16,19 +16,15 @@ import httpx
 import mlflow
 import pandas as pd
 import pytest
-import torch
 
 from registry.versions import VersionInfo, VersionStore
 from services.platform import Stack
 from services.platform.ports import any_free
-from tav.base import Base
-from tav.config import InvertConfig, SampleConfig, TuneConfig
-from tav.delta import Delta, DeltaMeta, Origin
+from tav.config import SampleConfig
 from tav.errors import InvalidConfig
-from tav.inflation import inflate
-from tav.latents import Latents, LatentsMeta
 from tav.probe import probe
 from tav_client.schemas import TuningJob
+from tests.registry.conftest import write_untuned_result
 from tests.tav.conftest import write_random_base
 
 
@@ -39,16 +35,8 @@ def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def tuned(base_folder: Path, tmp_path: Path) -> Path:
-    """A result's folder, with a delta that no step has changed."""
-    base, folder = Base.load(str(base_folder)), tmp_path / "tuned"
-    folder.mkdir()
-    origin = Origin(base=str(base_folder), fingerprint=base.fingerprint, caption="a ball", num_frames=2, size=(16, 16), fps=4.0)
-    meta = DeltaMeta(origin=origin, attention="sparse_causal", group_norm="video", tune=TuneConfig())
-    Delta.extract(inflate(base.unet), meta).save(folder / "delta.safetensors")
-    noise = torch.randn(1, 4, 2, 16 // base.scale, 16 // base.scale, generator=torch.Generator().manual_seed(0))
-    Latents(noise, LatentsMeta(origin=origin, invert=InvertConfig())).save(folder / "latents.safetensors")
-    (folder / "config.json").write_text("{}")
-    return folder
+    """A result's folder."""
+    return write_untuned_result(base_folder, tmp_path / "tuned")
 
 
 @pytest.fixture
