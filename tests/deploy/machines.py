@@ -88,8 +88,10 @@ class Machine:
         temporary = self.disk / "tmp"
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
+        (self.disk / "hosts").write_text(f"127.0.0.1 localhost\n{self.address} {self.name}\n")
         self.run(
-            f"hostname {self.name}; mount --bind {temporary} /tmp/ray; ip link set lo up; ip link set eth0 up; "
+            f"hostname {self.name}; mount --bind {temporary} /tmp/ray; mount --bind {self.disk / 'hosts'} /etc/hosts; "
+            "ip link set lo up; ip link set eth0 up; "
             f"ip address add {self.address}/24 dev eth0; ip route add default via {self._network.host}"
         )
 
@@ -143,7 +145,8 @@ class Machine:
             self._first.kill()
             self._first.wait()
             self._first = None
-            wait_for(f"{self.name}'s cable to be gone", lambda: not Path(f"/sys/class/net/{self._cable}").exists())
+            # It would go by itself, but only when the kernel has given up the connections of those who were killed.
+            run("ip", "link", "delete", self._cable)
 
     def _pid(self) -> int:
         """Of its first process, as it is seen from here."""

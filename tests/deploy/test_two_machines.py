@@ -6,6 +6,7 @@ computes on the CPU.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -31,7 +32,9 @@ from tests.tav.conftest import write_random_base
 pytestmark = pytest.mark.slow
 
 CLIP = Path(__file__).parents[2] / "examples" / "clips" / "red-ball-grass.mp4"
-LONG = {"steps": 400, "num_frames": 2, "size": (32, 32)}
+LONG = {"steps": 200, "num_frames": 2, "size": (32, 32)}
+COMPILED = {"XDG_CACHE_HOME": os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))}
+"""DeepSpeed's CPU communication, once for all machines; on those with a GPU there is nothing to compile."""
 QUICK_TO_NOTICE = {
     "RAY_health_check_initial_delay_ms": "2000",
     "RAY_health_check_period_ms": "1000",
@@ -97,6 +100,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
                 "TAV_CLUSTER_MLFLOW_DATABASE": stack.enter_context(servers.postgresql(network.host)),
                 "TAV_CLUSTER_REDIS": stack.enter_context(servers.redis(network.host)),
                 "TAV_CLUSTER_REDIS_PASSWORD": servers.REDIS_PASSWORD,
+                "TAV_S3_BUCKET": bucket.s3_bucket,
                 "TAV_S3_ENDPOINT_URL": bucket.s3_endpoint_url,
                 "TAV_S3_ACCESS_KEY_ID": bucket.s3_access_key_id,
                 "TAV_S3_SECRET_ACCESS_KEY": bucket.s3_secret_access_key.get_secret_value(),
@@ -108,6 +112,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
                 "TAV_CHECKPOINT_SECONDS": "0.5",
                 "TAV_HOST": "0.0.0.0",
                 "TAV_API_KEYS": '["acme:key"]',
+                **COMPILED,
                 **QUICK_TO_NOTICE,
             },
         )
@@ -164,14 +169,15 @@ def test_a_machine_that_is_cut_off_and_comes_back_goes_on_with_its_job(cluster: 
 
 def test_a_head_that_lost_its_power_has_all_jobs_and_models_again(cluster: Cluster) -> None:
     client = cluster.client()
-    done, running = submit(client, "before", steps=4), submit(client, "through")
-    done.wait(timeout=240)
+    (done,) = client.jobs.list(model="whole-path")
+    running = submit(client, "through")
     resumable(cluster, running)
     cluster.head.kill()
     cluster.head.start()
     cluster.start(cluster.head)
     cluster.wait_for_machines(2)  # the other joins again by itself
-    assert {"before"} <= {model.name for model in client.models.list()}
+    assert {model.name for model in client.models.list()} >= {"whole-path", "cut-off"}
     assert client.jobs.get(done.id).status == JobStatus.succeeded
     assert client.jobs.get(running.id).wait(timeout=240).status == JobStatus.succeeded
-    assert client.videos.sync(model=done.model_ref, prompt="a blue ball", num_inference_steps=2)[4:8] == b"ftyp"
+    assert "goes on after step" in client.jobs.logs(running.id)
+    assert client.videos.sync(model="whole-path/1", prompt="a blue ball", num_inference_steps=2)[4:8] == b"ftyp"
