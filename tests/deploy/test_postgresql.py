@@ -88,10 +88,11 @@ def test_a_registry_that_was_lost_is_brought_back_and_samples(tmp_path: Path, mo
             settings = first.settings()
             stored = ObjectStore(settings).put_clip(clip)
             of = ClipInfo(uri=stored.uri, sha256=stored.sha256, width=64, height=64, num_frames=8, fps=8)
-            job = JobStore(settings).create(TuningJobCreate(caption="a ball"), of, base="offline", model="ball")
+            jobs = JobStore(settings)
+            job = jobs.create(TuningJobCreate(caption="a ball"), of, base="offline", model="ball")
             VersionStore(settings).register(job, result, VersionInfo("offline", "f" * 64, "a ball", 2, (16, 16)))
             made = VersionStore(settings).set_alias("ball", "production", 1)
-            before = sample("ball@production")
+            job, before = jobs.get(job.id), sample("ball@production")
             cluster_command("backup", saved)
             with pytest.raises(ClusterError, match="is not empty"):
                 cluster_command("restore", saved)

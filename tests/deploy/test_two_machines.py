@@ -32,7 +32,7 @@ from tests.tav.conftest import write_random_base
 pytestmark = pytest.mark.slow
 
 CLIP = Path(__file__).parents[2] / "examples" / "clips" / "red-ball-grass.mp4"
-LONG = {"steps": 200, "num_frames": 2, "size": (32, 32)}
+LONG = {"steps": 120, "num_frames": 2, "size": (32, 32)}
 COMPILED = {"XDG_CACHE_HOME": os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))}
 """DeepSpeed's CPU communication, once for all machines; on those with a GPU there is nothing to compile."""
 QUICK_TO_NOTICE = {
