@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import traceback
 
+from ray.exceptions import RayError, RayTaskError
+
 from registry.errors import StorageUnavailable
 from services.tuning.lease import Outcome
 from tav.errors import OutOfMemory, TavError, is_disk_full
@@ -12,6 +14,12 @@ from tav_client.schemas import Failure, FailureCode
 
 class OutOfMemoryForNow(OutOfMemory):
     """The attempt ran out of memory on one of several ranks; the next one goes on in a leaner setting."""
+
+
+def lost_its_cluster(error: Exception) -> bool:
+    """Whether what Ray runs the tuner with is gone: its node was cut off and given up, or the head was started anew. Another
+    process may have the job by then, so whoever notices this has nothing more to say about it."""
+    return isinstance(error, RayError) and not isinstance(error, RayTaskError)
 
 
 def outcome_of(error: Exception) -> Outcome:

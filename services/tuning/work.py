@@ -21,7 +21,7 @@ from services.settings import Settings
 from services.tuning.joblog import JobLog
 from services.tuning.lease import Lease, Outcome, Verdict
 from services.tuning.memory import rungs
-from services.tuning.outcomes import OutOfMemoryForNow, outcome_of
+from services.tuning.outcomes import OutOfMemoryForNow, lost_its_cluster, outcome_of
 from services.tuning.ranks import Ranks, RanksApart
 from services.tuning.report import Reporter
 from services.tuning.resume import ResumeStore
@@ -86,13 +86,14 @@ class Attempt:
 
         Raises:
             RanksApart: the tuner's ranks cannot go on together; the scheduler has been told what failed.
+            RayError: the tuner has lost its cluster; the scheduler will hear of that from Ray.
         """
         with self.joblog:
             try:
                 outcome = self._outcome()
             except RanksApart as apart:
                 failure = apart.__cause__
-                if isinstance(failure, Exception):
+                if isinstance(failure, Exception) and not lost_its_cluster(failure):
                     self.report.end(outcome_of(failure))
                 raise
             finally:
@@ -119,7 +120,10 @@ class Attempt:
             return None
         except _Leaving:
             return Outcome(handed_back=True)
-        except Exception as error:  # noqa: BLE001 - a defect fails this job with its traceback, not the tuner
+        except Exception as error:
+            if lost_its_cluster(error):
+                raise
+            # A defect fails this job with its traceback, not the tuner.
             outcome = outcome_of(error)
             log.error("%s", outcome.traceback or (outcome.failure and outcome.failure.message))
             return outcome

@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 
 import pytest
+from ray.exceptions import ActorDiedError, NodeDiedError, RayError
 
 from registry.errors import NotFound, StorageUnavailable
 from services.tuning.outcomes import outcome_of
+from services.tuning.work import Attempt
 from tav.errors import InvalidClip, NanLoss, OutOfMemory
 
 
@@ -29,3 +31,16 @@ def test_an_error_has_its_code_and_only_what_may_pass_is_tried_again(error: Exce
     assert outcome.failure is not None
     assert (outcome.failure.code, outcome.retry, outcome.version) == (code, retry, None)
     assert bool(outcome.traceback) == (code == "internal")
+
+
+@pytest.mark.parametrize("error", [ActorDiedError(), NodeDiedError("the node was cut off")])
+def test_a_tuner_that_has_lost_its_cluster_ends_and_says_nothing_of_the_job(error: RayError) -> None:
+    class CutOff(Attempt):
+        def __init__(self) -> None:
+            pass
+
+        def _work(self) -> int | None:
+            raise error
+
+    with pytest.raises(type(error)):
+        CutOff()._outcome()
