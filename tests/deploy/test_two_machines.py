@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -75,7 +76,7 @@ while sum(node["Alive"] for node in ray.nodes()) != {count}:
     time.sleep(0.2)
 """
         (self.head.home / "looks.py").write_text(looks)
-        self.head.run(". ~/tav/env.sh && python looks.py", seconds=90)
+        self.head.run(f". ~/tav/env.sh && {sys.executable} looks.py", seconds=90)
 
     def client(self) -> TavClient:
         """Over the network, with a key."""
@@ -146,7 +147,7 @@ def test_a_clip_is_tuned_on_the_other_machine_and_sampled(cluster: Cluster) -> N
     video = client.videos.sync(model=job.model_ref, prompt="a blue ball", num_inference_steps=2)
     assert video[4:8] == b"ftyp"
     played = f"http://localhost:5000/get-artifact?run_id={job.id}&path=source.mp4"  # the MLflow UI, where the tunnel ends
-    assert "ftyp" in cluster.head.run(f"python -c \"import httpx; print(httpx.get('{played}').content[4:8])\"")
+    assert "ftyp" in cluster.head.run(f"{sys.executable} -c \"import httpx; print(httpx.get('{played}').content[4:8])\"")
 
 
 def test_no_secret_is_among_the_arguments_that_every_user_of_a_machine_sees(cluster: Cluster) -> None:
