@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import boto3
 import mlflow
 import pytest
 from pydantic import SecretStr
@@ -79,6 +80,7 @@ def test_a_registry_that_was_lost_is_brought_back_and_samples(tmp_path: Path, mo
     def use(stack: Stack) -> None:
         for variable, value in stack.environment().items():
             monkeypatch.setenv(variable, value)
+        monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it would keep the keys that it found first
 
     with servers.postgresql("127.0.0.1") as database:
         monkeypatch.setenv("TAV_CLUSTER_MLFLOW_DATABASE", database)
