@@ -128,7 +128,7 @@ def submit(client: TavClient, model: str, **params: object) -> Job:
 
 def resumable(cluster: Cluster, job: Job) -> None:
     """Wait until it has left a checkpoint."""
-    wait_for("a checkpoint", lambda: next(iter(cluster.objects.list(f"resume/{job.id}/")), None), 240)
+    wait_for("a checkpoint", lambda: next(iter(cluster.objects.list(f"resume/{job.id}/state")), None), 240)
     assert not job.refresh().status.final
 
 
