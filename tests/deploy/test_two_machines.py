@@ -1,4 +1,4 @@
-"""A head and a machine with a GPU, in the rendered files' own words: the whole path, and a cable pulled.
+"""A head and a machine with a GPU, in the rendered files' own words: the whole path, a cable pulled, and a head without power.
 
 MLflow is on a real PostgreSQL, Ray's state on a real Redis. The GPU is a number, as the cluster file says it; the tuner
 computes on the CPU.
@@ -166,3 +166,19 @@ def test_a_machine_that_is_cut_off_and_comes_back_goes_on_with_its_job(cluster: 
     cluster.start(cluster.gpu)  # as the autoscaler does with a machine that Ray has lost
     assert job.wait(timeout=240).status == JobStatus.succeeded
     assert "goes on after step" in client.jobs.logs(job.id)
+
+
+def test_a_head_that_lost_its_power_has_all_jobs_and_models_again(cluster: Cluster) -> None:
+    client = cluster.client()
+    (done,) = client.jobs.list(model="whole-path")
+    running = submit(client, "through")
+    resumable(cluster, running)
+    cluster.head.kill()
+    cluster.head.start()
+    cluster.start(cluster.head)
+    cluster.wait_for_machines(2)  # the other joins again by itself
+    assert {model.name for model in client.models.list()} >= {"whole-path", "cut-off"}
+    assert client.jobs.get(done.id).status == JobStatus.succeeded
+    assert client.jobs.get(running.id).wait(timeout=240).status == JobStatus.succeeded
+    assert "goes on after step" in client.jobs.logs(running.id)
+    assert client.videos.sync(model="whole-path/1", prompt="a blue ball", num_inference_steps=2)[4:8] == b"ftyp"
