@@ -110,6 +110,7 @@ def export_diffusers(base: Base, delta: Delta, latents: Latents | None, out: Pat
         "inversion_steps": latents.meta.invert.num_inference_steps if latents else None,
         "num_inference_steps": sample.num_inference_steps,
         "guidance_scale": sample.guidance_scale,
+        "guidance_interval": list(sample.guidance_interval),
         "strength": sample.strength,
         "feature_injection": sample.feature_injection,
         "injected_layers": list(sample.injected_layers),

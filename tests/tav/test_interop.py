@@ -294,7 +294,7 @@ def test_an_exported_pipeline_samples_the_same_where_this_project_is_not_install
     modes = Delta(delta.tensors, delta.meta.model_copy(update={"attention": attention, "group_norm": group_norm}))
     layers = ["up_blocks.2.resnets.0"]
     advised: dict[str, Any] = {"num_inference_steps": 4, "guidance_scale": 3.0, "strength": 0.7}
-    advised |= {"feature_injection": 0.75, "injected_layers": layers}
+    advised |= {"feature_injection": 0.75, "injected_layers": layers, "guidance_interval": (0.0, 0.75)}
     export_diffusers(replace(base, defaults={"sample": advised}), modes, noise, tmp_path / "pipeline")
     asked = {
         "num_inference_steps": 4,

@@ -55,6 +55,7 @@ class TunedVideoPipeline(DiffusionPipeline):
         guidance_scale=None,
         strength=None,
         feature_injection=None,
+        guidance_interval=None,
         use_inverted_latents=True,
         noise_blend=0.0,
         num_frames=None,
@@ -71,8 +72,9 @@ class TunedVideoPipeline(DiffusionPipeline):
             prompt: the edited prompt.
             negative_prompt: what guidance leads away from.
             num_inference_steps: left out, the base's recommended number; likewise `guidance_scale` (1 turns it off),
-                `strength` (below 1, the first steps retrace the inversion, which fixes where things are) and
-                `feature_injection` (share of the first steps that take over the clip's features, so that things stay).
+                `strength` (below 1, the first steps retrace the inversion, which fixes where things are),
+                `feature_injection` (share of the first steps that take over the clip's features, so that things stay) and
+                `guidance_interval` (from and until which share of the steps there is guidance).
             use_inverted_latents: start from the clip's inverted noise, which keeps its motion.
             noise_blend: how much of the inverted noise's variance is replaced by fresh noise, 0 … 1.
             num_frames: without inverted latents; left out, the clip's. Likewise `height` and `width`, in pixels.
@@ -86,6 +88,7 @@ class TunedVideoPipeline(DiffusionPipeline):
         guidance = clip.guidance_scale if guidance_scale is None else guidance_scale
         strength = clip.strength if strength is None else strength
         injection = clip.feature_injection if feature_injection is None else feature_injection
+        interval = clip.guidance_interval if guidance_interval is None else guidance_interval
         device_of_noise = generator.device if generator else torch.device("cpu")
         if use_inverted_latents:
             if self.clip.latents is None:
@@ -105,13 +108,14 @@ class TunedVideoPipeline(DiffusionPipeline):
             timesteps = self._timesteps(steps)
         shares = (1 - strength, injection) if use_inverted_latents else (0, 0)
         retraced, injected = (round(share * len(timesteps)) for share in shares)
+        guided = range(*(round(share * len(timesteps)) for share in interval)) if guidance > 1 else range(0)
         source = self.clip.latents.to(x) if use_inverted_latents else x
         self.clip.video_length = x.shape[2]
         empty = self._encode([""])
-        text = self._encode([negative_prompt, prompt] if guidance > 1 else [prompt])
+        text = self._encode([negative_prompt, prompt] if guided else [prompt])
         with self.progress_bar(total=len(timesteps)) as bar:
             for i, (t, lower) in enumerate(zip(timesteps, [*timesteps[1:], -1], strict=True)):
-                asked = empty if i < retraced else text
+                asked = empty if i < retraced else text if i in guided else text[-1:]
                 apart = i < injected and (i >= retraced or noise_blend > 0)  # or else x itself is the source still
                 rows, prompts = ([source], [empty]) if apart else ([], [])
                 rows, prompts = torch.cat([*rows, *[x] * len(asked)]), torch.cat([*prompts, asked])

@@ -33,6 +33,7 @@ class TunedClip(ModelMixin, ConfigMixin):
         inversion_steps=50,
         num_inference_steps=50,
         guidance_scale=12.5,
+        guidance_interval=(0.0, 1.0),
         strength=1.0,
         feature_injection=0.0,
         injected_layers=(),
