@@ -299,6 +299,7 @@ def test_an_exported_pipeline_samples_the_same_where_this_project_is_not_install
     asked = {
         "num_inference_steps": 4,
         "guidance_scale": 3.0,
+        "guidance_interval": (0.0, 1.0),
         "strength": 0.7,
         "feature_injection": 0.0,
         "negative_prompt": "red",
