@@ -58,10 +58,11 @@ tunnel: $(READY) ## Bring its gateway, MLflow and dashboard to this machine's po
 	$(BIN)/ray attach --port-forward 8000 --port-forward 5000 --port-forward 8265 $(CLUSTER)/cluster.yaml
 
 test: $(READY) ## All tests, on real parts
-	tools/system-packages.sh $(PYTHON) browser servers
+	tools/system-packages.sh $(PYTHON) browser servers prometheus
 	$(BIN)/python -m pytest tests
 
 test-fast: $(READY) ## The tests that take no tens of seconds each
+	tools/system-packages.sh $(PYTHON) prometheus
 	$(BIN)/python -m pytest tests -m 'not slow'
 
 lint: $(READY) ## ruff and mypy

@@ -17,7 +17,7 @@ from mlflow.entities import Run
 from registry.errors import NotFound
 from registry.objects import ObjectStore
 from registry.settings import RegistrySettings
-from registry.tracking import Runs, artifact_uri, join_tag, key_digest, now_ms, seconds, split_tag, tag_equals
+from registry.tracking import REQUEST_ID, Runs, artifact_uri, join_tag, key_digest, now_ms, seconds, split_tag, tag_equals
 from tav_client.schemas import (
     Batch,
     ClipInfo,
@@ -80,6 +80,7 @@ class JobStore:
         gpus: int = 1,
         retry_of: str | None = None,
         estimate: Estimate | None = None,
+        request_id: str | None = None,
     ) -> TuningJob:
         """Keep a new job, queued, with its clip and request among the run's artifacts.
 
@@ -93,6 +94,7 @@ class JobStore:
             gpus: That tune it together; the request's, or the service's own number.
             retry_of: The job that this one repeats.
             estimate: What it is expected to take.
+            request_id: Of the call that makes it, for the logs of all who work on it.
         """
         tags = {
             **split_tag("tav.request", request.model_dump_json(exclude_none=True)),
@@ -106,6 +108,7 @@ class JobStore:
             **({_BATCH: request.batch} if request.batch else {}),
             **({"tav.retry_of": retry_of} if retry_of else {}),
             **({_ESTIMATE: estimate.model_dump_json()} if estimate else {}),
+            **({REQUEST_ID: request_id} if request_id else {}),
             **{_METADATA + key: value for key, value in request.metadata.items()},
             "mlflow.note.content": request.caption or "",
             "mlflow.source.name": "tav",
@@ -312,6 +315,7 @@ class JobStore:
             tenant=tags.get(_TENANT, DEFAULT_TENANT),
             batch=request.batch,
             retry_of=tags.get("tav.retry_of"),
+            request_id=tags.get(REQUEST_ID),
             cancel_requested=not status.final and _CANCEL in tags,
             error=error,
             metadata=request.metadata,

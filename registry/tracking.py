@@ -24,6 +24,9 @@ KIND = "tav.kind"
 OPEN = [f"attributes.status != '{status}'" for status in ("FINISHED", "FAILED", "KILLED")]
 """Conditions of a run that has not ended."""
 
+REQUEST_ID = "tav.request_id"
+"""Tag of the call that made a run."""
+
 _TAG_LIMIT = 8000
 _PARAM_LIMIT = 6000
 _METRICS_PER_CALL = 1000

@@ -9,7 +9,7 @@ from mlflow.entities import Run
 from registry.errors import NotReady
 from registry.objects import ObjectStore
 from registry.settings import RegistrySettings
-from registry.tracking import Runs, artifact_uri, join_tag, key_digest, now_ms, seconds, split_tag, tag_equals
+from registry.tracking import REQUEST_ID, Runs, artifact_uri, join_tag, key_digest, now_ms, seconds, split_tag, tag_equals
 from tav_client.schemas import Failure, ModelVersion, Video, VideoCreate, VideoPage, VideoRequest, VideoStatus
 
 RUN_STATUS = {
@@ -31,13 +31,20 @@ class VideoStore:
         self._runs = Runs(settings, "video", "video")
         self._objects = objects or ObjectStore(settings)
 
-    def create(self, request: VideoCreate, version: ModelVersion, idempotency_key: str | None = None) -> Video:
+    def create(
+        self,
+        request: VideoCreate,
+        version: ModelVersion,
+        idempotency_key: str | None = None,
+        request_id: str | None = None,
+    ) -> Video:
         """Keep a new video, queued, of the version that the request's reference meant.
 
         Args:
             request: As the user sent it.
             version: What its `model` means now.
             idempotency_key: Lets `find` give the same video for a repeated request.
+            request_id: Of the call that makes it, for the logs of all who work on it.
         """
         tags = {
             **split_tag("tav.request", request.model_dump_json(exclude_none=True)),
@@ -46,6 +53,7 @@ class VideoStore:
             "mlflow.parentRunId": version.job_id,
             "mlflow.note.content": request.prompt,
             "mlflow.source.name": "tav",
+            **({REQUEST_ID: request_id} if request_id else {}),
         }
         if idempotency_key is not None:
             tags[_KEY] = key_digest(idempotency_key)
@@ -166,6 +174,7 @@ class VideoStore:
             size=tags.get("tav.size"),
             format=request.format,
             latents_sha256=tags.get("tav.latents_sha256"),
+            request_id=tags.get(REQUEST_ID),
             error=error,
             mlflow_url=self._runs.url(run),
         )

@@ -25,11 +25,17 @@ class Settings(RegistrySettings):
     compute_threads: int | None = Field(None, ge=1, description="Threads of one tuner or sampler on the CPU; none: all cores.")
     work_dir: Path = Field(Path("/tmp/tav"), description="Scratch space of workers; nothing there needs keeping.")
 
-    host: str = Field("127.0.0.1", description="Address the gateway binds to. Others than loopback need `api_keys`.")
+    host: str = Field("127.0.0.1", description="Address the gateway binds to. Others than loopback need `api_keys_file`.")
     port: int = Field(8000, description="Port of the gateway.")
-    api_keys: list[SecretStr] = Field(
-        default_factory=list, description="Bearer keys, `KEY` or `TENANT:KEY`; none: no key is asked for."
+    api_keys_file: str | None = Field(
+        None,
+        description="Digests of the API keys, made by `tav keys create`: a path or s3://bucket/key. None: no key is asked for.",
     )
+    requests_per_minute: int | None = Field(6000, ge=1, description="Of one tenant, before it gets 429.")
+    tls_certfile: Path | None = Field(
+        None, description="Certificate chain (PEM) of the gateway; with it HTTPS alone is spoken."
+    )
+    tls_keyfile: Path | None = Field(None, description="Its key.")
     clip_limits: ClipLimits = Field(default_factory=ClipLimits, description="What is accepted as a clip.")
     allowed_clip_buckets: list[str] = Field(default_factory=list, description="Buckets `clip_uri` may name, besides our own.")
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What pip cannot bring: venv, a C++ compiler and Python's headers (DeepSpeed compiles its CPU communication).
 # Further words bring what tests need: `browser` Chromium, with which one opens the MLflow UI; `servers` PostgreSQL, Redis and
-# iproute2, with which one makes a cluster of machines.
+# iproute2, with which one makes a cluster of machines; `prometheus` what its name says.
 set -euo pipefail
 python=${1:-python3}
 
@@ -17,6 +17,7 @@ for word in "${@:2}"; do
         command -v redis-server >/dev/null || missing+=(redis-server)
         command -v ip >/dev/null || missing+=(iproute2)
         ;;
+    prometheus) command -v prometheus >/dev/null || missing+=(prometheus) ;;
     *) echo "$0: there is no $word" >&2 && exit 1 ;;
     esac
 done

@@ -4,7 +4,9 @@ app          the FastAPI application and its Serve deployment
 parts        what the routes work with
 errors       every error as problem+json
 requests     request ids; what nobody caught
-auth         bearer keys
+auth         who may come in
+rates        how often
+mlflow       MLflow behind the same door
 bodies       JSON and uploads, with limits
 clips        from an upload or address to a clip that is known to decode
 jobs         /v1/tuning-jobs

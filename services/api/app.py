@@ -6,7 +6,6 @@ serve.run(build(settings), name="tav", route_prefix="/")
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -18,8 +17,10 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp
 
 import tav
-from services.api import batches, errors, estimates, jobs, models, openapi, operations, uploads, videos
-from services.api.auth import check_exposure, key_required
+from services import logs
+from services.api import batches, errors, estimates, jobs, mlflow, models, openapi, operations, uploads, videos
+from services.api.auth import Doorkeeper, check_door
+from services.api.mlflow import MlflowDoor
 from services.api.parts import Parts
 from services.api.requests import Requests
 from services.api.scheduler import RayScheduler
@@ -33,17 +34,21 @@ _REQUESTS_AT_A_TIME = 1000
 
 def create_app(parts: Parts, behind_serve: bool = False) -> FastAPI:
     """The HTTP interface over given parts."""
+    door, mlflow_door = Doorkeeper(parts.settings), MlflowDoor(parts.settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        resuming = asyncio.create_task(parts.driver.resume())
+        await door.look()
+        tasks = [asyncio.create_task(parts.driver.resume()), asyncio.create_task(door.watch())]
         try:
             yield
         finally:
-            resuming.cancel()
-            with suppress(asyncio.CancelledError):
-                await resuming
+            for task in tasks:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
             await parts.driver.close()
+            await mlflow_door.close()
 
     app = FastAPI(
         title="tav",
@@ -57,10 +62,11 @@ def create_app(parts: Parts, behind_serve: bool = False) -> FastAPI:
         redirect_slashes=False,
         middleware=[Middleware(Requests, behind_serve=behind_serve)],
     )
-    guard = [Depends(key_required(parts.settings.api_keys))]
+    guard = [Depends(door.check)]
     for module in (jobs, estimates, batches, uploads, models, videos):
-        app.include_router(module.router(parts), prefix="/v1", dependencies=guard, responses=openapi.problems(401, 500))
+        app.include_router(module.router(parts), prefix="/v1", dependencies=guard, responses=openapi.problems(401, 429, 500))
     app.include_router(operations.router(parts))
+    app.include_router(mlflow.router(mlflow_door, door))
     errors.install(app)
     openapi.install(app)
     return app
@@ -71,7 +77,7 @@ class Gateway:
     """The Serve ingress: the application over the real scheduler and the samplers, by base."""
 
     def __init__(self, settings: Settings, samplers: dict[str, Any]) -> None:
-        logging.getLogger("services").setLevel(logging.INFO)
+        logs.start()
         self._parts = Parts.make(settings, RayScheduler(), ServeSampler(samplers))
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
@@ -87,7 +93,7 @@ def build(settings: Settings) -> serve.Application:
     """
     from services.sampling.deployment import build_samplers  # brings torch, which the gateway's process does without
 
-    check_exposure(settings)
+    check_door(settings)
     gateway = serve.deployment(
         Gateway,
         name="Gateway",

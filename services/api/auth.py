@@ -1,41 +1,95 @@
-"""Optional bearer keys, and whose requests they make."""
+"""Optional bearer keys, whose requests they make, and how many."""
 
 from __future__ import annotations
 
-import hmac
-import re
-from collections.abc import Callable, Sequence
+import asyncio
+import base64
+import binascii
+import logging
+from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import Annotated
 
 from fastapi import Depends, Request
-from pydantic import SecretStr
 
 from registry.jobs import DEFAULT_TENANT
+from services import logs
 from services.api.errors import ApiError
+from services.api.rates import Rates
+from services.keys import KeyFile, KeyRecord, find_key
 from services.settings import Settings
-from tav.errors import InvalidConfig
+from tav.errors import InvalidConfig, TavError
 
-_TENANT = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
+log = logging.getLogger(__name__)
+
+_REFRESH_SECONDS = 2.0
+"""A key that is made or revoked is so for the gateway after this."""
 
 
-def key_required(keys: Sequence[SecretStr]) -> Callable[[Request], None]:
-    """A dependency that refuses requests without one of `keys`; without keys nobody is refused."""
-    known = [_split(key) for key in keys]
+class Doorkeeper:
+    """Who may come in. The file of keys is read again and again, so that keys change without a restart."""
 
-    def check(request: Request) -> None:
+    def __init__(self, settings: Settings) -> None:
+        self._file = KeyFile(settings.api_keys_file, settings) if settings.api_keys_file else None
+        self._keys: Mapping[str, KeyRecord] = {}
+        self._rates = Rates(settings.requests_per_minute)
+
+    async def watch(self) -> None:
+        """Follow the file's changes. While it cannot be read, the keys that are known stay valid."""
+        while self._file is not None:
+            await asyncio.sleep(_REFRESH_SECONDS)
+            try:
+                await self.look()
+            except TavError as error:
+                log.warning("The API keys cannot be read again, the known ones stay valid: %s", error)
+
+    async def look(self) -> None:
+        """Read the file now."""
+        if self._file is not None:
+            self._keys = await asyncio.to_thread(self._file.read)
+
+    async def check(self, request: Request) -> None:
+        """A dependency that refuses requests without a key, or too many of one tenant; without a file nobody needs a key.
+
+        It runs in the request's own task, so that the request's log lines know the tenant.
+        """
         request.state.tenant = None
-        if not known:
+        if self._file is not None:
+            request.state.tenant = self._bearer(request).tenant
+            logs.know(tenant=request.state.tenant)
+        self._rates.take(request.state.tenant or DEFAULT_TENANT)
+
+    async def check_operator(self, request: Request) -> None:
+        """Likewise for what only operators may see; a browser sends the key as a password."""
+        if self._file is None:
             return
-        scheme, _, given = request.headers.get("authorization", "").partition(" ")
-        matches = [tenant for tenant, key in known if hmac.compare_digest(given.strip().encode(), key.encode())]
-        if scheme.lower() != "bearer" or not matches:
+        record = find_key(self._keys, _given(request, "bearer") or _password(request))
+        if record is None:
+            detail = "This page needs an operator's key: give it as the password; the user's name is not looked at."
+            raise ApiError(401, "unauthorized", detail, www_authenticate='Basic realm="tav", charset="UTF-8"')
+        if not record.operator:
+            raise ApiError(403, "forbidden", "This key is a tenant's: ask the operator for one made with --operator.")
+        logs.know(tenant=record.tenant)
+
+    def _bearer(self, request: Request) -> KeyRecord:
+        record = find_key(self._keys, _given(request, "bearer"))
+        if record is None:
             raise ApiError(
                 401, "unauthorized", "This call needs a key: send 'Authorization: Bearer KEY'.", www_authenticate="Bearer"
             )
-        request.state.tenant = matches[0]
+        return record
 
-    return check
+
+def _given(request: Request, scheme: str) -> str:
+    said, _, value = request.headers.get("authorization", "").partition(" ")
+    return value.strip() if said.lower() == scheme else ""
+
+
+def _password(request: Request) -> str:
+    try:
+        return base64.b64decode(_given(request, "basic"), validate=True).decode().partition(":")[2]
+    except (binascii.Error, UnicodeDecodeError):
+        return ""
 
 
 def _tenant_of(request: Request) -> str | None:
@@ -46,30 +100,37 @@ Tenant = Annotated[str | None, Depends(_tenant_of)]
 """Whose key came with the request; None where the service has no keys, and so nobody is told from another."""
 
 
-def _split(key: SecretStr) -> tuple[str, str]:
-    """`tenant:key`, or a key of the default tenant."""
-    tenant, colon, rest = key.get_secret_value().partition(":")
-    return (tenant, rest) if colon else (DEFAULT_TENANT, tenant)
-
-
 def check_exposure(settings: Settings) -> None:
-    """Refuse to listen to others than this machine without keys.
+    """Refuse to listen to others than this machine without keys, and half of what HTTPS needs. Looks at no file.
 
     Raises:
         InvalidConfig: says what to set.
     """
-    if not settings.api_keys and not _is_loopback(settings.host):
+    if settings.api_keys_file is None and not _is_loopback(settings.host):
         raise InvalidConfig(
-            f"The gateway may not listen on {settings.host} without keys, anybody could use it: set TAV_API_KEYS, or TAV_HOST "
-            "to 127.0.0.1."
+            f"The gateway may not listen on {settings.host} without keys, anybody could use it: make some with "
+            "`tav keys create` and set TAV_API_KEYS_FILE, or set TAV_HOST to 127.0.0.1."
         )
-    for tenant, key in map(_split, settings.api_keys):
-        if not key.strip():
-            raise InvalidConfig("One of the keys in TAV_API_KEYS is empty: remove it, or anybody could use the service.")
-        if not _TENANT.fullmatch(tenant):
-            raise InvalidConfig(
-                f"{tenant!r} in TAV_API_KEYS is no tenant's name: an entry is KEY or TENANT:KEY, the name of a-z 0-9 . _ -."
-            )
+    if (settings.tls_certfile is None) != (settings.tls_keyfile is None):
+        raise InvalidConfig("HTTPS needs both a certificate and its key: set TAV_TLS_CERTFILE and TAV_TLS_KEYFILE, or neither.")
+
+
+def check_door(settings: Settings) -> None:
+    """Likewise, and see that keys and certificate are there; on the machine where the gateway is to run.
+
+    Raises:
+        InvalidConfig: says what to do.
+        StorageUnavailable: the keys are in S3, which does not answer.
+    """
+    check_exposure(settings)
+    for path in (settings.tls_certfile, settings.tls_keyfile):
+        if path is not None and not path.is_file():
+            raise InvalidConfig(f"There is no file {path}: correct TAV_TLS_CERTFILE and TAV_TLS_KEYFILE, or leave both out.")
+    if settings.api_keys_file is not None and not KeyFile(settings.api_keys_file, settings).read():
+        raise InvalidConfig(
+            f"There are no keys in {settings.api_keys_file}, nobody could use the gateway: make one with "
+            f"`tav keys create --file {settings.api_keys_file} --tenant NAME`."
+        )
 
 
 def _is_loopback(host: str) -> bool:

@@ -9,7 +9,8 @@ import asyncio
 import contextvars
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -17,6 +18,7 @@ from typing import Any, TypeVar
 from registry.errors import NotFound, StorageUnavailable
 from registry.versions import VersionStore
 from registry.videos import VideoStore
+from services import logs, metrics
 from services.api.errors import unavailable
 from services.api.snapshots import Snapshots
 from services.sampling.client import SamplerLost, Samples
@@ -71,6 +73,7 @@ class VideoDriver:
         self._unrecorded: dict[str, Video] = {}
         self._others = 0  # videos that are being created, or that are not recorded
         self._since = time.time()
+        self._count()
 
     async def create(self, request: VideoCreate, version: ModelVersion, key: str | None = None) -> Video:
         """Keep a new video and start on it, even if the caller is cancelled meanwhile.
@@ -84,10 +87,10 @@ class VideoDriver:
     async def _create(self, request: VideoCreate, version: ModelVersion, key: str | None) -> Video:
         self._others += 1
         try:
-            video = await asyncio.to_thread(self._videos.create, request, version, key)
+            video = await asyncio.to_thread(self._videos.create, request, version, key, logs.ids().get("request_id"))
         finally:
             self._others -= 1
-        self._start(video, version)
+        self._start(video, version, logs.ids())
         return video
 
     async def draw(self, request: VideoCreate, version: ModelVersion) -> bytes:
@@ -182,8 +185,7 @@ class VideoDriver:
                 failure = Failure(code=FailureCode.corrupt_version, message=f"Its version was deleted. {error}")
                 await self._persist(self._videos.fail, video.id, failure)
                 continue
-            log.info("Video %s is taken up again", video.id)
-            self._start(video, version)
+            self._start(video, version, {})
 
     async def close(self) -> None:
         """Stop; what is open stays open in the runs, for the next gateway."""
@@ -192,18 +194,38 @@ class VideoDriver:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _start(self, video: Video, version: ModelVersion) -> None:
+    def _start(self, video: Video, version: ModelVersion, ids: Mapping[str, str]) -> None:
         drive = self._drives[video.id] = _Drive(Snapshots(video))
         # Its own context: Ray Serve would otherwise count it to the HTTP request, and end it with that.
-        drive.task = asyncio.get_running_loop().create_task(self._drive(video, version, drive), context=contextvars.Context())
+        context = contextvars.Context()
+        context.run(logs.know, **{**ids, **logs.about_video(video)})
+        drive.task = asyncio.get_running_loop().create_task(self._drive(video, version, drive), context=context)
         drive.task.add_done_callback(lambda task: self._ended(video.id, task))
 
     def _ended(self, video_id: str, task: asyncio.Task[bytes]) -> None:
-        self._drives.pop(video_id).snapshots.close()
-        if not task.cancelled() and (error := task.exception()):
-            log.info("Video %s failed: %s", video_id, error)
+        snapshots = self._drives.pop(video_id).snapshots
+        snapshots.close()
+        self._count()
+        video = snapshots.newest
+        if task.cancelled() or not video.status.final:
+            return
+        code = video.error.code.value if video.error else ""
+        metrics.VIDEOS_ENDED.inc(tags={"status": video.status.value, "code": code})
+        with logs.about(**logs.about_video(video)):
+            if error := task.exception():
+                log.info("video %s failed with %s: %s", video_id, code, error)
+            else:
+                metrics.VIDEO_SECONDS.observe(max(0.0, time.time() - video.created_at))
+                log.info("video %s is completed", video_id)
+
+    def _count(self) -> None:
+        states = Counter(drive.snapshots.newest.status for drive in self._drives.values())
+        open_states = {status.value: states[status] for status in VideoStatus if not status.final}
+        metrics.set_states(metrics.VIDEOS, "status", open_states)
 
     async def _drive(self, video: Video, version: ModelVersion, drive: _Drive) -> bytes:
+        self._count()
+        log.info("video %s of %s is queued", video.id, video.model_version)
         try:
             request = VideoCreate.model_validate(video.request.model_dump())
             drawn = await self._draw(video.id, request, version, lambda item: self._step(drive, item))
@@ -272,6 +294,7 @@ class VideoDriver:
             status=VideoStatus.in_progress, step=step, total_steps=total, progress=min(99, 100 * step // total)
         )
         if begins:
+            self._count()
             await self._persist(self._videos.start, drive.snapshots.newest.id)
 
     async def _fail(self, drive: _Drive, failure: Failure) -> None:

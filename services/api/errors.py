@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
+from services import metrics
 from tav.errors import TavError, is_disk_full
 from tav_client.schemas import FailureCode, Problem
 
@@ -95,9 +96,10 @@ def of_failure(code: FailureCode, message: str) -> ApiError:
 
 def answer(request: Request, error: ApiError) -> Response:
     """The problem document, with the headers that its status asks for."""
+    metrics.PROBLEMS.inc(tags={"status": str(error.status), "code": error.code})
     headers = dict(error.headers)
     if error.status in (429, 503):
-        headers |= {"retry-after": str(RETRY_SECONDS), "retry-after-ms": str(RETRY_SECONDS * 1000)}
+        headers = {"retry-after": str(RETRY_SECONDS), "retry-after-ms": str(RETRY_SECONDS * 1000)} | headers
     elif error.status == 409 or (error.status >= 500 and error.code not in _REPEATABLE):
         headers["x-should-retry"] = "false"
     problem = Problem(

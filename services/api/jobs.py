@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from registry.jobs import DEFAULT_TENANT
 from registry.removal import Removal
+from services import logs
 from services.api import bodies, clips
 from services.api.auth import Tenant
 from services.api.errors import ApiError, invalid
@@ -57,7 +61,7 @@ class JobMaker:
         """A new job that asks for the same, and whether it is new."""
         await self.check_room(job.tenant)
         async with self._locks.hold(key and f"{job.tenant}:{key}"):
-            return await asyncio.get_running_loop().run_in_executor(self._threads, self._retry_now, job, key)
+            return await self._in_thread(self._retry_now, job, key)
 
     def _retry_now(self, job: TuningJob, key: str | None) -> tuple[TuningJob, bool]:
         jobs = self._parts.jobs
@@ -68,10 +72,8 @@ class JobMaker:
         wanted = jobs.request(job.id)
         gpus = wanted.gpus or self._parts.settings.tuner_workers
         estimate = expected(wanted.model_copy(update={"base": job.base}), self._parts.settings, gpus)
-        made = jobs.create(
-            wanted, job.clip, job.base, job.model, key, tenant=job.tenant, gpus=gpus, retry_of=job.id, estimate=estimate
-        )
-        return made, True
+        asked = partial(jobs.create, retry_of=job.id, estimate=estimate, request_id=logs.ids().get("request_id"))
+        return asked(wanted, job.clip, job.base, job.model, key, tenant=job.tenant, gpus=gpus), True
 
     async def check_room(self, tenant: str | None) -> None:
         """Refuse a job more than may wait. Jobs that come at the same moment are not told from each other."""
@@ -114,8 +116,13 @@ class JobMaker:
         self, wanted: TuningJobCreate, path: Path | None, scratch: Scratch, key: str | None, tenant: str
     ) -> tuple[TuningJob, bool]:
         async with self._locks.hold(key and f"{tenant}:{key}"):
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._threads, self._create_now, wanted, path, scratch, key, tenant)
+            return await self._in_thread(self._create_now, wanted, path, scratch, key, tenant)
+
+    async def _in_thread(self, make: Callable[..., tuple[TuningJob, bool]], *args: Any) -> tuple[TuningJob, bool]:
+        job, new = await asyncio.get_running_loop().run_in_executor(self._threads, copy_context().run, make, *args)
+        with logs.about(**logs.about_job(job)):
+            log.info("job %s, %s, %s", job.id, job.model, "is queued" if new else "was made before")
+        return job, new
 
     def _create_now(
         self, wanted: TuningJobCreate, path: Path | None, scratch: Scratch, key: str | None, tenant: str
@@ -134,9 +141,10 @@ class JobMaker:
             found = clips.check(path, wanted, settings)
             clip = clips.store(path, found, objects)
             gpus = wanted.gpus or settings.tuner_workers
-            estimate = expected(wanted, settings, gpus)
-            base = wanted.base or settings.base
-            return jobs.create(wanted, clip, base, model, key, tenant=tenant, gpus=gpus, estimate=estimate), True
+            asked = partial(
+                jobs.create, estimate=expected(wanted, settings, gpus), request_id=logs.ids().get("request_id")
+            )
+            return asked(wanted, clip, wanted.base or settings.base, model, key, tenant=tenant, gpus=gpus), True
         finally:
             scratch.remove()
 

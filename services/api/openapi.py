@@ -18,7 +18,7 @@ _ABOUT = {
     404: "There is no such thing",
     409: "The present state does not allow it",
     413: "The clip is too large",
-    429: "Too many jobs of yours wait",
+    429: "Too many requests of yours came, or too many jobs of yours wait",
     415: "Not a type of body that this call takes",
     416: "There are not so many bytes",
     422: "The request, or the clip, is invalid",

@@ -7,10 +7,12 @@ import re
 import uuid
 
 from fastapi import Request
+from ray.exceptions import TaskCancelledError
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from services import logs
 from services.api.errors import INTERNAL, ApiError, answer
 
 log = logging.getLogger(__name__)
@@ -48,13 +50,14 @@ class Requests:
                     MutableHeaders(scope=message)[HEADER] = request_id
             await send(message)
 
-        try:
-            await self._app(scope, receive, send_with_id)
-        except ClientDisconnect:
-            log.info("%s %s: the client went away (request %s)", scope["method"], scope["path"], request_id)
-        except Exception:
-            log.exception("%s %s failed (request %s)", scope["method"], scope["path"], request_id)
-            if started:
-                raise
-            response = answer(Request(scope), ApiError(500, "internal", INTERNAL))
-            await response(scope, receive, send_with_id)
+        with logs.about(request_id=request_id):
+            try:
+                await self._app(scope, receive, send_with_id)
+            except (ClientDisconnect, TaskCancelledError):  # the latter from Serve's proxy
+                log.info("%s %s: the client went away (request %s)", scope["method"], scope["path"], request_id)
+            except Exception:
+                log.exception("%s %s failed (request %s)", scope["method"], scope["path"], request_id)
+                if started:
+                    raise
+                response = answer(Request(scope), ApiError(500, "internal", INTERNAL))
+                await response(scope, receive, send_with_id)

@@ -24,7 +24,7 @@ _CONTENT: dict[str, dict[str, str]] = {kind: {} for kind in CONTENT_TYPES.values
 _FASTEST = 120.0
 
 
-def fitted(wanted: VideoCreate, version: ModelVersion) -> VideoCreate:
+def fitted(wanted: VideoCreate, version: ModelVersion, max_pixels: int) -> VideoCreate:
     """The request as the sampler takes it: `seconds` as a rate.
 
     Raises:
@@ -41,6 +41,8 @@ def fitted(wanted: VideoCreate, version: ModelVersion) -> VideoCreate:
             f"The inverted latents are of {made}: leave size out, or use_inverted_latents false, or tune at that size.",
             "size",
         )
+    if wanted.size is not None and wanted.size[0] * wanted.size[1] > max_pixels:
+        raise invalid(f"A frame may have {max_pixels} pixels at most: ask for less.", "size")
     if wanted.seconds is None:
         return wanted
     if wanted.fps is not None:
@@ -59,7 +61,7 @@ def router(parts: Parts) -> APIRouter:
     async def accept(request: Request) -> tuple[VideoCreate, ModelVersion]:
         wanted = await read_fields(request, VideoCreate)
         version = await asyncio.to_thread(parts.versions.resolve, wanted.model)
-        return fitted(wanted, version), version
+        return fitted(wanted, version, parts.settings.clip_limits.max_pixels), version
 
     async def now(video_id: str) -> Video:
         return parts.driver.live(await asyncio.to_thread(parts.videos.get, video_id))

@@ -74,11 +74,11 @@ def _with_mlflow(head: HeadSettings, settings: Settings, database: str) -> Setti
 def _ready_gateway(settings: Settings) -> str:
     """The gateway's address on this machine, once it says that all it needs answers."""
     host = LOOPBACK if settings.host in ("0.0.0.0", "::") else settings.host
-    url = f"http://{host}:{settings.port}"
+    url = f"{'https' if settings.tls_certfile else 'http'}://{host}:{settings.port}"
     said, deadline = "nothing", time.monotonic() + _READY_SECONDS
     while time.monotonic() < deadline:
         try:
-            answer = httpx.get(f"{url}/readyz", timeout=20, trust_env=False)
+            answer = httpx.get(f"{url}/readyz", timeout=20, trust_env=False, verify=False)  # its certificate names the host
         except httpx.HTTPError as error:
             said = str(error)
         else:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from typing import Any
 
 import ray
 from ray import serve
@@ -27,7 +28,10 @@ def deploy(settings: Settings) -> None:
         settings: Travel with the actors; `host` and `port` are the gateway's.
     """
     renew_scheduler(settings)
-    serve.start(proxy_location=ProxyLocation.HeadOnly, http_options={"host": settings.host, "port": settings.port})
+    address: dict[str, Any] = {"host": settings.host, "port": settings.port}
+    if settings.tls_certfile is not None:
+        address |= {"ssl_certfile": str(settings.tls_certfile), "ssl_keyfile": str(settings.tls_keyfile)}
+    serve.start(proxy_location=ProxyLocation.HeadOnly, http_options=address)
     serve.run(build(settings), name=APPLICATION, route_prefix="/")
 
 

@@ -26,6 +26,8 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from registry.errors import StorageUnavailable
+from services import logs
 from services.platform import parts as make
 from services.platform import ports, processes
 from services.platform.config import LOOPBACK, PlatformConfig
@@ -141,7 +143,8 @@ class Stack:
     def client_url(self) -> str:
         """The gateway, as a client on this machine reaches it."""
         host = LOOPBACK if self.config.host in ("0.0.0.0", "::") else self.config.host
-        return f"http://{host}:{self._ports().get('port', self.config.port)}"
+        scheme = "https" if self.settings().tls_certfile else "http"
+        return f"{scheme}://{host}:{self._ports().get('port', self.config.port)}"
 
     @property
     def mlflow_url(self) -> str:
@@ -152,6 +155,11 @@ class Stack:
     def ray_address(self) -> str:
         """What `ray.init` takes."""
         return f"{LOOPBACK}:{self._ports().get('ray_port', self.config.ray_port)}"
+
+    @property
+    def ray_folder(self) -> Path:
+        """Ray's own: its logs, and the addresses of its metrics for Prometheus."""
+        return self._ray_folder()
 
     def settings(self) -> Settings:
         """The services' settings with this stack's MLflow, S3, host and port."""
@@ -217,6 +225,7 @@ class Stack:
             return False
         environment = {**self._inherited, **self._environment(chosen)}
         environment["PYTHONPATH"] = make.python_path(environment.get("PYTHONPATH", ""))
+        environment |= logs.ENVIRONMENT
         log = self.log("services")
         command = [sys.executable, "-m", "services.platform.deploy"]
         one_shot = processes.spawn(command, self._daemon_environment("services", environment), log)
@@ -362,9 +371,11 @@ class Stack:
 
 def _check_exposure(settings: Settings) -> None:
     """The gateway's own check, before anything is started."""
-    from services.api.auth import check_exposure  # the gateway's packages are not needed to tell the status
+    from services.api.auth import check_door  # the gateway's packages are not needed to tell the status
 
     try:
-        check_exposure(settings)
+        check_door(settings)
     except InvalidConfig as e:
         raise PlatformError(str(e)) from e
+    except StorageUnavailable:
+        pass  # the keys are in the stack's own S3, which is about to start; the deployment looks again

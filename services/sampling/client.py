@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 
+from services import logs
 from tav_client.schemas import ModelVersion, VideoCreate
 
 
@@ -65,7 +66,8 @@ class ServeSampler:
 
     async def _ask(self, base: str, request: VideoCreate, version: ModelVersion) -> AsyncGenerator[dict[str, Any], None]:
         handle = self._handles[base].options(multiplexed_model_id=version_id(version))
-        items = handle.sample.remote(request.model_dump(mode="json"), version.model_dump(mode="json"))
+        asked = request.model_dump(mode="json"), version.model_dump(mode="json")
+        items = handle.sample.remote(*asked, dict(logs.ids()))
         ended = False
         try:
             async for item in items:

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from services import metrics
 from services.sampling.client import version_id
 from services.sampling.tiers import Budget, Tier
 from services.scratch import Scratch
@@ -119,9 +120,11 @@ class DeltaCache:
         """
         self.check(version)
         self._repin(version)
-        key = _key(version)
+        key, began = _key(version), time.perf_counter()
+        found = "device" if self.device is not None and key in self.device else "host" if key in self.host else "store"
         if self.device is None:
             with self.host.using(key, await self._on_host(key, version)) as loaded:
+                _count(found, began)
                 yield loaded
             return
         placed = self.device.get(key)
@@ -129,6 +132,7 @@ class DeltaCache:
             with self.host.using(key, await self._on_host(key, version)) as loaded:
                 placed = await asyncio.to_thread(loaded.moved, self._to_device)
         with self.device.using(key, placed) as loaded:
+            _count(found, began)
             yield loaded
 
     async def _on_host(self, key: str, version: ModelVersion) -> Loaded:
@@ -195,6 +199,11 @@ class DeltaCache:
                 self._pins[ref] = key
             elif pinned == key and "@" in ref:
                 self._pins[ref] = None
+
+
+def _count(tier: str, began: float) -> None:
+    metrics.DELTAS.inc(tags={"tier": tier})
+    metrics.SWAP_SECONDS.observe(time.perf_counter() - began, {"tier": tier})
 
 
 def _nbytes(loaded: Loaded) -> int:

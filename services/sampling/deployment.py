@@ -10,14 +10,16 @@ import logging
 import re
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 import ray
 from ray import serve
 from ray.serve.config import AutoscalingConfig, RequestRouterConfig
 
+from services import logs, metrics
 from services.sampling.client import version_id
 from services.sampling.tiers import Budget
 from services.settings import Settings
@@ -42,7 +44,9 @@ class SamplerDeployment:
     """A replica. Errors leave it as a last item, so that their code and sentence survive the way."""
 
     def __init__(self, settings: Settings) -> None:
+        logs.start()
         self._settings = settings
+        self._busy(False)
         self._engine: Engine | None = None
         self._starting = threading.Lock()
         self._one = ThreadPoolExecutor(1, "sampling")  # one video at a time, in the order of asking
@@ -59,12 +63,15 @@ class SamplerDeployment:
         except TavError:
             log.exception("The base cannot be loaded; every request is answered with the reason, and tries again.")
 
-    async def sample(self, request: dict[str, Any], version: dict[str, Any]) -> AsyncIterator[Item]:
+    async def sample(
+        self, request: dict[str, Any], version: dict[str, Any], ids: Mapping[str, str] | None = None
+    ) -> AsyncIterator[Item]:
         """Sample a video.
 
         Args:
             request: A `VideoCreate`.
             version: The `ModelVersion` that its reference meant.
+            ids: Whom the log lines are about, as of `logs.ids`.
 
         Yields:
             `{"step": 0, "total": n}` at once, the same with i after every step, and last `{"video": bytes, "content_type",
@@ -72,6 +79,8 @@ class SamplerDeployment:
             the caller goes away the step at work is the last.
         """
         gone = threading.Event()
+        logs.know(**(ids or {}))
+        self._busy(True)
         try:
             async for item in self._sample(VideoCreate.model_validate(request), ModelVersion.model_validate(version), gone):
                 yield item
@@ -82,6 +91,7 @@ class SamplerDeployment:
             yield {"error": {"code": "internal", "message": "Sampling failed by a defect of the service; its log says where."}}
         finally:
             gone.set()
+            self._busy(False)
 
     async def _sample(self, request: VideoCreate, version: ModelVersion, gone: threading.Event) -> AsyncIterator[Item]:
         began = time.perf_counter()
@@ -95,6 +105,7 @@ class SamplerDeployment:
 
             def on_step(progress: Progress) -> None:
                 stop_if_gone()
+                metrics.STEP_SECONDS.observe(progress.seconds, {"phase": progress.phase})
                 loop.call_soon_threadsafe(items.put_nowait, {"step": progress.step, "total": progress.total})
 
             def stop_if_gone() -> None:
@@ -110,7 +121,7 @@ class SamplerDeployment:
                     log.info("%s of %s ended early: %s", request.prompt, version_id(version), error)
                 items.put_nowait(None)
 
-            work = loop.run_in_executor(self._one, compute)
+            work = loop.run_in_executor(self._one, copy_context().run, compute)
             work.add_done_callback(ended)
             try:
                 while (item := await items.get()) is not None:
@@ -120,6 +131,10 @@ class SamplerDeployment:
                 await asyncio.wait([work])  # until the step at work ends, delta and device are in use
         replica = serve.get_replica_context().replica_id.unique_id
         yield {**work.result(), "latency_s": time.perf_counter() - began, "replica": replica}
+
+    def _busy(self, busy: bool) -> None:
+        states = {"idle": int(not busy), "busy": int(busy)}
+        metrics.set_states(metrics.SAMPLERS, "state", states, base=self._settings.base)
 
     def _ready(self) -> Engine:
         with self._starting:

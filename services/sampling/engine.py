@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from registry.versions import VersionStore
+from services import metrics
 from services.compute import load_base
 from services.sampling.deltas import DeltaCache, Loaded
 from services.sampling.tiers import Budget
@@ -30,6 +31,7 @@ class Engine:
     """A loaded base, its inflated network, and the deltas at hand."""
 
     def __init__(self, settings: Settings) -> None:
+        self.name = settings.base
         base = load_base(settings.base, settings)
         self.sampler = Sampler(base)
         self.scorer = Scorer(ScoreConfig(clip_model=settings.eval_clip_model), str(base.device))
@@ -76,6 +78,9 @@ class Engine:
                 "The video does not fit the device's memory: tune with fewer frames or a smaller size."
             ) from error
         seconds = time.perf_counter() - began
+        metrics.SAMPLING_SECONDS.observe(seconds, {"base": self.name})
+        metrics.gpu_memory("sampler")
+        log.info("sampled %d steps in %.2f s", config.num_inference_steps, seconds)
         frames, height, width = video.frames.shape[:3]
         scores = self.scorer.score(video.frames, request.prompt) if request.record and frames > 1 else {}
         return {

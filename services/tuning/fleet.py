@@ -58,6 +58,11 @@ class Tuners:
             for name, t in self._all.items()
         }
 
+    def states(self) -> dict[str, int]:
+        """How many tuners are starting, idle and busy."""
+        counts = Counter(_state(tuner) for tuner in self._all.values())
+        return {state: counts[state] for state in ("starting", "idle", "busy")}
+
     def holds(self, tuner_id: str) -> str | None:
         """The job that a tuner has."""
         tuner = self._all.get(tuner_id)

@@ -6,12 +6,14 @@ import logging
 import time
 from types import TracebackType
 
+from services import logs
+
 _LIMIT = 1 << 20
 """Bytes of one attempt's log; a job that says more is cut there."""
 
 
 class JobLog(logging.Handler):
-    """Within its `with` block, everything that this process logs is the job's.
+    """Within its `with` block, what this process logs is the job's: all of our own lines, and others' warnings.
 
     Args:
         first: The first line.
@@ -25,8 +27,7 @@ class JobLog(logging.Handler):
         self._first = first
 
     def __enter__(self) -> JobLog:
-        for name in ("services", "registry", "tav"):
-            logging.getLogger(name).setLevel(logging.INFO)
+        logs.start()
         logging.getLogger().addHandler(self)
         logging.getLogger(__name__).info("%s", self._first)
         return self
@@ -36,7 +37,7 @@ class JobLog(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep a line."""
-        if self._size > _LIMIT:
+        if self._size > _LIMIT or (record.levelno < logging.WARNING and record.name.partition(".")[0] not in logs.OURS):
             return
         line = self.format(record)
         self._size += len(line)

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from registry.errors import NotFound, StorageUnavailable
 from registry.jobs import JobStore
+from services import logs, metrics
 from services.tuning.history import History
 from services.tuning.policy import JobClass
 from tav_client.schemas import Failure, JobPhase, TuningJob
@@ -54,8 +55,23 @@ class OpenJob:
 
     def publish(self, **changes: Any) -> None:
         """Let those who follow it see it, changed."""
-        self.snapshot = self.snapshot.model_copy(update=changes)
+        before, self.snapshot = self.snapshot, self.snapshot.model_copy(update=changes)
         self.history.publish(self.snapshot)
+        if "status" in changes or not changes:
+            self._tell(before)
+
+    def _tell(self, before: TuningJob) -> None:
+        """Log and count what it has become."""
+        job = self.snapshot
+        code = job.error.code.value if job.error else ""
+        with logs.about(**logs.about_job(job)):
+            log.info("job %s is %s%s", job.id, job.status.value, f" with {code}" if code else f", attempt {job.attempt}")
+        if job.status is JobStatus.running and before.status is JobStatus.queued:
+            metrics.QUEUE_SECONDS.observe(max(0.0, time.time() - self.queued_at))
+        elif job.status.final:
+            metrics.JOBS_ENDED.inc(tags={"status": job.status.value, "code": code})
+            if job.started_at:
+                metrics.JOB_SECONDS.observe(max(0.0, time.time() - job.started_at), {"status": job.status.value})
 
 
 class Registry:
@@ -87,7 +103,8 @@ class Registry:
                 await self.call(write, job.snapshot.id)
                 return
             except StorageUnavailable as error:
-                log.warning("registry away, trying again in %.1f s: %s", pause, error)
+                with logs.about(**logs.about_job(job.snapshot)):
+                    log.warning("registry away, trying again in %.1f s: %s", pause, error)
                 await asyncio.sleep(pause)
                 pause, tries = min(pause * 2, 10.0), tries + 1
                 if tries >= _WRITES_BEFORE_A_LOOK and not await self._exists(job.snapshot.id):

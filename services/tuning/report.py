@@ -9,11 +9,13 @@ import logging
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Any
 
 import ray
 
 from registry.jobs import JobStore
+from services import metrics
 from services.tuning.joblog import JobLog
 from services.tuning.lease import Beat, Lease, Outcome, Verdict
 from tav import Base, Progress, TavError
@@ -60,6 +62,7 @@ class Reporter:
     def step(self, progress: Progress) -> Verdict:
         """After every step; asks the scheduler and writes to the run from time to time."""
         cost, now = _COSTS[progress.phase], time.monotonic()
+        metrics.STEP_SECONDS.observe(progress.seconds, {"phase": progress.phase})
         self._worked_cost += cost
         self._worked_seconds += progress.seconds
         self._done_cost = max(self._done_cost + cost, progress.step * cost if progress.phase == "tuning" else 0)
@@ -130,8 +133,9 @@ class Reporter:
     def flush(self) -> None:
         """Begin to write metrics and log to the run, unless that is going on."""
         self._last_flush = time.monotonic()
+        metrics.gpu_memory("tuner")
         if self._writing is None or self._writing.done():
-            self._writing = self._thread.submit(self._write)
+            self._writing = self._thread.submit(copy_context().run, self._write)
 
     def _write(self) -> None:
         """While storage is away, what there is is kept for the next time."""

@@ -24,6 +24,7 @@ from registry.errors import StorageUnavailable
 from registry.jobs import JobStore
 from registry.objects import ObjectStore
 from registry.removal import Removal
+from services import logs, metrics
 from services.settings import Settings
 from services.tuning.fleet import Launcher, Tuners
 from services.tuning.history import Event
@@ -55,7 +56,7 @@ class Scheduler:
     """
 
     def __init__(self, settings: Settings, launcher: Launcher | None = None) -> None:
-        logging.getLogger("services").setLevel(logging.INFO)
+        logs.start()
         self.settings = settings
         self.store = JobStore(settings)
         self.registry = Registry(self.store)
@@ -190,11 +191,21 @@ class Scheduler:
                     scan_at = time.monotonic() + max(_RESCAN_SECONDS, _RESCAN_REST * (time.monotonic() - now))
                 self._end_overdue()
                 self._decide()
+                self._measure()
             except StorageUnavailable as error:
                 log.warning("cannot read the runs, trying again: %s", error)
             except Exception:  # without this loop no job would be served any more
                 log.exception("the scheduler's round broke off, trying again")
             await asyncio.sleep(_TICK_SECONDS)
+
+    def _measure(self) -> None:
+        metrics.ROUNDS.inc()
+        open_jobs = [job for job in self.jobs.values() if not job.final]
+        states = Counter(job.snapshot.status for job in open_jobs)
+        metrics.set_states(metrics.JOBS, "status", {status.value: states[status] for status in JobStatus if not status.final})
+        waiting = [job.queued_at for job in open_jobs if job.snapshot.status is JobStatus.queued]
+        metrics.QUEUE_AGE.set(max(0.0, time.time() - min(waiting)) if waiting else 0.0)
+        metrics.set_states(metrics.TUNERS, "state", self.tuners.states())
 
     async def _sweep(self) -> None:
         """Remove what has been kept long enough, now and every hour."""
@@ -317,6 +328,7 @@ class Scheduler:
             message = f"{failure.message} This was attempt {attempt - excused} of {self.settings.max_attempts}."
             await self._fail(job, Failure(code=failure.code, message=message))
             return
+        metrics.ATTEMPTS_LOST.inc(tags={"code": failure.code.value})
         await self._requeue(job, pause, excused=0)
 
     async def _requeue(self, job: OpenJob, pause: float = 0.0, excused: int = 1) -> None:

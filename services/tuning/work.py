@@ -15,6 +15,7 @@ from registry.errors import StorageUnavailable
 from registry.jobs import JobStore
 from registry.objects import ObjectStore
 from registry.versions import VersionInfo, VersionStore, version_config
+from services import logs
 from services.compute import on_cuda
 from services.scratch import Scratch
 from services.settings import Settings
@@ -88,7 +89,7 @@ class Attempt:
             RanksApart: the tuner's ranks cannot go on together; the scheduler has been told what failed.
             RayError: the tuner has lost its cluster; the scheduler will hear of that from Ray.
         """
-        with self.joblog:
+        with logs.about(**logs.about_job(self.job)), self.joblog:
             try:
                 outcome = self._outcome()
             except RanksApart as apart:

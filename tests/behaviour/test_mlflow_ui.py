@@ -1,15 +1,15 @@
-"""The MLflow UI shows a tuned clip and plays its videos, in a real browser."""
+"""The MLflow UI, behind the gateway's door, shows a tuned clip and plays its videos, in a real browser."""
 
 from __future__ import annotations
 
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import HttpCredentials, Page, expect, sync_playwright
 
 import tav
 from registry.jobs import JobStore
@@ -17,8 +17,10 @@ from registry.objects import ObjectStore
 from registry.settings import RegistrySettings
 from registry.versions import VersionInfo, VersionStore
 from registry.videos import VideoStore
+from services.keys import KeyFile, make_key
 from tav.bases import OFFLINE
 from tav_client.schemas import ClipInfo, TuningJob, TuningJobCreate, Video, VideoCreate
+from tests.services.conftest import Running, start_gateway  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.slow
 
@@ -74,22 +76,41 @@ def video(settings: RegistrySettings, tuned: TuningJob, tmp_path_factory: pytest
 
 
 @pytest.fixture
-def page() -> Iterator[Page]:
-    """An empty page of a headless Chromium."""
+def operator(tmp_path: Path, settings: RegistrySettings) -> tuple[str, str]:
+    """An operator's key, and the file that has its digest."""
+    key, record = make_key("staff", operator=True)
+    KeyFile(str(tmp_path / "keys.json"), settings).write({record.id: record})
+    return key, str(tmp_path / "keys.json")
+
+
+@pytest.fixture
+def door(request: pytest.FixtureRequest, operator: tuple[str, str]) -> str:
+    """Where the gateway shows MLflow to whoever has that key."""
+    start: Callable[..., Running] = request.getfixturevalue("start_gateway")
+    return f"{str(start(api_keys_file=operator[1]).http.base_url).rstrip('/')}/mlflow"
+
+
+@pytest.fixture
+def page(operator: tuple[str, str]) -> Iterator[Page]:
+    """An empty page of a headless Chromium, whose user gives the key as the password."""
     program = shutil.which("chromium")
     assert program, "there is no Chromium: run tools/system-packages.sh python3 browser"
     with sync_playwright() as playwright:
         # its own sandbox does not start where the tests run as root
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-dev-shm-usage"])
-        made = browser.new_page(viewport={"width": 1400, "height": 800})
+        user: HttpCredentials = {"username": "anybody", "password": operator[0]}
+        made = browser.new_page(viewport={"width": 1400, "height": 800}, http_credentials=user)
         made.set_default_timeout(SECONDS * 1000)
         yield made
         browser.close()
 
 
-def test_the_mlflow_ui_finds_a_tuned_clip_below_it_its_video_and_plays_it(page: Page, tuned: TuningJob, video: Video) -> None:
+def test_the_mlflow_ui_finds_a_tuned_clip_below_it_its_video_and_plays_it(
+    page: Page, door: str, settings: RegistrySettings, tuned: TuningJob, video: Video
+) -> None:
     expect.set_options(timeout=SECONDS * 1000)
-    runs, _, _ = str(tuned.mlflow_url).rpartition("/")
+    runs, _, _ = str(tuned.mlflow_url).replace(settings.mlflow_tracking_uri, door).rpartition("/")
+    assert runs.startswith(door)
     page.goto(runs)
     page.get_by_role("link", name=tuned.model).first.click()
     expect(page.get_by_test_id("runs-header")).to_have_text(tuned.model)

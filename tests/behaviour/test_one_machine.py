@@ -5,63 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
-from dotenv import dotenv_values
 
-from registry.objects import ObjectStore
-from services.platform import PlatformConfig, Stack
 from tav.probe import probe
-from tav_client import NotFound, TavClient
+from tav_client import NotFound
 from tav_client.schemas import JobPhase, JobStatus
+from tests.behaviour.conftest import CLIP, Service, platform
 
 pytestmark = pytest.mark.slow
 
-CLIP = Path(__file__).parents[2] / "examples" / "clips" / "red-ball-grass.mp4"
 QUICK = {"num_inference_steps": 4}
-
-
-def platform(*words: str) -> str:
-    command = [str(Path(sys.executable).with_name("tav")), "platform", *words]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=400)
-    assert done.returncode == 0, f"{' '.join(words)}: {done.stdout}{done.stderr}"
-    return done.stdout
-
-
-class Service:
-    """One stack and how to reach it."""
-
-    def __init__(self, data: Path) -> None:
-        self.data = data
-        self.where = ("--data-dir", str(data))
-
-    def up(self) -> None:
-        platform("up", *self.where, "--free-ports")
-        env = dotenv_values(self.data / "stack.env")
-        self.client = TavClient(env["TAV_URL"], timeout=300)
-        self.mlflow = httpx.Client(base_url=str(env["MLFLOW_TRACKING_URI"]), timeout=60)
-
-    @property
-    def objects(self) -> ObjectStore:
-        """The stack's S3."""
-        return ObjectStore(Stack(PlatformConfig(data_dir=self.data)).settings())
-
-    def artifact(self, run_id: str, path: str) -> bytes:
-        """What the MLflow UI plays."""
-        return self.mlflow.get("/get-artifact", params={"run_id": run_id, "path": path}).raise_for_status().content
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    made = Service(tmp_path_factory.mktemp("one") / "data")
-    try:
-        made.up()
-        yield made
-    finally:
-        platform("down", *made.where)
 
 
 def test_a_clip_goes_from_submit_to_sampled_videos_and_survives_a_restart(service: Service, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ CLOUD = {
     "kubernetes": {
         "TAV_CLUSTER_IMAGE": "registry.internal/tav:0.1.0",
         "TAV_HOST": "0.0.0.0",
-        "TAV_API_KEYS": '["acme:key"]',
+        "TAV_API_KEYS_FILE": "s3://clips/operator/api-keys.json",
     },
 }
 

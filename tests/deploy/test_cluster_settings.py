@@ -49,7 +49,7 @@ def test_each_value_that_a_cloud_needs_is_asked_for_by_name(cloud: str, tmp_path
         ({"TAV_CLUSTER_MLFLOW_DATABASE": None}, "say where MLflow is, once"),
         ({"TAV_MLFLOW_TRACKING_URI": "https://mlflow.internal"}, "say where MLflow is, once"),
         ({"TAV_S3_ACCESS_KEY_ID": "AKIA"}, "instance profiles"),
-        ({"TAV_HOST": "0.0.0.0"}, "TAV_API_KEYS"),
+        ({"TAV_HOST": "0.0.0.0"}, "TAV_API_KEYS_FILE"),
     ],
 )
 def test_a_wrong_setting_is_told_before_anything_is_made(wrong: dict[str, str | None], sentence: str, tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_what_this_shell_says_of_another_service_does_not_get_in(tmp_path: Path,
 
 
 def test_a_machine_reads_exactly_what_was_filled_in(tmp_path: Path) -> None:
-    settings = filled("gcp", tmp_path, TAV_API_KEYS='["acme:k1"]', HF_TOKEN="hub $token")
+    settings = filled("gcp", tmp_path, TAV_BASES='["acme/base"]', HF_TOKEN="hub $token")
     render("gcp", settings, tmp_path / "out", wheels=False)
     file = tmp_path / "out" / "node" / "settings.env"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600

@@ -143,7 +143,7 @@ def test_the_environment_file_leads_another_program_to_the_stack(s3_server: Stac
 
 def test_listening_beyond_loopback_needs_keys(tmp_path: Path) -> None:
     stack = Stack(config(tmp_path / "data", host="0.0.0.0"))
-    with pytest.raises(PlatformError, match=r"may not listen on 0\.0\.0\.0 without keys.*TAV_API_KEYS"):
+    with pytest.raises(PlatformError, match=r"may not listen on 0\.0\.0\.0 without keys.*TAV_API_KEYS_FILE"):
         stack.up(["s3"])
 
 

@@ -6,16 +6,18 @@ import logging
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import SecretStr
 
 from services.api.app import build
-from services.api.auth import check_exposure
+from services.api.auth import check_door
+from services.keys import KeyFile, make_key
 from services.settings import Settings
 from tav.errors import InvalidConfig
 from tav_client import schemas
+from tests.certificate import write_certificate
 from tests.services.conftest import Running
 
 
@@ -59,16 +61,21 @@ def test_a_gateway_whose_parts_answer_is_ready(gateway: Running) -> None:
     assert answer.status_code == 503 and "the scheduler" in answer.json()["detail"] and "S3" not in answer.json()["detail"]
 
 
-def test_with_keys_every_call_but_operations_needs_one(start_gateway: Callable[..., Running]) -> None:
-    gateway = start_gateway(api_keys=[SecretStr("first"), SecretStr("zweiter-ß")])
+def test_with_keys_every_call_but_operations_needs_one(start_gateway: Callable[..., Running], tmp_path: Path) -> None:
+    key, record = make_key("first")
+    place = str(tmp_path / "keys.json")
+    KeyFile(place, Settings()).write({record.id: record})
+    gateway = start_gateway(api_keys_file=place)
     for path in ("/healthz", "/readyz", "/docs", "/openapi.json"):
         assert gateway.http.get(path).status_code == 200
-    for given in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic first"}, {"Authorization": "first"}):
+    other = key[:-1] + ("a" if key[-1] != "a" else "b")
+    for said in ("", "Bearer wrong", f"Bearer {other}", f"Bearer {record.sha256}", f"Basic {key}", key, f"Bearer {record.id}"):
+        given = {"Authorization": said} if said else {}
         for method, path in (("GET", "/v1/models"), ("POST", "/v1/videos"), ("POST", "/v1/tuning-jobs")):
             answer = gateway.http.request(method, path, headers=given)
             assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized")
             assert answer.headers["www-authenticate"] == "Bearer"
-    assert gateway.http.get("/v1/models", headers={"Authorization": "Bearer first"}).status_code == 200
+    assert gateway.http.get("/v1/models", headers={"Authorization": f"bearer {key}"}).status_code == 200
 
 
 def test_a_path_or_method_that_does_not_exist_is_a_problem_too(gateway: Running) -> None:
@@ -78,17 +85,32 @@ def test_a_path_or_method_that_does_not_exist_is_a_problem_too(gateway: Running)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "example.org"])
-def test_a_gateway_for_others_than_this_machine_needs_keys(host: str) -> None:
-    with pytest.raises(InvalidConfig, match="TAV_API_KEYS"):
+def test_a_gateway_for_others_than_this_machine_needs_keys(host: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidConfig, match="TAV_API_KEYS_FILE"):
         build(Settings(host=host))
-    check_exposure(Settings(host=host, api_keys=[SecretStr("key")]))
-    with pytest.raises(InvalidConfig, match="empty"):
-        check_exposure(Settings(host=host, api_keys=[SecretStr("")]))
+    place = str(tmp_path / "keys.json")
+    with pytest.raises(InvalidConfig, match="tav keys create"):
+        check_door(Settings(host=host, api_keys_file=place))
+    _, record = make_key("somebody")
+    KeyFile(place, Settings()).write({record.id: record})
+    check_door(Settings(host=host, api_keys_file=place))
+
+
+def test_a_certificate_without_its_key_is_refused_at_the_start(tmp_path: Path) -> None:
+    certificate, key = write_certificate(tmp_path)
+    check_door(Settings(tls_certfile=certificate, tls_keyfile=key))
+    for files in (
+        {"tls_certfile": certificate},
+        {"tls_keyfile": key},
+        {"tls_certfile": certificate, "tls_keyfile": tmp_path / "no"},
+    ):
+        with pytest.raises(InvalidConfig, match="TAV_TLS_CERTFILE"):
+            check_door(Settings(**files))
 
 
 def test_loopback_needs_no_keys() -> None:
     for host in ("127.0.0.1", "127.0.0.2", "::1", "localhost"):
-        check_exposure(Settings(host=host))
+        check_door(Settings(host=host))
 
 
 def test_gateway_and_scheduler_and_what_deploys_them_do_without_torch() -> None:

@@ -45,6 +45,10 @@ def is_loopback(url: httpx.URL) -> bool:
 
 def silence_error(url: httpx.URL, error: httpx.RequestError) -> APIConnectionError:
     """The sentence for a request that got no answer."""
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return APIConnectionError(
+            f"The certificate of {url} is not trusted: if it is yours, let SSL_CERT_FILE name its authority."
+        )
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
         return APIConnectionError(f"No tav service answers at {url}: start one with `tav platform up`, or set TAV_URL.")
     if isinstance(error, httpx.TimeoutException):

@@ -326,6 +326,9 @@ class TuningJob(_Response):
     tenant: str = Field("default", description="Whose job it is.")
     batch: str | None = None
     retry_of: str | None = Field(None, description="The job that this one repeats.")
+    request_id: str | None = Field(
+        None, description="`x-request-id` of the call that made it; the service's log lines carry it."
+    )
     cancel_requested: bool = Field(False, description="It runs, but is to stop.")
     error: Failure | None = None
     metadata: dict[str, str] = Field(default_factory=dict)
@@ -545,6 +548,7 @@ class Video(_Response):
     latents_sha256: str | None = Field(
         None, description="Of the latents it was decoded from: the same version and request give the same on the same hardware."
     )
+    request_id: str | None = Field(None, description="`x-request-id` of the call that made it.")
     error: Failure | None = None
     mlflow_url: str | None = None
 

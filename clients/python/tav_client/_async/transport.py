@@ -34,6 +34,7 @@ class AsyncTransport:
             base_url=self.url,
             headers=headers_of(api_key),
             timeout=httpx.Timeout(timeout, connect=min(timeout, CONNECT_TIMEOUT)),
+            verify=httpx.create_ssl_context(),  # with SSL_CERT_FILE, also where no proxy is asked for
             trust_env=not is_loopback(self.url),
         )
 

@@ -1,0 +1,85 @@
+"""/mlflow: MLflow's pages and its API behind the gateway's door, for whoever has an operator's key.
+
+MLflow tells nobody from another, and shows every tenant's runs. A browser asks for user and password and sends them along
+with whatever the page loads; programs send the key as `MLFLOW_TRACKING_TOKEN`. MLflow's pages name everything relative to
+where they are, so nothing in them needs changing.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import quote, urlsplit
+
+import httpx
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.responses import RedirectResponse, StreamingResponse
+from starlette.background import BackgroundTask
+
+from services.api.auth import Doorkeeper
+from services.api.errors import ApiError, unavailable
+from services.settings import Settings
+
+_HOP = {
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+}
+_OURS = {"host", "authorization", "cookie", "origin", "referer"}
+"""What the browser says to the gateway, not to MLflow; its own check of hosts and origins would refuse the gateway's."""
+_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
+
+
+class MlflowDoor:
+    """Passes requests on to the MLflow server, and its answers back, as they come."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._root = settings.mlflow_tracking_uri.rstrip("/")
+        self._http = httpx.AsyncClient(timeout=settings.mlflow_timeout_seconds, trust_env=False)
+
+    async def close(self) -> None:
+        """Let go of the connections."""
+        await self._http.aclose()
+
+    async def answer(self, request: Request, path: str) -> Response:
+        """MLflow's answer.
+
+        Raises:
+            ApiError: 403 a page of another site sent it, 503 MLflow does not answer.
+        """
+        _check_origin(request)
+        address = f"{self._root}/{quote(path)}" + (f"?{request.url.query}" if request.url.query else "")
+        headers = [(name, value) for name, value in request.headers.items() if name not in _HOP | _OURS]
+        sent = {"content-length", "transfer-encoding"} & set(request.headers.keys())
+        asked = self._http.build_request(request.method, address, headers=headers, content=request.stream() if sent else None)
+        try:
+            answer = await self._http.send(asked, stream=True)
+        except httpx.RequestError as error:
+            raise unavailable("storage_unavailable", f"MLflow does not answer ({type(error).__name__}): ask again.") from error
+        told = {name: value for name, value in answer.headers.items() if name not in _HOP}
+        return StreamingResponse(answer.aiter_raw(), answer.status_code, told, background=BackgroundTask(answer.aclose))
+
+
+def router(door: MlflowDoor, keeper: Doorkeeper) -> APIRouter:
+    """Not a part of the interface that /docs describes."""
+    routes = APIRouter(prefix="/mlflow", include_in_schema=False, dependencies=[Depends(keeper.check_operator)])
+
+    @routes.get("")
+    async def top() -> Response:
+        return RedirectResponse("/mlflow/")
+
+    @routes.api_route("/{path:path}", methods=_METHODS)
+    async def page(request: Request, path: str) -> Response:
+        return await door.answer(request, path)
+
+    return routes
+
+
+def _check_origin(request: Request) -> None:
+    """A browser sends its password along with what other sites' pages post, too; it then says whose page it was."""
+    origin = request.headers.get("origin")
+    if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+        raise ApiError(403, "forbidden", f"Pages of {origin} may not use MLflow here: open it at /mlflow/.")

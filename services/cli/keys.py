@@ -1,0 +1,74 @@
+"""`tav keys create|list|revoke`: who may use the gateway."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from services.cli.common import ServerCommand
+from services.keys import KeyFile, KeyRecord, make_key
+from tav.errors import InvalidConfig
+
+app = ServerCommand("Make, list and revoke API keys. A running gateway follows within seconds.")
+
+Where = Annotated[
+    str | None, typer.Option("--file", help="A path, or s3://bucket/key (TAV_S3_* say where); left out, TAV_API_KEYS_FILE.")
+]
+
+
+@app.command()
+def create(
+    tenant: Annotated[str, typer.Option(help="Whose requests it makes.")] = "default",
+    days: Annotated[float | None, typer.Option(min=0, help="Valid for so long; left out, until it is revoked.")] = None,
+    operator: Annotated[bool, typer.Option("--operator", help="It opens MLflow too.")] = False,
+    note: Annotated[str, typer.Option(help="Yours to choose, e.g. where it is used.")] = "",
+    file: Where = None,
+) -> None:
+    """Print a new key, once: only its digest is kept. Earlier ones stay valid."""
+    keys = _file(file)
+    key, record = make_key(tenant, days, operator, note)
+    keys.write({**keys.read(), record.id: record})
+    typer.echo(key)
+
+
+@app.command("list")
+def list_(file: Where = None) -> None:
+    """One key a line: id, tenant, when made, until when, note."""
+    for record in _file(file).read().values():
+        until = "expires " + _day(record.expires_at) if record.expires_at else "does not expire"
+        rights = "operator " if record.operator else ""
+        typer.echo(f"{record.id}  {record.tenant}  made {_day(record.created_at)}  {until}  {rights}{record.note}".rstrip())
+
+
+@app.command()
+def revoke(
+    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="As `list` shows them, or whole keys.")], file: Where = None
+) -> None:
+    """Let keys open nothing any more."""
+    keys = _file(file)
+    known, gone = keys.read(), {_id(text) for text in ids}
+    if missing := gone - known.keys():
+        raise InvalidConfig(f"There is no key {', '.join(sorted(missing))} in {keys.place}: `tav keys list` shows them all.")
+    left: dict[str, KeyRecord] = {key_id: record for key_id, record in known.items() if key_id not in gone}
+    keys.write(left)
+    typer.echo(f"{len(gone)} revoked, {len(left)} left.")
+
+
+def _file(place: str | None) -> KeyFile:
+    from registry.settings import RegistrySettings
+
+    chosen = place or os.environ.get("TAV_API_KEYS_FILE")
+    if not chosen:
+        raise InvalidConfig("Say where the keys are kept: --file, or TAV_API_KEYS_FILE.")
+    return KeyFile(chosen, RegistrySettings())
+
+
+def _id(text: str) -> str:
+    return text.split("_")[1] if text.startswith("tav_") else text
+
+
+def _day(when: float) -> str:
+    return datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%d")

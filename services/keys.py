@@ -1,0 +1,131 @@
+"""API keys: what a key looks like, and the file of their digests, on disk or in S3. The keys themselves are kept nowhere.
+
+A key is 256 random bits, so a plain SHA-256 hides it: there is nothing to guess that a salt or a slow digest would protect.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import re
+import secrets
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from registry.errors import ObjectMissing
+from registry.objects import ObjectStore
+from registry.settings import RegistrySettings
+from tav.errors import InvalidConfig
+
+_KEY = re.compile(r"tav_([0-9a-f]{8})_[A-Za-z0-9_-]{43}")
+_DAY = 24 * 3600.0
+
+TenantName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$")]
+
+
+class KeyRecord(BaseModel):
+    """What is kept of a key."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: str = Field(pattern=r"^[0-9a-f]{8}$", description="The key's first part, by which it is shown and revoked.")
+    tenant: TenantName = Field(description="Whose requests it makes.")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="Of the whole key.")
+    created_at: float
+    expires_at: float | None = None
+    operator: bool = Field(False, description="Opens MLflow too, where every tenant's runs are.")
+    note: str = ""
+
+    def opens(self, key: str, now: float) -> bool:
+        """Whether that is the key, and still valid."""
+        given = hashlib.sha256(key.encode()).hexdigest()
+        return hmac.compare_digest(given, self.sha256) and (self.expires_at is None or now < self.expires_at)
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    keys: list[KeyRecord] = Field(default_factory=list)
+
+
+def make_key(tenant: str, days: float | None = None, operator: bool = False, note: str = "") -> tuple[str, KeyRecord]:
+    """A new key, and what is to be kept of it.
+
+    Raises:
+        InvalidConfig: that is no tenant's name.
+    """
+    key_id, now = secrets.token_hex(4), time.time()
+    key = f"tav_{key_id}_{secrets.token_urlsafe(32)}"
+    try:
+        record = KeyRecord(
+            id=key_id,
+            tenant=tenant,
+            sha256=hashlib.sha256(key.encode()).hexdigest(),
+            created_at=now,
+            expires_at=None if days is None else now + days * _DAY,
+            operator=operator,
+            note=note,
+        )
+    except ValidationError as error:
+        raise InvalidConfig(
+            f"{tenant!r} is no tenant's name: it has 1 to 64 of a-z 0-9 . _ -, letters or digits outside"
+        ) from error
+    return key, record
+
+
+def find_key(keys: Mapping[str, KeyRecord], key: str) -> KeyRecord | None:
+    """The record of a key that is known and valid."""
+    parts = _KEY.fullmatch(key)
+    record = keys.get(parts[1]) if parts else None
+    return record if record is not None and record.opens(key, time.time()) else None
+
+
+class KeyFile:
+    """The digests of all keys.
+
+    Args:
+        place: A path, or `s3://bucket/key`.
+        settings: Where S3 is.
+    """
+
+    def __init__(self, place: str, settings: RegistrySettings) -> None:
+        self.place = place
+        self._objects = ObjectStore(settings) if place.startswith("s3://") else None
+
+    def read(self) -> dict[str, KeyRecord]:
+        """Records by id, in the order of their making; none where there is no file yet.
+
+        Raises:
+            InvalidConfig: it is something else.
+            StorageUnavailable: S3 does not answer.
+        """
+        try:
+            text = self._objects.get_bytes(self.place) if self._objects else Path(self.place).read_bytes()
+            return {record.id: record for record in _File.model_validate_json(text).keys}
+        except (FileNotFoundError, ObjectMissing):
+            return {}
+        except (OSError, ValidationError) as error:
+            raise InvalidConfig(
+                f"{self.place} is no file of API keys that can be read: make one with `tav keys create`"
+            ) from error
+
+    def write(self, keys: Mapping[str, KeyRecord]) -> None:
+        """Replace the file whole; a gateway never reads half of it."""
+        text = _File(keys=list(keys.values())).model_dump_json(indent=2).encode() + b"\n"
+        if self._objects:
+            self._objects.put_bytes(text, self.place, "application/json")
+            return
+        path = Path(self.place)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+        try:
+            with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                file.write(text)
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
