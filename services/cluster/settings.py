@@ -127,7 +127,7 @@ class Filling:
         check_exposure(self.services)
         if cloud == "kubernetes" and self.services.host != "0.0.0.0":
             raise ClusterError(
-                f"{file}: in Kubernetes the gateway is reached through a Service: set TAV_HOST to 0.0.0.0, and TAV_API_KEYS_FILE."
+                f"{file}: in Kubernetes a Service leads to the gateway: set TAV_HOST to 0.0.0.0, and TAV_API_KEYS_FILE."
             )
         if cloud == "aws" and self.services.s3_access_key_id:
             raise ClusterError(
