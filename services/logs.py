@@ -16,7 +16,6 @@ from tav_client.schemas import TuningJob, Video
 
 ENVIRONMENT = {
     "RAY_LOGGING_CONFIG_ENCODING": "JSON",
-    "RAY_SERVE_LOG_ENCODING": "JSON",
     "RAY_ROTATION_MAX_BYTES": str(64 << 20),
     "RAY_ROTATION_BACKUP_COUNT": "3",
 }

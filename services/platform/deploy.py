@@ -12,6 +12,7 @@ from typing import Any
 import ray
 from ray import serve
 from ray.serve.config import ProxyLocation
+from ray.serve.schema import LoggingConfig
 
 from services.api.app import build
 from services.settings import Settings
@@ -31,8 +32,9 @@ def deploy(settings: Settings) -> None:
     address: dict[str, Any] = {"host": settings.host, "port": settings.port}
     if settings.tls_certfile is not None:
         address |= {"ssl_certfile": str(settings.tls_certfile), "ssl_keyfile": str(settings.tls_keyfile)}
-    serve.start(proxy_location=ProxyLocation.HeadOnly, http_options=address)
-    serve.run(build(settings), name=APPLICATION, route_prefix="/")
+    json_lines = LoggingConfig(encoding="JSON")  # Serve's own lines; its environment variable for that is not read
+    serve.start(proxy_location=ProxyLocation.HeadOnly, http_options=address, logging_config=json_lines)
+    serve.run(build(settings), name=APPLICATION, route_prefix="/", logging_config=json_lines)
 
 
 def renew_scheduler(settings: Settings) -> None:
