@@ -129,6 +129,10 @@ class Filling:
             raise ClusterError(
                 f"{file}: in Kubernetes a Service leads to the gateway: set TAV_HOST to 0.0.0.0, and TAV_API_KEYS_FILE."
             )
+        if cloud == "kubernetes" and self.services.tls_certfile is not None:
+            raise ClusterError(
+                f"{file}: in Kubernetes an Ingress speaks HTTPS: leave TAV_TLS_CERTFILE and TAV_TLS_KEYFILE empty."
+            )
         if cloud == "aws" and self.services.s3_access_key_id:
             raise ClusterError(
                 f"{file}: leave TAV_S3_ACCESS_KEY_ID empty on Amazon: machines have their rights from their instance profiles, "

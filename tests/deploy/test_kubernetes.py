@@ -143,6 +143,8 @@ def test_what_is_not_set_is_left_out(tmp_path: Path) -> None:
 def test_a_gateway_that_no_pod_could_reach_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ClusterError, match=r"set TAV_HOST to 0\.0\.0\.0, and TAV_API_KEYS_FILE"):
         render(filled("kubernetes", tmp_path, TAV_HOST="127.0.0.1"), tmp_path / "out")
+    with pytest.raises(ClusterError, match="an Ingress speaks HTTPS"):
+        render(filled("kubernetes", tmp_path, TAV_TLS_CERTFILE="/tls.crt", TAV_TLS_KEYFILE="/tls.key"), tmp_path / "out")
 
 
 @pytest.mark.slow
