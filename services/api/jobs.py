@@ -141,9 +141,7 @@ class JobMaker:
             found = clips.check(path, wanted, settings)
             clip = clips.store(path, found, objects)
             gpus = wanted.gpus or settings.tuner_workers
-            asked = partial(
-                jobs.create, estimate=expected(wanted, settings, gpus), request_id=logs.ids().get("request_id")
-            )
+            asked = partial(jobs.create, estimate=expected(wanted, settings, gpus), request_id=logs.ids().get("request_id"))
             return asked(wanted, clip, wanted.base or settings.base, model, key, tenant=tenant, gpus=gpus), True
         finally:
             scratch.remove()

@@ -16,7 +16,7 @@ from registry.jobs import JobStore
 from services import logs, metrics
 from services.tuning.history import History
 from services.tuning.policy import JobClass
-from tav_client.schemas import Failure, JobPhase, TuningJob
+from tav_client.schemas import Failure, JobPhase, JobStatus, TuningJob
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

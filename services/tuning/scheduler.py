@@ -22,8 +22,6 @@ from ray.exceptions import RayError
 
 from registry.errors import StorageUnavailable
 from registry.jobs import JobStore
-from registry.objects import ObjectStore
-from registry.removal import Removal
 from services import logs, metrics
 from services.settings import Settings
 from services.tuning.fleet import Launcher, Tuners
@@ -33,7 +31,7 @@ from services.tuning.lease import HEAD, NAMESPACE, SCHEDULER, Beat, Lease, Outco
 from services.tuning.limits import Limits
 from services.tuning.openjob import OpenJob, Registry
 from services.tuning.policy import JobClass, Queue, Waiting
-from tav.errors import TavError
+from services.tuning.upkeep import measure, sweep
 from tav_client.schemas import Failure, FailureCode, JobPhase, JobStatus, TuningJob
 
 log = logging.getLogger(__name__)
@@ -42,7 +40,6 @@ _TICK_SECONDS = 1.0
 _RESCAN_SECONDS = 15.0
 _RESCAN_REST = 20
 """Times as long as the last look at the runs took: where thousands of jobs come at once, it must not be MLflow's main work."""
-_SWEEP_SECONDS = 3600.0
 _RESCAN_OVERLAP_SECONDS = 120.0
 _KEPT_ENDED_JOBS = 1000
 
@@ -68,7 +65,7 @@ class Scheduler:
         self.deciding = False
         self.read_until = 0.0
         self.loop_task = asyncio.ensure_future(self._run())
-        self.sweeping = asyncio.ensure_future(self._sweep())
+        self.sweeping = asyncio.ensure_future(sweep(settings, self.registry))
 
     # -- asked by the gateway
 
@@ -191,35 +188,12 @@ class Scheduler:
                     scan_at = time.monotonic() + max(_RESCAN_SECONDS, _RESCAN_REST * (time.monotonic() - now))
                 self._end_overdue()
                 self._decide()
-                self._measure()
+                measure(self.jobs.values(), self.tuners)
             except StorageUnavailable as error:
                 log.warning("cannot read the runs, trying again: %s", error)
             except Exception:  # without this loop no job would be served any more
                 log.exception("the scheduler's round broke off, trying again")
             await asyncio.sleep(_TICK_SECONDS)
-
-    def _measure(self) -> None:
-        metrics.ROUNDS.inc()
-        open_jobs = [job for job in self.jobs.values() if not job.final]
-        states = Counter(job.snapshot.status for job in open_jobs)
-        metrics.set_states(metrics.JOBS, "status", {status.value: states[status] for status in JobStatus if not status.final})
-        waiting = [job.queued_at for job in open_jobs if job.snapshot.status is JobStatus.queued]
-        metrics.QUEUE_AGE.set(max(0.0, time.time() - min(waiting)) if waiting else 0.0)
-        metrics.set_states(metrics.TUNERS, "state", self.tuners.states())
-
-    async def _sweep(self) -> None:
-        """Remove what has been kept long enough, now and every hour."""
-        day = 24 * 3600.0
-        jobs, videos = self.settings.keep_jobs_days, self.settings.keep_videos_days
-        removal = Removal(self.settings, ObjectStore(self.settings))
-        while jobs is not None or videos is not None:
-            now = time.time()
-            limits = [None if days is None else now - days * day for days in (jobs, videos)]
-            try:
-                await self.registry.call(removal.sweep, *limits)
-            except TavError as error:
-                log.warning("nothing old can be removed now: %s", error)
-            await asyncio.sleep(_SWEEP_SECONDS)
 
     async def _rescan(self) -> None:
         """Adopt every open run that is not known yet: all of them once, later those made lately."""

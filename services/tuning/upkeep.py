@@ -1,0 +1,51 @@
+"""What the scheduler does besides serving jobs: it tells how many there are, and removes old ones."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterable
+
+from registry.objects import ObjectStore
+from registry.removal import Removal
+from services import metrics
+from services.settings import Settings
+from services.tuning.fleet import Tuners
+from services.tuning.openjob import OpenJob, Registry
+from tav.errors import TavError
+from tav_client.schemas import JobStatus
+
+log = logging.getLogger(__name__)
+
+_SWEEP_SECONDS = 3600.0
+
+
+def measure(jobs: Iterable[OpenJob], tuners: Tuners) -> None:
+    """Tell the metrics of jobs and tuners, once a round."""
+    metrics.ROUNDS.inc()
+    states: Counter[JobStatus] = Counter()
+    oldest = now = time.time()
+    for job in jobs:
+        states[status := job.snapshot.status] += 1
+        if status is JobStatus.queued:
+            oldest = min(oldest, job.queued_at)
+    metrics.set_states(metrics.JOBS, "status", {status.value: states[status] for status in JobStatus if not status.final})
+    metrics.QUEUE_AGE.set(now - oldest)
+    metrics.set_states(metrics.TUNERS, "state", tuners.states())
+
+
+async def sweep(settings: Settings, registry: Registry) -> None:
+    """Remove what has been kept long enough, now and every hour."""
+    day = 24 * 3600.0
+    jobs, videos = settings.keep_jobs_days, settings.keep_videos_days
+    removal = Removal(settings, ObjectStore(settings))
+    while jobs is not None or videos is not None:
+        now = time.time()
+        limits = [None if days is None else now - days * day for days in (jobs, videos)]
+        try:
+            await registry.call(removal.sweep, *limits)
+        except TavError as error:
+            log.warning("nothing old can be removed now: %s", error)
+        await asyncio.sleep(_SWEEP_SECONDS)
