@@ -31,6 +31,10 @@ class Settings(RegistrySettings):
         None,
         description="Digests of the API keys, made by `tav keys create`: a path or s3://bucket/key. None: no key is asked for.",
     )
+    allowed_hosts: list[str] = Field(
+        default_factory=list,
+        description="Host names that requests may use where no key is asked for, besides loopback's; for a proxy in front.",
+    )
     requests_per_minute: int | None = Field(6000, ge=1, description="Of one tenant, before it gets 429.")
     tls_certfile: Path | None = Field(
         None, description="Certificate chain (PEM) of the gateway; with it HTTPS alone is spoken."

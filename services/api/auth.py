@@ -6,6 +6,7 @@ import asyncio
 import base64
 import binascii
 import logging
+import re
 from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import Annotated
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 _REFRESH_SECONDS = 2.0
 """A key that is made or revoked is so for the gateway after this."""
 
+_HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^:\[\]]+))(?::[0-9]+)?")
+
 
 class Doorkeeper:
     """Who may come in. The file of keys is read again and again, so that keys change without a restart."""
@@ -32,6 +35,7 @@ class Doorkeeper:
     def __init__(self, settings: Settings) -> None:
         self._file = KeyFile(settings.api_keys_file, settings) if settings.api_keys_file else None
         self._keys: Mapping[str, KeyRecord] = {}
+        self._hosts = {name.lower() for name in settings.allowed_hosts}
         self._rates = Rates(settings.requests_per_minute)
 
     async def watch(self) -> None:
@@ -57,11 +61,14 @@ class Doorkeeper:
         if self._file is not None:
             request.state.tenant = self._bearer(request).tenant
             logs.know(tenant=request.state.tenant)
+        else:
+            self._check_host(request)
         self._rates.take(request.state.tenant or DEFAULT_TENANT)
 
     async def check_operator(self, request: Request) -> None:
         """Likewise for what only operators may see; a browser sends the key as a password."""
         if self._file is None:
+            self._check_host(request)
             return
         record = find_key(self._keys, _given(request, "bearer") or _password(request))
         if record is None:
@@ -70,6 +77,18 @@ class Doorkeeper:
         if not record.operator:
             raise ApiError(403, "forbidden", "This key is a tenant's: ask the operator for one made with --operator.")
         logs.know(tenant=record.tenant)
+
+    def _check_host(self, request: Request) -> None:
+        """Without keys: a page of another site may have its own name lead to this machine, and would then be answered."""
+        named = _HOST.fullmatch(request.headers.get("host", "").lower())
+        host = (named[1] or named[2]) if named else ""
+        if not (_is_loopback(host) or host in self._hosts):
+            raise ApiError(
+                403,
+                "forbidden",
+                f"Without keys the gateway answers to no name but this machine's loopback, not to {host!r}: ask for localhost, "
+                "or set TAV_API_KEYS_FILE, or name the host in TAV_ALLOWED_HOSTS.",
+            )
 
     def _bearer(self, request: Request) -> KeyRecord:
         record = find_key(self._keys, _given(request, "bearer"))

@@ -225,6 +225,19 @@ def test_another_sites_page_cannot_use_an_operators_browser(door: tuple[Running,
         assert answer.status_code == expected, (origin, answer.text)
 
 
+def test_without_keys_only_this_machines_names_are_answered(start_gateway: Callable[..., Running]) -> None:
+    gateway = start_gateway(allowed_hosts=["tav.internal"])
+
+    def asked(host: str, path: str) -> int:
+        return gateway.http.get(path, headers={"Host": host}).status_code
+
+    for path in ("/v1/models", "/mlflow/health"):
+        for host in ("localhost", "localhost:8000", "127.0.0.1:1", "[::1]:8000", "tav.internal", "TAV.internal:443"):
+            assert asked(host, path) == 200, host
+        for host in ("evil.example", "localhost.evil.example", "evil.example:8000", "10.0.0.1", "[::1", ""):
+            assert asked(host, path) == 403, host
+
+
 def test_mlflow_answers_to_no_other_hosts_name(registry_settings: RegistrySettings) -> None:
     url = registry_settings.mlflow_tracking_uri
     assert httpx.get(url, trust_env=False).status_code == 200
