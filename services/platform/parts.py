@@ -149,6 +149,9 @@ def ray(config: PlatformConfig, temp: Path, port: int, environment: dict[str, st
             **environment,
             "PYTHONPATH": python_path(environment.get("PYTHONPATH", "")),
             **logs.ENVIRONMENT,
+            # else fixed, and Prometheus would be told of another stack's
+            "AUTOSCALER_METRIC_PORT": str(any_free(LOOPBACK)),
+            "DASHBOARD_METRIC_PORT": str(any_free(LOOPBACK)),
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": str(_DRAIN_SECONDS),
         },
