@@ -143,7 +143,7 @@ def test_one_requests_lines_are_found_in_every_log_it_touched(done: Done, servic
     found = lines(done.video_request)
     video = {"video": done.video, "tenant": "alice"}
     assert of("driver.py", found, **video) == gateway
-    sampler = of("deployment.py", found, **video)
+    sampler = of("engine.py", found, **video)
     assert len(sampler) == 1 and sampler != gateway
 
 
