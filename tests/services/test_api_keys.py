@@ -24,6 +24,7 @@ from services.cli.keys import app
 from services.keys import KeyFile, make_key
 from services.settings import Settings
 from tav.errors import InvalidConfig
+from tav.probe import ClipLimits
 from tav_client import RateLimited, TavClient, Unauthorized
 from tav_client.schemas import VideoCreate
 from tests.services.conftest import Running
@@ -167,8 +168,8 @@ def test_a_tenants_requests_fill_up_again_evenly() -> None:
 
 
 def test_a_video_may_not_have_more_pixels_than_a_clip(start_gateway: Callable[..., Running], version: Any) -> None:
-    gateway = start_gateway()
-    asked = VideoCreate(model=version.name, prompt="a ball", use_inverted_latents=False, size=(8192, 8192))
+    gateway = start_gateway(clip_limits=ClipLimits(max_pixels=64 * 64))
+    asked = VideoCreate(model=version.name, prompt="a ball", use_inverted_latents=False, size=(128, 64))
     answer = gateway.http.post("/v1/videos", json=asked.model_dump(mode="json", exclude_none=True))
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request") and "pixels" in answer.json()["detail"]
     assert not gateway.sampler.asked
