@@ -23,6 +23,7 @@ from ray.autoscaler._private.util import prepare_config, with_head_node_ip
 from registry.objects import ObjectStore
 from registry.settings import RegistrySettings
 from services.cluster.render import render
+from services.keys import KeyFile, make_key
 from tav_client import Job, TavClient
 from tav_client.schemas import JobStatus
 from tests.deploy import servers
@@ -49,6 +50,10 @@ class Cluster:
 
     def __init__(self, folder: Path, network: Network, bucket: RegistrySettings, settings: dict[str, str]) -> None:
         self.objects = ObjectStore(bucket)
+        self.objects.ensure_bucket()
+        self.key, record = make_key("acme")
+        settings["TAV_API_KEYS_FILE"] = place = f"s3://{bucket.s3_bucket}/operator/api-keys.json"
+        KeyFile(place, bucket).write({record.id: record})
         cluster = render("gcp", filled("gcp", folder, **settings), folder / "out", wheels=False)
         self.config: dict[str, Any] = prepare_config(yaml.safe_load(cluster.read_text()))
         self.head, self.gpu = (self._machine(network, name) for name in ("head", "gpu"))
@@ -80,7 +85,7 @@ while sum(node["Alive"] for node in ray.nodes()) != {count}:
 
     def client(self) -> TavClient:
         """Over the network, with a key."""
-        return TavClient(f"http://{self.head.address}:8000", api_key="key", timeout=120)
+        return TavClient(f"http://{self.head.address}:8000", api_key=self.key, timeout=120)
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +117,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
                 "TAV_WORK_DIR": "/tmp/ray/tav",  # the one place below /tmp that each machine has for itself
                 "TAV_CHECKPOINT_SECONDS": "0.5",
                 "TAV_HOST": "0.0.0.0",
-                "TAV_API_KEYS": '["acme:key"]',
                 **COMPILED,
                 **QUICK_TO_NOTICE,
             },
