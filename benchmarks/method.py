@@ -221,7 +221,7 @@ def time_sampling(
     base: Base, net: VideoUNet, their_net: VideoUNet, clip: Clip, steps: int, repeats: int, flop: float
 ) -> tuple[Pair, int | None]:
     sampler, delta = Sampler(base, net), delta_of(base, net, clip)
-    config = base.sample_config(num_inference_steps=steps, guidance_scale=GUIDANCE, strength=1.0)
+    config = base.sample_config(num_inference_steps=steps, guidance_scale=GUIDANCE, guidance_interval=(0.0, 1.0), strength=1.0)
     shape = (1, 4, len(clip.frames), clip.size[1] // base.scale, clip.size[0] // base.scale)
     start, times = torch.randn(shape, device=base.device), []
     with Peak(base.device) as held:

@@ -1,9 +1,30 @@
-"""Compiles DeepSpeed's CPU communication into torch's extension cache: `python -m services.tuning.prebuild`."""
+"""DeepSpeed's CPU communication, compiled at first use; beforehand by `python -m services.tuning.prebuild`.
 
+torch's lock on an extension's folder is a file, which stays where its process was killed, and everybody else then waits for
+ever. So all processes of ours take turns by a lock that the system lets go of, and whoever has its turn removes such a file.
+"""
+
+from __future__ import annotations
+
+import fcntl
 import os
+from pathlib import Path
 
-os.environ["DS_ACCELERATOR"] = "cpu"
+_NAME = "deepspeed_shm_comm"
 
-from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder
 
-ShareMemCommBuilder().load(verbose=False)
+def load_communication() -> None:
+    """Load it, compiled if need be; DeepSpeed then finds it loaded."""
+    from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder
+    from torch.utils.cpp_extension import _get_build_directory
+
+    folder = Path(_get_build_directory(_NAME, verbose=False))
+    with open(folder.with_name(f"{_NAME}.turn"), "w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        (folder / "lock").unlink(missing_ok=True)
+        ShareMemCommBuilder().load(verbose=False)
+
+
+if __name__ == "__main__":
+    os.environ["DS_ACCELERATOR"] = "cpu"
+    load_communication()

@@ -64,6 +64,7 @@ class _Trainer(TorchTrainer):
 
 def tuner_loop(config: dict[str, Any]) -> None:
     """Each rank's life. Rank 0 speaks with the scheduler; the others follow it."""
+    from services.tuning.prebuild import load_communication
     from services.tuning.ranks import Ranks
     from services.tuning.warm import WarmTuner
     from services.tuning.work import Attempt
@@ -71,6 +72,8 @@ def tuner_loop(config: dict[str, Any]) -> None:
     from tav.eval.scores import ScoreConfig, Scorer
 
     settings: Settings = config["settings"]
+    if os.environ.get("DS_ACCELERATOR") == "cpu":
+        load_communication()
     ranks = Ranks()
     scheduler = ray.get_actor(SCHEDULER, NAMESPACE)
     try:
