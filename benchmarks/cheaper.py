@@ -36,25 +36,19 @@ from tav.video import Frames
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "the base's settings": {},
-    "guidance until 80 %": {"guidance_interval": (0.0, 0.8)},
+    "guidance in all steps": {"guidance_interval": (0.0, 1.0)},
     "guidance until 60 %": {"guidance_interval": (0.0, 0.6)},
     "cache 2": {"cache_interval": 2},
     "cache 3": {"cache_interval": 3},
-    "cache 5": {"cache_interval": 5},
-    "dpmpp_2m, 15 steps": {"num_inference_steps": 15, "scheduler": "dpmpp_2m"},
     "unipc, 15 steps": {"num_inference_steps": 15, "scheduler": "unipc"},
-    "guidance until 60 %, cache 3": {"guidance_interval": (0.0, 0.6), "cache_interval": 3},
-    "unipc, 15 steps, guidance until 60 %": {"num_inference_steps": 15, "scheduler": "unipc", "guidance_interval": (0.0, 0.6)},
-    "unipc, 15 steps, guidance until 60 %, cache 2": {
-        "num_inference_steps": 15,
-        "scheduler": "unipc",
-        "guidance_interval": (0.0, 0.6),
-        "cache_interval": 2,
-    },
-    "guidance until 40 %": {"guidance_interval": (0.0, 0.4)},
-    "guidance from 40 %": {"guidance_interval": (0.4, 1.0)},
+    "dpmpp_2m, 15 steps": {"num_inference_steps": 15, "scheduler": "dpmpp_2m"},
+    "unipc, 15 steps, cache 2": {"num_inference_steps": 15, "scheduler": "unipc", "cache_interval": 2},
     "ddim, 15 steps": {"num_inference_steps": 15},
     "unipc, 10 steps": {"num_inference_steps": 10, "scheduler": "unipc"},
+    "cache 5": {"cache_interval": 5},
+    "guidance until 40 %": {"guidance_interval": (0.0, 0.4)},
+    "unipc, 15 steps, guidance until 60 %": {"num_inference_steps": 15, "scheduler": "unipc", "guidance_interval": (0.0, 0.6)},
+    "guidance from 40 %": {"guidance_interval": (0.4, 1.0)},
 }
 EDIT_MEASURES = ("edited", "kept", "path", "flicker", "drift")
 
