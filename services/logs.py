@@ -1,6 +1,6 @@
 """Whom a log line is about: request, tuning job, video and tenant, as fields of every record.
 
-Ray writes the records of all our processes as JSON, by `ENVIRONMENT`; what is known here travels with the work: from
+Ray writes the records of all our processes as JSON, by `services.environment`; what is known here travels with the work: from
 the gateway to samplers as an argument, to scheduler and tuners in the job itself.
 """
 
@@ -13,13 +13,6 @@ from contextvars import ContextVar
 from typing import Any
 
 from tav_client.schemas import TuningJob, Video
-
-ENVIRONMENT = {
-    "RAY_LOGGING_CONFIG_ENCODING": "JSON",
-    "RAY_ROTATION_MAX_BYTES": str(64 << 20),
-    "RAY_ROTATION_BACKUP_COUNT": "3",
-}
-"""Of Ray's processes, and of those that start ours on Ray: JSON lines, in files that do not fill the disk."""
 
 OURS = ("services", "registry", "tav")
 """Packages whose INFO lines are kept."""

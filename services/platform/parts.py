@@ -16,7 +16,7 @@ import httpx
 from registry.errors import StorageUnavailable
 from registry.objects import ObjectStore
 from registry.settings import RegistrySettings
-from services import logs
+from services.environment import ENVIRONMENT
 from services.platform.config import LOOPBACK, PlatformConfig
 from services.platform.errors import PlatformError
 from services.platform.ports import answers, any_free
@@ -148,7 +148,7 @@ def ray(config: PlatformConfig, temp: Path, port: int, environment: dict[str, st
         env={
             **environment,
             "PYTHONPATH": python_path(environment.get("PYTHONPATH", "")),
-            **logs.ENVIRONMENT,
+            **ENVIRONMENT,
             # else fixed, and Prometheus would be told of another stack's
             "AUTOSCALER_METRIC_PORT": str(any_free(LOOPBACK)),
             "DASHBOARD_METRIC_PORT": str(any_free(LOOPBACK)),

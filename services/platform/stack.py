@@ -27,7 +27,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from registry.errors import StorageUnavailable
-from services import logs
+from services.environment import ENVIRONMENT
 from services.platform import parts as make
 from services.platform import ports, processes
 from services.platform.config import LOOPBACK, PlatformConfig
@@ -225,7 +225,7 @@ class Stack:
             return False
         environment = {**self._inherited, **self._environment(chosen)}
         environment["PYTHONPATH"] = make.python_path(environment.get("PYTHONPATH", ""))
-        environment |= logs.ENVIRONMENT
+        environment |= ENVIRONMENT
         log = self.log("services")
         command = [sys.executable, "-m", "services.platform.deploy"]
         one_shot = processes.spawn(command, self._daemon_environment("services", environment), log)
