@@ -383,7 +383,7 @@ def main() -> None:
     parser.add_argument("--limit", type=float, help="seconds to measure for; steady: 180, else 480")
     parser.add_argument("--out", type=Path, default=record.RESULTS)
     parser.add_argument("--long-jobs", type=int, default=4)
-    parser.add_argument("--long-steps", type=int, default=150, help="so many that such a job takes a minute here")
+    parser.add_argument("--long-steps", type=int, default=150, help="of the longer jobs")
     args = parser.parse_args()
     part = {"submit": submit, "drain": drain, "steady": steady, "decide": decide, "real": real}[args.part]
     args.jobs = args.jobs or (24 if args.part == "real" else 10_000)
