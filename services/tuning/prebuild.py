@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sys
 from pathlib import Path
 
 _NAME = "deepspeed_shm_comm"
@@ -18,6 +19,8 @@ def load_communication() -> None:
     from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder
     from torch.utils.cpp_extension import _get_build_directory
 
+    # ninja is installed beside the interpreter, where neither make nor Ray's workers look.
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     folder = Path(_get_build_directory(_NAME, verbose=False))
     with open(folder.with_name(f"{_NAME}.turn"), "w") as turn:
         fcntl.flock(turn, fcntl.LOCK_EX)
