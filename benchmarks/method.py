@@ -32,14 +32,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from benchmarks.plain import PlainTuner, plain_decode, plain_invert, plain_net, plain_sample
+from benchmarks.plain import PlainTuner, mixed, plain_decode, plain_invert, plain_net, plain_sample
 from tav.base import Base
 from tav.clip import Clip
 from tav.config import InvertConfig, TuneConfig
 from tav.delta import Delta, DeltaMeta, Origin
 from tav.inflation import VideoUNet, inflate, is_tuned
 from tav.inversion import invert
-from tav.precision import autocast
 from tav.sampling import Sampler
 from tav.tuning import Tuner
 
@@ -247,8 +246,9 @@ def disagreement(base: Base, net: VideoUNet, theirs: VideoUNet, frames: int, lat
             parameter.copy_(values[name])
     x = torch.randn(1, 4, frames, *latent, generator=generator).to(base.device, base.dtype)
     text = base.encode_text(["a blue ball"])
-    with autocast(base.device, base.dtype):
-        one, other = net(x, 500, text).float(), theirs(x, 500, text).float()
+    with mixed(base):
+        other = theirs(x, 500, text).float()
+    one = net(x, 500, text).float()
     return float((one - other).norm() / other.norm())
 
 

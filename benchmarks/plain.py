@@ -21,7 +21,6 @@ from tav.clip import Clip
 from tav.config import TuneConfig
 from tav.ddim import DDIM, forward_diffusion
 from tav.inflation import VideoUNet, inflate, is_tuned
-from tav.precision import autocast
 from tav.tuning import draw_step
 from tav.video import Frames
 
@@ -89,6 +88,11 @@ def plain_net(base: Base, group_norm: str = "video") -> VideoUNet:
     return net
 
 
+def mixed(base: Base) -> torch.autocast:
+    """Mixed precision, as the public implementation has it; off for fp32."""
+    return torch.autocast(base.device.type, dtype=base.dtype, enabled=base.dtype != torch.float32)
+
+
 class PlainTuner:
     """Tuning; `step(i)` takes one step and gives its loss."""
 
@@ -111,7 +115,7 @@ class PlainTuner:
         text = base.encode_text([self.clip.caption])
         (of_posterior, noise), t = draw_step(mean, base.scheduler_config["num_train_timesteps"], self.config.seed, i)
         noised, target = self.add_noise(mean + std * of_posterior, noise, t)
-        with autocast(base.device, base.dtype):
+        with mixed(base):
             prediction = self.net(noised.to(base.dtype), t, text)
         loss = mse_loss(prediction.float(), target.float())
         loss.backward()
@@ -127,7 +131,7 @@ def plain_invert(base: Base, net: VideoUNet, clip: Clip, steps: int) -> Tensor:
     ddim = DDIM(base.scheduler_config, steps)
     text, x = base.encode_text([""]), base.encode_frames(clip.frames)[0].float()
     for t in reversed(ddim.timesteps):
-        with autocast(base.device, base.dtype):
+        with mixed(base):
             prediction = net(x.to(base.dtype), t, text)
         x = ddim.up(x, prediction, t)
     return x
@@ -139,7 +143,7 @@ def plain_sample(base: Base, net: VideoUNet, x: Tensor, prompt: str, guidance: f
     ddim = DDIM(base.scheduler_config, steps)
     text = base.encode_text(["", prompt])
     for t in ddim.timesteps:
-        with autocast(base.device, base.dtype):
+        with mixed(base):
             unconditional, conditional = net(x.to(base.dtype).expand(2, -1, -1, -1, -1), t, text).float().chunk(2)
         x = ddim.down(x, unconditional + guidance * (conditional - unconditional), t)
     return x

@@ -58,11 +58,9 @@ def attend(attn: Attention, query: Tensor, key: Tensor, value: Tensor) -> Tensor
     if narrow.suits(query, attn.heads):
         return narrow.attend(query, key, value, attn.heads, attn.scale)
     q, k, v = (t.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for t in (query, key, value))
-    if not attn.upcast_attention:
-        out = scaled_dot_product_attention(q, k, v, scale=attn.scale)
-    else:  # SD2.1's logits overflow fp16, to which autocast would narrow them again
-        with torch.autocast(query.device.type, enabled=False):
-            out = scaled_dot_product_attention(q.float(), k.float(), v.float(), scale=attn.scale)
+    if attn.upcast_attention:  # SD2.1's logits overflow fp16
+        q, k, v = q.float(), k.float(), v.float()
+    out = scaled_dot_product_attention(q, k, v, scale=attn.scale)
     return out.transpose(1, 2).flatten(2).to(query.dtype)
 
 

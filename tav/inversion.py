@@ -13,7 +13,7 @@ from tav.ddim import DDIM
 from tav.delta import Delta, Origin
 from tav.inflation import VideoUNet, inflate
 from tav.latents import Latents, LatentsMeta
-from tav.precision import FiniteWatch, autocast
+from tav.precision import FiniteWatch
 from tav.tuning import OnStep
 
 
@@ -54,8 +54,7 @@ def invert(
     watch = FiniteWatch("inversion", base.dtype, at_once=base.device.type == "cpu")
     for i, t in enumerate(reversed(ddim.timesteps)):
         began = time.perf_counter()
-        with autocast(base.device, base.dtype):
-            prediction = net(x.to(base.dtype), t, text)
+        prediction = net(x.to(base.dtype), t, text)
         x = ddim.up(x, prediction, t)
         watch.see(i + 1, x)
         if on_step:

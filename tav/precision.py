@@ -1,4 +1,4 @@
-"""Mixed precision, and seeing early that it does not suffice."""
+"""Seeing early that a precision does not suffice."""
 
 from __future__ import annotations
 
@@ -6,11 +6,6 @@ import torch
 from torch import Tensor
 
 from tav.errors import NanLoss
-
-
-def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
-    """Mixed precision in a base's own dtype; off for fp32."""
-    return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
 
 
 def remedy(dtype: torch.dtype) -> str:

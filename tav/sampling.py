@@ -18,7 +18,7 @@ from tav.errors import InvalidConfig
 from tav.inflation import VideoUNet, inflate
 from tav.injection import first_row_everywhere
 from tav.latents import Latents
-from tav.precision import FiniteWatch, autocast
+from tav.precision import FiniteWatch
 from tav.solvers import solver
 from tav.tuning import OnStep
 from tav.video import Video
@@ -87,7 +87,7 @@ class Sampler:
                 rows, prompts = [source, *rows], torch.cat([empty, asked])
             layers = config.injected_layers if apart else ()
             kind = None if i < retraced else (apart, len(asked))
-            with autocast(base.device, base.dtype), first_row_everywhere(self.net, layers, len(rows)):
+            with first_row_everywhere(self.net, layers, len(rows)):
                 prediction = cache.predict(torch.cat(rows).to(base.dtype), t, prompts, rows=kind)
             if apart:
                 source, prediction = ddim.down(source, prediction[:1], t), prediction[1:]

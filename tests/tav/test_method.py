@@ -185,6 +185,20 @@ def test_a_base_in_half_precision_tunes_inverts_and_samples(base_folder: Path, c
     assert tav.sample(half, "a red square", delta=delta, latents=noise, config=SAMPLE).frames.shape == (5, 16, 16, 3)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_keeps_steps_too_small_for_it_also_through_a_resume(
+    base_folder: Path, clip: Clip, dtype: torch.dtype
+) -> None:
+    half, kept = Base.load(str(base_folder), dtype=dtype), {}
+    small, tuner = CONFIG.model_copy(update={"learning_rate": 1e-5}), Tuner(half)
+    whole = tuner.tune(clip, small, on_step=lambda progress: kept.update({progress.step: tuner.state()}))
+    begun = half.unet.state_dict()
+    moved = {n: (t - begun[n]).abs().max() for n, t in kept[small.steps].tuned.items() if n in begun}
+    assert moved and all(0 < distance < 1e-4 for distance in moved.values())
+    resumed = Tuner(half).tune(clip, small, resume=kept[2])
+    assert all(torch.equal(resumed.tensors[n], t) for n, t in whole.tensors.items())
+
+
 def test_strength_retraces_the_inversion_before_the_prompt_counts(base: Base, delta: Delta, noise: Latents) -> None:
     sampler = tav.Sampler(base)
 

@@ -17,7 +17,6 @@ from tav.errors import InvalidConfig
 from tav.eval.methods.workbench import Workbench
 from tav.eval.suite import Case, SuiteClip
 from tav.injection import first_row_everywhere
-from tav.precision import autocast
 from tav.video import Frames, Video
 
 _FRAMES_AT_ONCE = 8
@@ -159,6 +158,5 @@ def _place(name: str) -> tuple[int, int]:
 def _predict(base: Base, rows: Tensor, t: int, text: Tensor) -> Tensor:
     """The base's prediction for `[R·F, 4, h, w]`, frames of one row adjacent, with a prompt `[R, L, D]` a row."""
     per_frame = text.repeat_interleave(len(rows) // len(text), dim=0)
-    with autocast(base.device, base.dtype):
-        prediction: Tensor = base.unet(rows.to(base.dtype), t, per_frame, return_dict=False)[0]
+    prediction: Tensor = base.unet(rows.to(base.dtype), t, per_frame, return_dict=False)[0]
     return prediction.float()

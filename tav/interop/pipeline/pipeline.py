@@ -175,9 +175,7 @@ class TunedVideoPipeline(DiffusionPipeline):
     def _predict(self, x, t, text):
         """The network's prediction for `[B, 4, F, h, w]` and as many prompts, in fp32."""
         frames = x.transpose(1, 2).to(self.unet.dtype).flatten(0, 1)  # [B·F, 4, h, w]
-        half = self.unet.dtype != torch.float32
-        with torch.autocast(x.device.type, dtype=self.unet.dtype, enabled=half):
-            out = self.unet(frames, t, text, return_dict=False)[0]
+        out = self.unet(frames, t, text, return_dict=False)[0]
         return out.float().unflatten(0, (len(text), -1)).transpose(1, 2)
 
     def _decode(self, x, output_type):
