@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tav.base import Base
     from tav.clip import Clip
+    from tav.compiling import compile_blocks
     from tav.config import InvertConfig, Progress, SampleConfig, TuneConfig
     from tav.delta import Delta
     from tav.errors import TavError
@@ -36,6 +37,7 @@ _HOME = {
     "Tuner": "tuning",
     "Video": "video",
     "VideoUNet": "inflation",
+    "compile_blocks": "compiling",
     "inflate": "inflation",
     "invert": "inversion",
     "probe": "probe",

@@ -7,12 +7,13 @@ outputs of named layers, usually the query and key projections of self-attention
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
+from tav.compiling import is_inside_compiled
 from tav.errors import InvalidConfig
 
 
@@ -33,15 +34,14 @@ def first_row_everywhere(net: nn.Module, layers: Iterable[str], rows: int) -> It
         first = output[: len(output) // rows]
         return first.repeat(rows, *[1] * (output.dim() - 1))
 
-    hooks: list[RemovableHandle] = []
-    try:
+    with ExitStack() as stack:
         for name in layers:
             try:
                 layer = net.get_submodule(name)
             except AttributeError as error:
                 raise InvalidConfig(f"this base has no layer {name!r} to inject: name one of its own") from error
-            hooks.append(layer.register_forward_hook(share))
+            hook = layer.register_forward_hook(share)
+            stack.callback(hook.remove)
+            if is_inside_compiled(net, name):
+                stack.enter_context(torch.compiler.set_stance("force_eager"))
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()
