@@ -2,7 +2,7 @@
 
     make bench
     python -m benchmarks.method --base sd14 --frames 8 --size 256 --steps 1        # SD1.4's configuration, random weights
-    python -m benchmarks.method --base sd14 --device cuda --dtype bf16 --frames 8 16 24 32 --size 256 512 --steps 5
+    python -m benchmarks.method --base sd14 --device cuda --dtype bf16 --frames 8 16 24 32 --size 256 512 --steps 5 --compile
 
 Both versions run in turns in one process on the same tensors, and the best time of each counts; that they compute the same is
 checked first. Needs `tav/` and torch alone.
@@ -35,6 +35,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from benchmarks.plain import PlainTuner, mixed, plain_decode, plain_invert, plain_net, plain_sample
 from tav.base import Base
 from tav.clip import Clip
+from tav.compiling import compile_blocks
 from tav.config import InvertConfig, TuneConfig
 from tav.delta import Delta, DeltaMeta, Origin
 from tav.inflation import VideoUNet, inflate, is_tuned
@@ -162,7 +163,7 @@ class Peak(AbstractContextManager["Peak"]):
             self.bytes = torch.cuda.max_memory_allocated(self.device)
 
 
-def run(base: Base, frames: int, side: int, steps: int, repeats: int, checkpointing: bool) -> dict[str, Any]:
+def run(base: Base, frames: int, side: int, steps: int, repeats: int, checkpointing: bool, compiled: bool) -> dict[str, Any]:
     """All phases at one size."""
     rng = np.random.default_rng(0)
     clip = Clip(rng.integers(0, 256, (frames, side, side, 3), dtype=np.uint8), 8.0, "a red ball moving on grass")
@@ -170,9 +171,15 @@ def run(base: Base, frames: int, side: int, steps: int, repeats: int, checkpoint
     flop, tuning_flop = operations(base, frames, latent, len(base.encode_text([""])[0]), checkpointing)
     row: dict[str, Any] = {"frames": frames, "size": [side, side], "gradient_checkpointing": checkpointing}
     phases, peak = {}, {}
-    phases["tuning step"], peak["tuning"] = time_tuning(base, clip, steps, repeats, checkpointing, tuning_flop)
+    tuner = Tuner(base)
+    if compiled:
+        compile_blocks(tuner.net)
+    phases["tuning step"], peak["tuning"] = time_tuning(tuner, clip, steps, repeats, checkpointing, tuning_flop)
+    del tuner
     gc.collect()
     net, theirs = inflate(base.unet, **base.net_config().model_dump()), plain_net(base, base.net_config().group_norm)
+    if compiled:
+        compile_blocks(net)
     row["disagreement"] = disagreement(base, net, theirs, frames, latent)
     phases["inversion step"], peak["inversion"] = time_inversion(base, net, theirs, clip, steps, repeats, flop)
     phases["guided sampling step"], peak["sampling"] = time_sampling(base, net, theirs, clip, steps, repeats, flop)
@@ -186,10 +193,13 @@ def run(base: Base, frames: int, side: int, steps: int, repeats: int, checkpoint
     return row
 
 
-def time_tuning(base: Base, clip: Clip, steps: int, repeats: int, checkpointing: bool, flop: float) -> tuple[Pair, int | None]:
+def time_tuning(
+    tuner: Tuner, clip: Clip, steps: int, repeats: int, checkpointing: bool, flop: float
+) -> tuple[Pair, int | None]:
     """Steps alone; what `tav` does once per job (encoding the clip and its caption) is not in its time."""
+    base = tuner.base
     config = base.tune_config(steps=steps, gradient_checkpointing=checkpointing)
-    tuner, plain = Tuner(base), PlainTuner(base, clip, config, base.net_config().group_norm)
+    plain = PlainTuner(base, clip, config, base.net_config().group_norm)
     times: list[Seconds] = []
     with Peak(base.device) as held:
         _, theirs = in_turns(
@@ -278,6 +288,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--gradient-checkpointing", action="store_true")
+    parser.add_argument("--compile", action="store_true", help="tav's blocks compiled; the plain version is not")
     parser.add_argument("--out", type=Path, help="JSON")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
@@ -285,7 +296,7 @@ def main() -> None:
     base = sd14(asked.device, dtype) if asked.base == "sd14" else Base.load(asked.base, asked.device, dtype)
     peak = matmul_peak(device, dtype)
     rows = [
-        run(base, frames, side, asked.steps, asked.repeats, asked.gradient_checkpointing)
+        run(base, frames, side, asked.steps, asked.repeats, asked.gradient_checkpointing, asked.compile)
         for frames in asked.frames
         for side in asked.size
     ]
@@ -295,6 +306,7 @@ def main() -> None:
         "versions": {"python": platform.python_version()} | {n: version(n) for n in ("torch", "diffusers", "transformers")},
         "base": base.name,
         "dtype": asked.dtype,
+        "compiled": asked.compile,
         "matmul_flop_per_second": peak,
         "results": rows,
     }

@@ -4,7 +4,7 @@
     python -m benchmarks.startup --service DIR       # and the whole stack, from nothing to the first sample
 
 Each import is a process of its own; CPU seconds tell more than wall clock on a machine that does other things. A child process
-times its own phases, beginning with when the operating system made it.
+times its own phases, beginning with when it was asked for.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-REPEATS = 1
+REPEATS = 3
 CLIP = Path(__file__).parent.parent / "examples" / "clips" / "red-ball-grass.mp4"
 CAPTION = "a red ball rolling on grass"
+PAUSED = "from services.imports import collector_paused\nwith collector_paused():"
 IMPORTS = {
     "nothing": "pass",
     "tav": "import tav",
@@ -31,8 +32,10 @@ IMPORTS = {
     "the gateway": "import services.api.app",
     "the scheduler": "import services.tuning.scheduler",
     "what deploys": "import services.platform.deploy, services.sampling.deployment",
-    "a sampler": "import services.sampling.engine",
-    "a tuner": "import services.tuning.work, ray.train.torch",
+    "a sampler": f"{PAUSED} import services.sampling.engine",
+    "a sampler, collector running": "import services.sampling.engine",
+    "a tuner": f"{PAUSED} import services.tuning.work, ray.train.torch",
+    "a tuner, collector running": "import services.tuning.work, ray.train.torch",
 }
 HEAVY = ("torch", "torch._dynamo", "diffusers", "transformers", "mlflow", "ray", "deepspeed")
 
@@ -63,17 +66,20 @@ class Laps:
         self.last = now
 
 
-def child(kind: str) -> None:
+def child(kind: str, asked: float) -> None:
     """What a tuner's or a sampler's process does until its first steps are done; printed as JSON."""
-    import psutil
+    from services.imports import collector_paused
 
-    laps = Laps(psutil.Process().create_time())
+    laps = Laps(asked)
     laps.lap("process")
     if kind == "tuner":
-        from services.compute import load_base
-        from services.settings import Settings
-        from services.tuning.warm import WarmTuner  # noqa: F401 - what a tuner imports besides
-        from tav import Clip, Tuner
+        with collector_paused():
+            import ray.train.torch  # noqa: F401
+
+            from services.compute import load_base
+            from services.settings import Settings
+            from services.tuning.work import Attempt  # noqa: F401 - what a tuner imports besides
+            from tav import Clip, Tuner
 
         laps.lap("imports")
         base = load_base("offline", Settings(device="cpu", compute_threads=1))
@@ -88,10 +94,13 @@ def child(kind: str) -> None:
         tuner.tune(clip, base.tune_config(steps=3), on_step=lambda progress: steps.append(progress.seconds))
         laps.lap("encoding and three steps")
     else:
-        from services.compute import load_base
-        from services.sampling.engine import Engine  # noqa: F401 - what a sampler imports
-        from services.settings import Settings
-        from tav import Sampler
+        with collector_paused():
+            from ray import serve  # noqa: F401 - it is there already
+
+            from services.compute import load_base
+            from services.sampling.engine import Engine  # noqa: F401 - what a sampler imports
+            from services.settings import Settings
+            from tav import Sampler
 
         laps.lap("imports")
         base = load_base("offline", Settings(device="cpu", compute_threads=1))
@@ -124,9 +133,11 @@ def compile_kernels() -> None:
 def inside(kind: str) -> dict[str, Any]:
     """The child's laps in a process that must compile, and in one that finds what the first compiled."""
     with tempfile.TemporaryDirectory() as kept:
-        command = [sys.executable, "-m", "benchmarks.startup", "--child", kind]
         told = {**os.environ, "TORCH_EXTENSIONS_DIR": kept}
-        runs = [subprocess.run(command, check=True, capture_output=True, text=True, env=told) for _ in range(2)]
+        runs = []
+        for _ in range(2):
+            command = [sys.executable, "-m", "benchmarks.startup", "--child", kind, "--asked", str(time.time())]
+            runs.append(subprocess.run(command, check=True, capture_output=True, text=True, env=told))
     cold, warm = (json.loads(run.stdout.splitlines()[-1]) for run in runs)
     return {"compiled_kernels_cold_seconds": cold["seconds"]["compiled kernels"], **warm}
 
@@ -136,6 +147,7 @@ def service(data: Path) -> dict[str, Any]:
     from services.platform import PlatformConfig, Stack
     from tav_client import TavClient
 
+    subprocess.run([sys.executable, "-m", "services.tuning.prebuild"], check=True, capture_output=True)  # as the set-up does
     stack = Stack(PlatformConfig(data_dir=data).with_free_ports(), {**os.environ, "TAV_COMPUTE_THREADS": "1"})
     laps = Laps(time.time())
     try:
@@ -175,9 +187,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--service", type=Path, metavar="DIR", help="measure a whole stack too, in that new folder")
     parser.add_argument("--child", choices=["tuner", "sampler"], help=argparse.SUPPRESS)
+    parser.add_argument("--asked", type=float, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
-        child(args.child)
+        child(args.child, args.asked)
         return
     figures: dict[str, Any] = {"imports": {name: imports(code) for name, code in IMPORTS.items()}}
     figures |= {kind: inside(kind) for kind in ("sampler", "tuner")}

@@ -22,6 +22,11 @@ class Settings(RegistrySettings):
     bases: list[str] = Field(default_factory=list, description="Further bases to tune on and to sample from.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where tuners and samplers compute.")
     precision: Precision | None = Field(None, description="Of the base; none: bf16 on CUDA, fp32 on CPU.")
+    compile: bool = Field(
+        False,
+        description="Compile the network's blocks (torch.compile): the first steps with each shape of clip take a minute or "
+        "more, later ones on a GPU should be faster. Not under ZeRO stage 3.",
+    )
     compute_threads: int | None = Field(None, ge=1, description="Threads of one tuner or sampler on the CPU; none: all cores.")
     work_dir: Path = Field(Path("/tmp/tav"), description="Scratch space of workers; nothing there needs keeping.")
 

@@ -61,6 +61,7 @@ __all__ = [
     "Tuner",
     "Video",
     "VideoUNet",
+    "compile_blocks",
     "inflate",
     "invert",
     "probe",

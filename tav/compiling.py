@@ -34,7 +34,7 @@ def compile_blocks(net: VideoUNet, backend: str = "inductor") -> None:
     for block in net.modules():
         if isinstance(block, _BLOCKS):
             shapes = tuple(parameter.shape for parameter in block.parameters())
-            block.forward = partial(_compiled(type(block), shapes, backend), block)  # type: ignore[method-assign]
+            block.forward = partial(_compiled(type(block), shapes, backend), block)  # type: ignore[method-assign, arg-type]
 
 
 def is_inside_compiled(net: nn.Module, layer: str) -> bool:
@@ -46,4 +46,5 @@ def is_inside_compiled(net: nn.Module, layer: str) -> bool:
 @cache
 def _compiled(block: type[nn.Module], shapes: tuple[torch.Size, ...], backend: str) -> Any:
     # One for each kind: blocks alike share what is compiled, and a call looks for its own among few others.
-    return torch.compile(block.forward, dynamic=False, backend=backend, recompile_limit=_SHAPES, isolate_recompiles=True)
+    apart: dict[str, Any] = {"recompile_limit": _SHAPES, "isolate_recompiles": True}  # torch's types lack them
+    return torch.compile(block.forward, dynamic=False, backend=backend, **apart)

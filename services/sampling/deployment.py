@@ -20,6 +20,7 @@ from ray import serve
 from ray.serve.config import AutoscalingConfig, RequestRouterConfig
 
 from services import logs, metrics
+from services.imports import collector_paused
 from services.sampling.client import version_id
 from services.sampling.tiers import Budget
 from services.settings import Settings
@@ -139,7 +140,8 @@ class SamplerDeployment:
     def _ready(self) -> Engine:
         with self._starting:
             if self._engine is None:
-                from services.sampling.engine import Engine
+                with collector_paused():
+                    from services.sampling.engine import Engine
 
                 self._engine = Engine(self._settings)
             return self._engine

@@ -15,10 +15,10 @@ from services.compute import load_base
 from services.sampling.deltas import DeltaCache, Loaded
 from services.sampling.tiers import Budget
 from services.settings import Settings
+from tav import Sampler, compile_blocks
 from tav.config import Progress, SampleConfig
 from tav.errors import OutOfMemory, TavError
 from tav.eval.scores import ScoreConfig, Scorer
-from tav.sampling import Sampler
 from tav.video import CONTENT_TYPES
 from tav_client.schemas import VideoCreate
 
@@ -34,6 +34,8 @@ class Engine:
         self.name = settings.base
         base = load_base(settings.base, settings)
         self.sampler = Sampler(base)
+        if settings.compile:
+            compile_blocks(self.sampler.net)
         self.scorer = Scorer(ScoreConfig(clip_model=settings.eval_clip_model), str(base.device))
         self.versions = VersionStore(settings)
         self.deltas = DeltaCache(

@@ -11,6 +11,7 @@ from typing import Any
 
 import ray
 
+from services.imports import collector_paused
 from services.settings import Settings
 from services.tuning.lease import HEAD
 from services.tuning.orphans import remove_orphans
@@ -64,6 +65,7 @@ class TunerSupervisor:
 
     def run(self, settings: Settings, tuner_id: str, kind: JobClass, runs: Path) -> None:
         """Until the tuner has no more work."""
-        from services.tuning.tuner import run
+        with collector_paused():
+            from services.tuning.tuner import run
 
         run(settings, tuner_id, kind, runs)

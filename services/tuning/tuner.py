@@ -12,6 +12,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 
+from services.imports import collector_paused
 from services.settings import Settings
 from services.tuning.lease import NAMESPACE, SCHEDULER, Lease
 from services.tuning.policy import JobClass
@@ -64,12 +65,13 @@ class _Trainer(TorchTrainer):
 
 def tuner_loop(config: dict[str, Any]) -> None:
     """Each rank's life. Rank 0 speaks with the scheduler; the others follow it."""
-    from services.tuning.prebuild import load_communication
-    from services.tuning.ranks import Ranks
-    from services.tuning.warm import WarmTuner
-    from services.tuning.work import Attempt
-    from tav import TavError
-    from tav.eval.scores import ScoreConfig, Scorer
+    with collector_paused():
+        from services.tuning.prebuild import load_communication
+        from services.tuning.ranks import Ranks
+        from services.tuning.warm import WarmTuner
+        from services.tuning.work import Attempt
+        from tav import TavError
+        from tav.eval.scores import ScoreConfig, Scorer
 
     settings: Settings = config["settings"]
     if os.environ.get("DS_ACCELERATOR") == "cpu":

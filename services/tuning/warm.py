@@ -17,7 +17,7 @@ from services.compute import DTYPES, default_precision, load_base, on_cuda
 from services.settings import Settings
 from services.tuning.engine import DeepSpeedEngine
 from services.tuning.memory import forecast, work_of
-from tav import Base, Tuner, VideoUNet, inflate
+from tav import Base, Tuner, VideoUNet, compile_blocks, inflate
 from tav.errors import InvalidConfig
 from tav.estimate import Device
 from tav.estimate.measure import here, memory_of
@@ -64,6 +64,8 @@ class WarmTuner:
         self.base.unet.to("cpu" if wanted.zero_stage == 3 else self.base.device)
         engine = partial(DeepSpeedEngine, setting=wanted)
         self._tuner = Tuner(self.base, engine, self.base.tune_config(), self.rank)
+        if self.settings.compile and wanted.zero_stage < 3:  # whose hooks gather parameters layer by layer
+            compile_blocks(self._tuner.net)
         self._engine = wanted
         return self._tuner
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from services.platform.ports import any_free
-from tav import Base, Clip, Progress, TuneConfig, Tuner
+from tav import Base, Clip, Progress, TuneConfig, Tuner, compile_blocks
 from tav.errors import NanLoss
 from tav.memory import MemorySetting
 from tav.tuning import Draw, draw_step
@@ -27,6 +27,7 @@ HOST = {"zero_stage": 3, "offload_optimizer": True, "offload_params": True}
 ALONE = {
     "zero-1": MemorySetting(precision="fp32"),
     "zero-1-checkpointing": MemorySetting(precision="fp32", gradient_checkpointing=True),
+    "zero-1-compiled": MemorySetting(precision="fp32"),
     "zero-1-optimizer-offloaded": MemorySetting(precision="fp32", offload_optimizer=True),
     "zero-2-optimizer-offloaded": MemorySetting(precision="fp32", zero_stage=2, offload_optimizer=True),
     "zero-3": MemorySetting(precision="fp32", zero_stage=3),
@@ -77,6 +78,8 @@ def rank_main(rank: int, world: int, port: int, base_folder: str, out: str, sett
     for name, setting in settings.items():
         base = Base.load(base_folder, dtype=DTYPES[setting.precision or "fp32"])
         tuner = Tuner(base, partial(DeepSpeedEngine, setting=setting), rank=rank)
+        if name.endswith("compiled"):
+            compile_blocks(tuner.net, backend="aot_eager")
         config = CONFIG.model_copy(update={"gradient_checkpointing": setting.gradient_checkpointing})
         kept: dict[int, Any] = {}
 

@@ -14,6 +14,7 @@ import torch.multiprocessing as mp
 from services.platform.ports import any_free
 from services.settings import Settings
 from tav import InvertConfig, TuneConfig, invert
+from tav.compiling import is_inside_compiled
 from tav.memory import MemorySetting, ladder
 from tests.tav.conftest import write_random_base
 from tests.tuning.test_deepspeed_engine import HOST, a_clip, enter_group
@@ -66,6 +67,8 @@ def life(rank: int, port: int, base: str, out: str) -> None:
         with warm.sampling_net() as net:
             latents.append(invert(warm.base, a_clip(), deltas["lean"], InvertConfig(num_inference_steps=2), net=net).tensor)
     seen["latents apart"] = (latents[0] - latents[1]).abs().max().item()
+    warm = WarmTuner(base, Settings(device="cpu", compute_threads=1, compile=True), rank)
+    seen["compiled"] = [is_inside_compiled(warm.tuner(setting).net, "mid_block.resnets.0.conv1") for setting in (DEFAULT, LEAN)]
     Path(out).write_text(json.dumps(seen))
     torch.distributed.destroy_process_group()
 
@@ -95,6 +98,10 @@ def test_a_setting_used_in_between_changes_no_bit_of_another_s_result(seen: dict
 
 def test_inversion_is_the_same_whatever_setting_the_tuner_was_left_in(seen: dict[str, Any]) -> None:
     assert seen["latents apart"] < 1e-3  # the tuner's own network lies elsewhere in memory than a new one
+
+
+def test_blocks_are_compiled_where_the_service_is_set_so_but_not_under_stage_3(seen: dict[str, Any]) -> None:
+    assert seen["compiled"] == [True, False]
 
 
 def test_the_ladder_grows_leaner_and_keeps_its_precision() -> None:
