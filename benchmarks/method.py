@@ -1,11 +1,11 @@
 """Times of tuning, inversion, sampling and delta swap, beside the published algorithm computed plainly (`benchmarks/plain.py`).
 
     make bench
-    python -m benchmarks.method --base sd14 --frames 8 --size 256 --steps 1        # SD1.4's configuration, random weights
+    python -m benchmarks.method --base sd14 --frames 8 --size 256 --steps 2        # SD1.4's configuration, random weights
     python -m benchmarks.method --base sd14 --device cuda --dtype bf16 --frames 8 16 24 32 --size 256 512 --steps 5 --compile
 
-Both versions run in turns in one process on the same tensors, and the best time of each counts; that they compute the same is
-checked first. Needs `tav/` and torch alone.
+Both versions run in turns in one process on the same tensors, and the best run of each counts, by its mean step; that they
+compute the same is checked first. Needs `tav/` and torch alone.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import platform
 import sys
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -36,15 +35,16 @@ from benchmarks.plain import PlainTuner, mixed, plain_decode, plain_invert, plai
 from tav.base import Base
 from tav.clip import Clip
 from tav.compiling import compile_blocks
-from tav.config import InvertConfig, TuneConfig
+from tav.config import InvertConfig, Progress, TuneConfig
 from tav.delta import Delta, DeltaMeta, Origin
 from tav.inflation import VideoUNet, inflate, is_tuned
 from tav.inversion import invert
 from tav.sampling import Sampler
-from tav.tuning import Tuner
+from tav.tuning import Tuner, is_out_of_memory
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 GUIDANCE = 7.5
+EDIT = "a blue ball"
 Seconds = float
 
 
@@ -86,26 +86,69 @@ class Pair:
     """One phase: seconds per step (or per whole, where said) of both versions, and what it costs in operations."""
 
     tav: Seconds
-    plain: Seconds
+    plain: Seconds | None
+    """None: it does not fit the device's memory."""
     flop: float = 0.0
     """Of the matrix products and convolutions of one step, as the plain version counts them."""
-    ratio: float = field(init=False)
+    ratio: float | None = field(init=False)
 
     def __post_init__(self) -> None:
-        self.ratio = self.plain / self.tav
+        self.ratio = self.plain / self.tav if self.plain else None
 
 
-def in_turns(tav: Callable[[], Any], plain: Callable[[], Any], repeats: int, device: torch.device) -> tuple[Seconds, Seconds]:
-    """Best time of each."""
-    best = [float("inf"), float("inf")]
+class Steps:
+    """Seconds a step of loops that report their steps, from the end of a loop's first to that of its last; the best loop's."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.best, self.began = device, float("inf"), 0.0
+
+    def __call__(self, progress: Progress) -> None:
+        if progress.step in (1, progress.total):  # in between a GPU does not wait for the host
+            synchronize(self.device)
+            now = time.perf_counter()
+            if progress.step == 1:
+                self.began = now
+            else:
+                self.best = min(self.best, (now - self.began) / (progress.total - 1))
+
+
+Loop = Callable[[Steps], Any]
+
+
+def in_turns(tav: Loop, plain: Loop, repeats: int, device: torch.device, flop: float) -> Pair:
+    """Both loops, one after the other, several times."""
+    ours, theirs, fits = Steps(device), Steps(device), True
     for _ in range(repeats):
-        for i, work in enumerate((tav, plain)):
-            synchronize(device)
-            began = time.perf_counter()
-            work()
-            synchronize(device)
-            best[i] = min(best[i], time.perf_counter() - began)
-    return best[0], best[1]
+        tav(ours)
+        if fits:
+            try:
+                plain(theirs)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                fits = False
+    return Pair(ours.best, theirs.best if fits else None, flop)
+
+
+def best_of(work: Callable[[], Any], repeats: int, device: torch.device) -> Seconds:
+    """Of the whole of `work`."""
+    times = []
+    for _ in range(repeats):
+        synchronize(device)
+        began = time.perf_counter()
+        work()
+        synchronize(device)
+        times.append(time.perf_counter() - began)
+    return min(times)
+
+
+def peak_bytes(work: Callable[[], Any], device: torch.device) -> int | None:
+    """What a GPU's allocator holds at most while `work` runs; None on the CPU, where nothing counts it."""
+    if device.type != "cuda":
+        return None
+    torch.cuda.reset_peak_memory_stats(device)
+    work()
+    return torch.cuda.max_memory_allocated(device)
 
 
 def synchronize(device: torch.device) -> None:
@@ -145,24 +188,6 @@ def operations(base: Base, frames: int, latent: tuple[int, int], tokens: int, ch
     return float(forward.get_total_flops()), float(step.get_total_flops())
 
 
-class Peak(AbstractContextManager["Peak"]):
-    """Bytes the device's allocator held at most; on the CPU nothing (a process' resident set does not fall)."""
-
-    bytes: int | None = None
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-
-    def __enter__(self) -> Peak:
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.device.type == "cuda":
-            self.bytes = torch.cuda.max_memory_allocated(self.device)
-
-
 def run(base: Base, frames: int, side: int, steps: int, repeats: int, checkpointing: bool, compiled: bool) -> dict[str, Any]:
     """All phases at one size."""
     rng = np.random.default_rng(0)
@@ -171,76 +196,59 @@ def run(base: Base, frames: int, side: int, steps: int, repeats: int, checkpoint
     flop, tuning_flop = operations(base, frames, latent, len(base.encode_text([""])[0]), checkpointing)
     row: dict[str, Any] = {"frames": frames, "size": [side, side], "gradient_checkpointing": checkpointing}
     phases, peak = {}, {}
-    tuner = Tuner(base)
-    if compiled:
-        compile_blocks(tuner.net)
-    phases["tuning step"], peak["tuning"] = time_tuning(tuner, clip, steps, repeats, checkpointing, tuning_flop)
-    del tuner
+    phases["tuning step"], peak["tuning"] = time_tuning(base, clip, steps, repeats, checkpointing, compiled, tuning_flop)
     gc.collect()
-    net, theirs = inflate(base.unet, **base.net_config().model_dump()), plain_net(base, base.net_config().group_norm)
+    net = inflate(base.unet, **base.net_config().model_dump())
     if compiled:
         compile_blocks(net)
+    delta = delta_of(base, net, clip)
+    peak["sampling"] = peak_bytes(lambda: sample(base, net, delta, 2, ignore), base.device)
+    theirs = plain_net(base, base.net_config().group_norm)
     row["disagreement"] = disagreement(base, net, theirs, frames, latent)
-    phases["inversion step"], peak["inversion"] = time_inversion(base, net, theirs, clip, steps, repeats, flop)
-    phases["guided sampling step"], peak["sampling"] = time_sampling(base, net, theirs, clip, steps, repeats, flop)
-    latents = torch.randn(1, 4, frames, *latent, device=base.device)
-    phases["decoding"] = Pair(
-        *in_turns(lambda: base.decode_latents(latents), lambda: plain_decode(base, latents), repeats, base.device)
+    phases["inversion step"] = in_turns(
+        lambda seen: invert(base, clip, delta, InvertConfig(num_inference_steps=steps), net=net, on_step=seen),
+        lambda seen: plain_invert(base, theirs, clip, steps, seen),
+        repeats,
+        base.device,
+        flop,
     )
+    start = torch.randn(1, 4, frames, *latent, device=base.device)
+    phases["guided sampling step"] = in_turns(
+        lambda seen: sample(base, net, delta, steps, seen),
+        lambda seen: plain_sample(base, theirs, start, EDIT, GUIDANCE, steps, seen),
+        repeats,
+        base.device,
+        2 * flop,
+    )
+    decoding = [lambda: base.decode_latents(start), lambda: plain_decode(base, start)]
+    phases["decoding"] = Pair(*(best_of(work, repeats, base.device) for work in decoding))
     row["phases"] = {name: asdict(pair) for name, pair in phases.items()}
-    row["swap_seconds"] = swap_seconds(delta_of(base, net, clip), net, base.device)
+    row["swap_seconds"] = swap_seconds(delta, net, base.device)
     row["peak_bytes"] = peak
     return row
 
 
 def time_tuning(
-    tuner: Tuner, clip: Clip, steps: int, repeats: int, checkpointing: bool, flop: float
+    base: Base, clip: Clip, steps: int, repeats: int, checkpointing: bool, compiled: bool, flop: float
 ) -> tuple[Pair, int | None]:
-    """Steps alone; what `tav` does once per job (encoding the clip and its caption) is not in its time."""
-    base = tuner.base
+    """What `tav` does once per job (encoding the clip and its caption) is not in its time."""
     config = base.tune_config(steps=steps, gradient_checkpointing=checkpointing)
+    tuner = Tuner(base)
+    if compiled:
+        compile_blocks(tuner.net)
+    held = peak_bytes(lambda: tuner.tune(clip, config.model_copy(update={"steps": 2})), base.device)
     plain = PlainTuner(base, clip, config, base.net_config().group_norm)
-    times: list[Seconds] = []
-    with Peak(base.device) as held:
-        _, theirs = in_turns(
-            lambda: tuner.tune(clip, config, on_step=record(times)),
-            lambda: [plain.step(i) for i in range(steps)],
-            repeats,
-            base.device,
-        )
-    return Pair(min(times), theirs / steps, flop), held.bytes
+    pair = in_turns(lambda seen: tuner.tune(clip, config, on_step=seen), plain.tune, repeats, base.device, flop)
+    return pair, held
 
 
-def time_inversion(
-    base: Base, net: VideoUNet, their_net: VideoUNet, clip: Clip, steps: int, repeats: int, flop: float
-) -> tuple[Pair, int | None]:
-    config, delta = InvertConfig(num_inference_steps=steps), delta_of(base, net, clip)
-    times: list[Seconds] = []
-    with Peak(base.device) as held:
-        _, theirs = in_turns(
-            lambda: invert(base, clip, delta, config, net=net, on_step=record(times)),
-            lambda: plain_invert(base, their_net, clip, steps),
-            repeats,
-            base.device,
-        )
-    return Pair(min(times), theirs / steps, flop), held.bytes
-
-
-def time_sampling(
-    base: Base, net: VideoUNet, their_net: VideoUNet, clip: Clip, steps: int, repeats: int, flop: float
-) -> tuple[Pair, int | None]:
-    sampler, delta = Sampler(base, net), delta_of(base, net, clip)
+def sample(base: Base, net: VideoUNet, delta: Delta, steps: int, on_step: Callable[[Progress], None]) -> None:
     config = base.sample_config(num_inference_steps=steps, guidance_scale=GUIDANCE, guidance_interval=(0.0, 1.0), strength=1.0)
-    shape = (1, 4, len(clip.frames), clip.size[1] // base.scale, clip.size[0] // base.scale)
-    start, times = torch.randn(shape, device=base.device), []
-    with Peak(base.device) as held:
-        _, theirs = in_turns(
-            lambda: sampler.sample("a blue ball", delta=delta, config=config, on_step=record(times)),
-            lambda: plain_sample(base, their_net, start, "a blue ball", GUIDANCE, steps),
-            repeats,
-            base.device,
-        )
-    return Pair(min(times), theirs / steps, 2 * flop), held.bytes
+    Sampler(base, net).sample(EDIT, delta=delta, config=config, on_step=on_step)
+
+
+def ignore(progress: Progress) -> None:
+    pass
 
 
 @torch.no_grad()
@@ -266,15 +274,11 @@ def delta_of(base: Base, net: VideoUNet, clip: Clip) -> Delta:
     return Delta.extract(net, DeltaMeta(origin=Origin.of(base, clip), **base.net_config().model_dump(), tune=TuneConfig()))
 
 
-def record(times: list[Seconds]) -> Callable[[Any], None]:
-    return lambda progress: times.append(progress.seconds)
-
-
 def swap_seconds(delta: Delta, net: VideoUNet, device: torch.device) -> Seconds:
     """From (on CUDA: pinned) host memory into the network's tensors."""
     if device.type == "cuda":
         delta = Delta({n: t.pin_memory() for n, t in delta.tensors.items()}, delta.meta)
-    return in_turns(lambda: delta.apply(net), lambda: None, 5, device)[0]
+    return best_of(lambda: delta.apply(net), 5, device)
 
 
 def main() -> None:
@@ -284,13 +288,15 @@ def main() -> None:
     parser.add_argument("--dtype", default="fp32", choices=DTYPES)
     parser.add_argument("--frames", type=int, nargs="+", default=[8])
     parser.add_argument("--size", type=int, nargs="+", default=[64])
-    parser.add_argument("--steps", type=int, default=5, help="steps of each phase that are timed")
+    parser.add_argument("--steps", type=int, default=6, help="of each phase, two at least; the first is not timed")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--gradient-checkpointing", action="store_true")
     parser.add_argument("--compile", action="store_true", help="tav's blocks compiled; the plain version is not")
     parser.add_argument("--out", type=Path, help="JSON")
     asked = parser.parse_args()
+    if asked.steps < 2:
+        parser.error("--steps must be two at least: the first one is not timed")
     torch.set_num_threads(asked.threads)
     dtype, device = DTYPES[asked.dtype], torch.device(asked.device)
     base = sd14(asked.device, dtype) if asked.base == "sd14" else Base.load(asked.base, asked.device, dtype)
@@ -331,7 +337,8 @@ def print_table(report: dict[str, Any]) -> None:
         print(f"{'':22}{'tav':>10}{'plain':>10}{'ratio':>7}{'GFLOP':>9}{'of peak':>9}")
         for name, p in row["phases"].items():
             share = f"{p['flop'] / p['tav'] / peak:.0%}" if p["flop"] else ""
-            print(f"{name:22}{p['tav']:9.3f}s{p['plain']:9.3f}s{p['ratio']:7.2f}{p['flop'] / 1e9:9.1f}{share:>9}")
+            theirs = f"{p['plain']:9.3f}s{p['ratio']:7.2f}" if p["plain"] else f"{'does not fit':>17}"
+            print(f"{name:22}{p['tav']:9.3f}s{theirs}{p['flop'] / 1e9:9.1f}{share:>9}")
         print(f"{'delta swap':22}{row['swap_seconds'] * 1e3:8.2f}ms")
 
 

@@ -18,10 +18,10 @@ from torch.nn.functional import mse_loss
 from tav.attention import VideoContext, VideoTransformerBlock, project_out
 from tav.base import Base
 from tav.clip import Clip
-from tav.config import TuneConfig
+from tav.config import Progress, TuneConfig
 from tav.ddim import DDIM, forward_diffusion
 from tav.inflation import VideoUNet, inflate, is_tuned
-from tav.tuning import draw_step
+from tav.tuning import OnStep, draw_step
 from tav.video import Frames
 
 
@@ -94,7 +94,7 @@ def mixed(base: Base) -> torch.autocast:
 
 
 class PlainTuner:
-    """Tuning; `step(i)` takes one step and gives its loss."""
+    """Tuning."""
 
     def __init__(self, base: Base, clip: Clip, config: TuneConfig, group_norm: str) -> None:
         self.base, self.clip, self.config = base, clip, config
@@ -109,7 +109,11 @@ class PlainTuner:
             self.net.parameters(), config.learning_rate, config.betas, config.eps, config.weight_decay
         )
 
-    def step(self, i: int) -> float:
+    def tune(self, on_step: OnStep) -> None:
+        for i in range(self.config.steps):
+            on_step(Progress("tuning", i + 1, self.config.steps, self._step(i)))
+
+    def _step(self, i: int) -> float:
         base = self.base
         mean, std = base.encode_frames(self.clip.frames)
         text = base.encode_text([self.clip.caption])
@@ -126,26 +130,28 @@ class PlainTuner:
 
 
 @torch.inference_mode()
-def plain_invert(base: Base, net: VideoUNet, clip: Clip, steps: int) -> Tensor:
+def plain_invert(base: Base, net: VideoUNet, clip: Clip, steps: int, on_step: OnStep) -> Tensor:
     """Inverted latents `[1, 4, F, h, w]`."""
     ddim = DDIM(base.scheduler_config, steps)
     text, x = base.encode_text([""]), base.encode_frames(clip.frames)[0].float()
-    for t in reversed(ddim.timesteps):
+    for i, t in enumerate(reversed(ddim.timesteps)):
         with mixed(base):
             prediction = net(x.to(base.dtype), t, text)
         x = ddim.up(x, prediction, t)
+        on_step(Progress("inverting", i + 1, len(ddim.timesteps)))
     return x
 
 
 @torch.inference_mode()
-def plain_sample(base: Base, net: VideoUNet, x: Tensor, prompt: str, guidance: float, steps: int) -> Tensor:
+def plain_sample(base: Base, net: VideoUNet, x: Tensor, prompt: str, guidance: float, steps: int, on_step: OnStep) -> Tensor:
     """Guided DDIM from `[1, 4, F, h, w]`."""
     ddim = DDIM(base.scheduler_config, steps)
     text = base.encode_text(["", prompt])
-    for t in ddim.timesteps:
+    for i, t in enumerate(ddim.timesteps):
         with mixed(base):
             unconditional, conditional = net(x.to(base.dtype).expand(2, -1, -1, -1, -1), t, text).float().chunk(2)
         x = ddim.down(x, unconditional + guidance * (conditional - unconditional), t)
+        on_step(Progress("sampling", i + 1, len(ddim.timesteps)))
     return x
 
 
