@@ -9,9 +9,10 @@ OUT ?= out
 CLOUD ?= aws
 SETTINGS ?= deploy/settings.env
 CLUSTER = .deploy/$(CLOUD)
+BENCH_GPU = benchmarks.method --base sd14 --device cuda --dtype bf16 --frames 8 16 24 32 --size 256 512
 QUALITY = $(BIN)/tav eval run --suite offline --out $(OUT)/quality --processes 2 --threads 1
 
-.PHONY: help setup demo up down status deploy undeploy tunnel test test-fast lint format bench chaos quality constraints clean
+.PHONY: help setup demo up down status deploy undeploy tunnel test test-fast lint format bench bench-gpu chaos quality constraints clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -76,8 +77,14 @@ format: $(READY) ## Let ruff rewrite
 	$(BIN)/ruff format .
 
 bench: $(READY) ## Times of the method beside the published algorithm, into benchmarks/results/
-	$(BIN)/python -m benchmarks.method --threads 1 --steps 10 --out benchmarks/results/method-cpu-1.json
-	$(BIN)/python -m benchmarks.method --threads 2 --steps 10 --out benchmarks/results/method-cpu-2.json
+	@# OpenMP as tuners and samplers have it, see services/environment.py
+	GOMP_SPINCOUNT=1000 $(BIN)/python -m benchmarks.method --threads 1 --steps 10 --repeats 8 --out benchmarks/results/method-cpu-1.json
+	GOMP_SPINCOUNT=1000 $(BIN)/python -m benchmarks.method --threads 2 --steps 10 --repeats 8 --out benchmarks/results/method-cpu-2.json
+
+bench-gpu: $(READY) ## The same on a GPU, with SD1.4's configuration and random weights, plain and compiled
+	$(BIN)/python -m $(BENCH_GPU) --out benchmarks/results/method-gpu.json
+	$(BIN)/python -m $(BENCH_GPU) --compile --out benchmarks/results/method-gpu-compiled.json
+	$(BIN)/python -m $(BENCH_GPU) --compile --gradient-checkpointing --out benchmarks/results/method-gpu-checkpointing.json
 
 chaos: $(READY) ## Jobs while everything fails, into benchmarks/results/; some ten minutes
 	$(BIN)/python -m benchmarks.chaos

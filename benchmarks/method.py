@@ -306,8 +306,9 @@ def main() -> None:
         for frames in asked.frames
         for side in asked.size
     ]
+    openmp = [f"{name}={value}" for name, value in os.environ.items() if name.startswith(("GOMP_", "OMP_"))]
     report = {
-        "command": "python -m benchmarks.method " + " ".join(sys.argv[1:]),
+        "command": " ".join([*openmp, "python -m benchmarks.method", *sys.argv[1:]]),
         "hardware": torch.cuda.get_device_name() if device.type == "cuda" else f"{cpu()}, {asked.threads} threads",
         "versions": {"python": platform.python_version()} | {n: version(n) for n in ("torch", "diffusers", "transformers")},
         "base": base.name,

@@ -100,6 +100,7 @@ def cross_attention(attn: Attention, x: Tensor, text: Tensor) -> Tensor:
 def temporal_attention(attn: Attention, x: Tensor, num_frames: int) -> Tensor:
     """Self-attention over frames at each position; tokens `[B·F, N, C]` in and out."""
     over_time = x.unflatten(0, (-1, num_frames)).transpose(1, 2).flatten(0, 1)  # [B·N, F, C]
+    over_time = over_time.contiguous()  # or torch would multiply position by position
     out = attend(attn, attn.to_q(over_time), attn.to_k(over_time), attn.to_v(over_time))
     out = project_out(attn, out)
     return out.unflatten(0, (-1, x.shape[1])).transpose(1, 2).flatten(0, 1)
