@@ -59,6 +59,8 @@ class SamplerDeployment:
         # are the cache's: Serve drops its oldest entry before the new one has loaded.
         advertised = Budget.parse(settings.sampler_deltas).count or _ADVERTISED
         self._hold = serve.multiplexed(max_num_models_per_replica=advertised)(hold)
+        with collector_paused():
+            import services.sampling.engine  # noqa: F401 - here, not while somebody waits
         try:
             self._ready()
         except TavError:
@@ -140,8 +142,7 @@ class SamplerDeployment:
     def _ready(self) -> Engine:
         with self._starting:
             if self._engine is None:
-                with collector_paused():
-                    from services.sampling.engine import Engine
+                from services.sampling.engine import Engine
 
                 self._engine = Engine(self._settings)
             return self._engine
