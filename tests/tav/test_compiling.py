@@ -78,7 +78,7 @@ def test_a_compiled_network_tunes_to_the_same_delta(base: Base, clip: Clip, delt
     assert all((again.tensors[n].float() - t.float()).abs().max() < 0.1 * moved for n, t in delta.tensors.items())
 
 
-def test_blocks_alike_are_compiled_once_and_a_shape_seen_before_not_again(base: Base, clip: Clip, delta: Delta) -> None:
+def test_blocks_alike_are_compiled_once_and_a_shape_seen_before_not_again(base: Base, delta: Delta) -> None:
     graphs = Counter[str]()
 
     def count(graph: torch.fx.GraphModule, _: Any) -> Callable[..., Any]:
