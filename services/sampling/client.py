@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Any, Protocol
@@ -11,6 +12,8 @@ from ray.serve.exceptions import RayServeException
 
 from services import logs
 from tav_client.schemas import ModelVersion, VideoCreate
+
+log = logging.getLogger(__name__)
 
 
 class SamplerLost(Exception):
@@ -68,13 +71,19 @@ class ServeSampler:
         handle = self._handles[base].options(multiplexed_model_id=version_id(version))
         asked = request.model_dump(mode="json"), version.model_dump(mode="json")
         items = handle.sample.remote(*asked, dict(logs.ids()))
-        ended = False
         try:
             async for item in items:
                 yield item
-            ended = True
-        except (RayError, RayServeException) as error:
+        except (RayError, RayServeException) as error:  # nothing is left to cancel, and Ray refuses that
             raise SamplerLost(f"{type(error).__name__}: {error}") from error
-        finally:
-            if not ended:
-                items.cancel()
+        except BaseException:
+            _cancel(items)
+            raise
+
+
+def _cancel(items: Any) -> None:
+    """The caller has gone, or will not go on."""
+    try:
+        items.cancel()
+    except (RayError, RayServeException) as error:
+        log.info("There was no sampling left to cancel: %s", error)
