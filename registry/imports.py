@@ -7,6 +7,7 @@ from pathlib import Path
 
 from registry.objects import ObjectStore
 from registry.settings import RegistrySettings
+from registry.tenants import DEFAULT_TENANT, TENANT
 from registry.tracking import Runs, artifact_uri
 from registry.versions import VersionInfo, VersionStore
 from tav_client.schemas import ModelVersion
@@ -19,7 +20,9 @@ class Import:
     id: str
     """The MLflow run's, which videos of the version are nested under."""
     model: str
-    """Registry name."""
+    """What its tenant calls it."""
+    tenant: str = DEFAULT_TENANT
+    """Whose it is."""
 
 
 class ImportStore:
@@ -31,19 +34,27 @@ class ImportStore:
         self._versions = VersionStore(settings, self._objects)
 
     def register(
-        self, model: str, folder: Path, info: VersionInfo, source: str, deviation: dict[str, float] | None = None
+        self,
+        model: str,
+        folder: Path,
+        info: VersionInfo,
+        source: str,
+        deviation: dict[str, float] | None = None,
+        tenant: str = DEFAULT_TENANT,
     ) -> ModelVersion:
         """Make a version of a folder's files, samplable like any other. Nothing is left behind when that fails.
 
         Args:
-            model: Registry name; a version is added where it exists.
+            model: What its tenant calls the model; a version is added where it exists.
             folder: What `VersionStore.register` takes.
             info: What the delta was made with.
             source: Where it came from, for people.
             deviation: By part of the base, the largest difference of a frozen tensor from the checkpoint's.
+            tenant: Whose the model is.
         """
         tags = {
             "tav.model": model,
+            TENANT: tenant,
             "tav.base": info.base,
             "tav.caption": info.caption,
             "tav.source": source,
@@ -51,7 +62,7 @@ class ImportStore:
             "mlflow.source.name": "tav",
         }
         with self._runs.creating(model, tags) as run:
-            made = Import(run.info.run_id, model)
+            made = Import(run.info.run_id, model, tenant)
             metrics = [(f"deviation.{part}", value, 0, run.info.start_time) for part, value in (deviation or {}).items()]
             self._runs.log(made.id, metrics=metrics, params={"base": info.base, "caption": info.caption, "source": source})
             self._objects.put_file(folder / "config.json", artifact_uri(run, "config.json"))

@@ -17,7 +17,19 @@ from mlflow.entities import Run
 from registry.errors import NotFound
 from registry.objects import ObjectStore
 from registry.settings import RegistrySettings
-from registry.tracking import REQUEST_ID, Runs, artifact_uri, join_tag, key_digest, now_ms, seconds, split_tag, tag_equals
+from registry.tenants import DEFAULT_TENANT, TENANT
+from registry.tracking import (
+    REQUEST_ID,
+    Runs,
+    artifact_uri,
+    join_tag,
+    key_digest,
+    now_ms,
+    seconds,
+    split_tag,
+    tag_equals,
+    tenant_of,
+)
 from tav_client.schemas import (
     Batch,
     ClipInfo,
@@ -45,12 +57,7 @@ _JOB_STATUS = {run: job for job, run in RUN_STATUS.items()}
 _KEY = "tav.idempotency_key"
 _CANCEL = "tav.cancel"
 _ESTIMATE = "tav.estimate"
-_TENANT, _BATCH, _METADATA = "tav.tenant", "tav.batch", "tav.metadata."
-
-DEFAULT_TENANT = "default"
-"""Whose jobs are those of a service without keys, or of a key without a tenant's name."""
-
-
+_BATCH, _METADATA = "tav.batch", "tav.metadata."
 _MANY = 100_000
 _SEEN = 256
 
@@ -88,7 +95,7 @@ class JobStore:
             request: As the user sent it.
             clip: The stored clip.
             base: What to tune on; the request's, or the service's own.
-            model: Registry name the version will get.
+            model: What its tenant calls the model that gets the version.
             idempotency_key: Lets `find` give the same job for a repeated request.
             tenant: Whose job it is.
             gpus: That tune it together; the request's, or the service's own number.
@@ -104,7 +111,7 @@ class JobStore:
             "tav.caption": request.caption or "",
             "tav.clip_sha256": clip.sha256,
             "tav.gpus": str(gpus),
-            _TENANT: tenant,
+            TENANT: tenant,
             **({_BATCH: request.batch} if request.batch else {}),
             **({"tav.retry_of": retry_of} if retry_of else {}),
             **({_ESTIMATE: estimate.model_dump_json()} if estimate else {}),
@@ -160,7 +167,7 @@ class JobStore:
         """Jobs, newest first, that meet every condition given."""
         conditions = [tag_equals(_METADATA + key, value) for key, value in (metadata or {}).items()]
         if tenant is not None:
-            conditions.append(tag_equals(_TENANT, tenant))
+            conditions.append(tag_equals(TENANT, tenant))
         if batch is not None:
             conditions.append(tag_equals(_BATCH, batch))
         if status is not None:
@@ -168,7 +175,7 @@ class JobStore:
         if model is not None:
             conditions.append(tag_equals("tav.model", model))
         jobs, cursor = self._runs.page(
-            self._job, after, limit, conditions, keep=lambda job: status is None or job.status is status
+            self._job, after, limit, conditions, keep=lambda job: status is None or job.status is status, tenant=tenant
         )
         return Page[TuningJob](data=jobs, next_cursor=cursor, has_more=cursor is not None)
 
@@ -194,9 +201,12 @@ class JobStore:
         ended = [f"attributes.end_time < {int(when * 1000)}", "attributes.end_time > 0"]
         return [job for job in map(self._job, self._runs.search(ended)) if job.status.final]
 
-    def uses_clip(self, sha256: str) -> bool:
-        """True when any job was made with that clip."""
-        return next(self._runs.search([tag_equals("tav.clip_sha256", sha256)]), None) is not None
+    def uses_clip(self, sha256: str, tenant: str | None = None) -> bool:
+        """True when any job, or any of a tenant's, was made with that clip."""
+        conditions = [tag_equals("tav.clip_sha256", sha256)]
+        if tenant is not None:
+            conditions.append(tag_equals(TENANT, tenant))
+        return next(self._runs.search(conditions), None) is not None
 
     def delete(self, job_id: str) -> None:
         """Remove the run's artifacts, and then the run."""
@@ -312,7 +322,7 @@ class JobStore:
             gpu_type=request.gpu_type,
             queue_deadline_seconds=request.queue_deadline_seconds,
             run_deadline_seconds=request.run_deadline_seconds,
-            tenant=tags.get(_TENANT, DEFAULT_TENANT),
+            tenant=tenant_of(run),
             batch=request.batch,
             retry_of=tags.get("tav.retry_of"),
             request_id=tags.get(REQUEST_ID),

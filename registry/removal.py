@@ -9,8 +9,9 @@ from registry.errors import NotFound
 from registry.jobs import JobStore
 from registry.objects import ObjectStore
 from registry.settings import RegistrySettings
+from registry.tenants import TENANT
 from registry.tracking import Runs, tag_equals
-from registry.versions import VersionStore
+from registry.versions import VersionStore, objects_prefix
 from registry.videos import VideoStore
 from tav.errors import TavError
 from tav_client.schemas import TuningJob
@@ -34,9 +35,10 @@ class Removal:
         """Remove a job that has ended: version, videos, checkpoint, artifacts and run; its clip if no other job has it."""
         if (version := self._versions.of_job(job.id)) is not None:
             self._versions.delete_version(version.name, version.version)
-        self._objects.delete_prefix(f"models/{job.model}/{job.id}/")
+        self._objects.delete_prefix(objects_prefix(job))
         self._objects.delete_prefix(f"resume/{job.id}/")
-        for run in list(self._video_runs.search([tag_equals("mlflow.parentRunId", job.id)])):
+        own = [tag_equals("mlflow.parentRunId", job.id), tag_equals(TENANT, job.tenant)]
+        for run in list(self._video_runs.search(own)):  # another tenant's, of a shared model, are that tenant's to delete
             self._videos.delete(run.info.run_id)
         try:
             self._jobs.delete(job.id)

@@ -16,6 +16,7 @@ from mlflow.exceptions import MlflowException
 
 from registry.errors import InvalidReference, NotFound, StorageUnavailable
 from registry.settings import RegistrySettings
+from registry.tenants import DEFAULT_TENANT, TENANT
 from tav.errors import TavError
 
 KIND = "tav.kind"
@@ -231,13 +232,14 @@ class Runs:
         conditions: Sequence[str] = (),
         keep: Callable[[T], bool] = lambda _: True,
         oldest_first: bool = False,
+        tenant: str | None = None,
     ) -> tuple[list[T], str | None]:
         """Up to `limit` items, newest first unless told otherwise, and the id to go on after.
 
         The cursor is the last item's id, so that items added meanwhile neither repeat nor hide any. MLflow orders runs of
-        one millisecond by their ids.
+        one millisecond by their ids. One of another tenant's items is no cursor for `tenant`.
         """
-        cursor = self._cursor(after)
+        cursor = self._cursor(after, tenant)
         if cursor is not None:
             conditions = [*conditions, f"attributes.start_time {'>=' if oldest_first else '<='} {cursor[0]}"]
         items: list[T] = []
@@ -254,19 +256,24 @@ class Runs:
             last = run.info.run_id
         return items, None
 
-    def _cursor(self, after: str | None) -> tuple[int, str] | None:
+    def _cursor(self, after: str | None, tenant: str | None) -> tuple[int, str] | None:
         if after is None:
             return None
         missing = NotFound("cursor", after)
         with mlflow_errors(self.settings, missing, invalid_is_missing=True):
             run = self._client.get_run(after)
-        if run.data.tags.get(KIND) != self.kind:
+        if run.data.tags.get(KIND) != self.kind or tenant not in (None, tenant_of(run)):
             raise missing
         return run.info.start_time, run.info.run_id
 
     def url(self, run: Run) -> str:
         """The run's page in the MLflow UI."""
         return self.settings.run_url(run.info.experiment_id, run.info.run_id)
+
+
+def tenant_of(run: Run) -> str:
+    """Whose it is."""
+    return str(run.data.tags.get(TENANT, DEFAULT_TENANT))
 
 
 def artifact_uri(run: Run, name: str) -> str:

@@ -21,6 +21,7 @@ from mlflow.exceptions import MlflowException
 from registry.errors import CorruptVersion, InvalidReference, NotFound, ObjectMissing
 from registry.objects import ObjectStore
 from registry.settings import RegistrySettings
+from registry.tenants import DEFAULT_TENANT, owner_of, prefix_of, registered
 from registry.tracking import connect, mlflow_errors
 from tav_client.schemas import Model, ModelVersion, Page, StoredFile
 
@@ -32,7 +33,9 @@ if TYPE_CHECKING:
 NEEDED = ("delta.safetensors", "latents.safetensors", "config.json")
 """The files that sampling needs."""
 
-_REF = re.compile(r"(?P<name>[a-z0-9][a-z0-9._-]{0,63})(?:@(?P<alias>[A-Za-z0-9_-]{1,64})|/(?P<version>[1-9][0-9]{0,8}))?")
+_NAME = r"(?:[a-z0-9][a-z0-9._-]{0,63}~)?[a-z0-9][a-z0-9._-]{0,63}"
+_REF = re.compile(rf"(?P<name>{_NAME})(?:@(?P<alias>[A-Za-z0-9_-]{{1,64}})|/(?P<version>[1-9][0-9]{{0,8}}))?")
+_SHARED = "tav.shared"
 _JOB = "tav.job_id"
 _INFO = "tav.info"
 _FILES = "tav.files"
@@ -77,11 +80,20 @@ class Maker(Protocol):
 
     @property
     def model(self) -> str:
-        """Registry name that the version gets."""
+        """What its tenant calls the model that gets the version."""
+
+    @property
+    def tenant(self) -> str:
+        """Whose the version is."""
+
+
+def objects_prefix(job: Maker) -> str:
+    """Below this key are the objects of the version that a run makes."""
+    return f"models/{registered(job.model, job.tenant)}/{job.id}/"
 
 
 class VersionStore:
-    """Models, versions and aliases. Methods block."""
+    """Models, versions and aliases, by the names that MLflow knows (`registry.tenants`). Methods block."""
 
     def __init__(self, settings: RegistrySettings, objects: ObjectStore | None = None) -> None:
         self.settings = settings
@@ -104,7 +116,7 @@ class VersionStore:
         absent = [name for name in NEEDED if not (folder / name).is_file()]
         if absent:
             raise CorruptVersion(f"The result of job {job.id} lacks {', '.join(absent)}. Tune the clip again.")
-        prefix = f"models/{job.model}/{job.id}/"
+        name, prefix = registered(job.model, job.tenant), objects_prefix(job)
         self._objects.delete_prefix(prefix)
         files = {
             str(path.relative_to(folder)): self._objects.put_file(path, prefix + path.relative_to(folder).as_posix())
@@ -115,7 +127,7 @@ class VersionStore:
         for stored in files.values():
             if self._objects.stat(stored.uri).size != stored.size:
                 raise CorruptVersion(f"{stored.uri} changed while the version was being registered. Try again.")
-        self._ensure_model(job.model)
+        self._ensure_model(name)
         tags = {
             _JOB: job.id,
             _INFO: json.dumps(
@@ -139,7 +151,7 @@ class VersionStore:
             raise
         with mlflow_errors(self.settings):
             self._client.create_model_version(
-                job.model, self._objects.uri(prefix.rstrip("/")), job.id, tags=tags, await_creation_for=0
+                name, self._objects.uri(prefix.rstrip("/")), job.id, tags=tags, await_creation_for=0
             )
         made = self.of_job(job.id)
         assert made is not None
@@ -174,12 +186,12 @@ class VersionStore:
                 if e.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
 
-    def resolve(self, ref: str) -> ModelVersion:
-        """The version that `name` (its latest), `name@alias` or `name/version` means now."""
+    def resolve(self, ref: str, tenant: str = DEFAULT_TENANT) -> ModelVersion:
+        """The version that `name` (its latest), `name@alias` or `name/version` means now, when a tenant writes it."""
         match = _REF.fullmatch(ref)
         if match is None:
             raise InvalidReference(f"{ref!r} is not a model; write name, name@alias or name/version.")
-        name, alias, number = match["name"], match["alias"], match["version"]
+        name, alias, number = registered(match["name"], tenant), match["alias"], match["version"]
         if number:
             return self.get(name, int(number))
         if not alias:
@@ -208,18 +220,47 @@ class VersionStore:
         entry = self._registered(name)
         return self._model(entry, self._latest(name).version)
 
-    def list_models(self, after: str | None = None, limit: int = 20) -> Page[Model]:
-        """Named entries that have a version, last changed first; `after` is the former page's `next_cursor`."""
-        with mlflow_errors(self.settings, NotFound("cursor", after or ""), invalid_is_missing=after is not None):
-            page = self._client.search_registered_models(
-                max_results=limit, order_by=["last_updated_timestamp DESC"], page_token=after
-            )
-        models = []
-        for entry in page:
-            newest = self.list_versions(entry.name, limit=1)
-            if newest:
-                models.append(self._model(entry, newest[0].version))
-        return Page[Model](data=models, next_cursor=page.token or None, has_more=bool(page.token))
+    def list_models(
+        self, after: str | None = None, limit: int = 20, tenant: str | None = None, shared: bool = False
+    ) -> Page[Model]:
+        """Named entries that have a version, last changed first; `after` is the former page's `next_cursor`.
+
+        Args:
+            after: Of the former page.
+            limit: A page may have fewer, but none only where there are no more.
+            tenant: Of this one only. MLflow cannot be asked for names without a `~`: the plain ones are picked out here.
+            shared: Only those that others may sample.
+        """
+        conditions = [f"name LIKE '{prefix_of(tenant)}%'"] if tenant is not None and prefix_of(tenant) else []
+        conditions += [f"tags.`{_SHARED}` = 'true'"] if shared else []
+        models: list[Model] = []
+        while True:
+            with mlflow_errors(self.settings, NotFound("cursor", after or ""), invalid_is_missing=after is not None):
+                page = self._client.search_registered_models(
+                    " AND ".join(conditions) or None,
+                    max_results=limit,
+                    order_by=["last_updated_timestamp DESC"],
+                    page_token=after,
+                )
+            for entry in page:
+                if tenant in (None, owner_of(entry.name)) and (newest := self.list_versions(entry.name, limit=1)):
+                    models.append(self._model(entry, newest[0].version))
+            after = page.token or None
+            if models or after is None:
+                return Page[Model](data=models, next_cursor=after, has_more=after is not None)
+
+    def share(self, name: str, shared: bool) -> None:
+        """Let tenants other than its owner sample a model's versions, or no longer."""
+        self._registered(name)
+        with mlflow_errors(self.settings):
+            if shared:
+                self._client.set_registered_model_tag(name, _SHARED, "true")
+            else:
+                self._client.delete_registered_model_tag(name, _SHARED)
+
+    def is_shared(self, name: str) -> bool:
+        """Whether tenants other than its owner may sample it."""
+        return self._registered(name).tags.get(_SHARED) == "true"
 
     def list_versions(self, name: str, limit: int = 1000) -> list[ModelVersion]:
         """A model's versions, newest first."""
@@ -286,6 +327,8 @@ class VersionStore:
             updated_at=entry.last_updated_timestamp / 1000,
             latest_version=latest,
             aliases={alias: int(version) for alias, version in entry.aliases.items()},
+            tenant=owner_of(entry.name),
+            shared=entry.tags.get(_SHARED) == "true",
         )
 
     @staticmethod

@@ -6,10 +6,22 @@ from collections.abc import Mapping
 
 from mlflow.entities import Run
 
-from registry.errors import NotReady
+from registry.errors import NotFound, NotReady
 from registry.objects import ObjectStore
 from registry.settings import RegistrySettings
-from registry.tracking import REQUEST_ID, Runs, artifact_uri, join_tag, key_digest, now_ms, seconds, split_tag, tag_equals
+from registry.tenants import DEFAULT_TENANT, TENANT, called
+from registry.tracking import (
+    REQUEST_ID,
+    Runs,
+    artifact_uri,
+    join_tag,
+    key_digest,
+    now_ms,
+    seconds,
+    split_tag,
+    tag_equals,
+    tenant_of,
+)
 from tav_client.schemas import Failure, ModelVersion, Video, VideoCreate, VideoPage, VideoRequest, VideoStatus
 
 RUN_STATUS = {
@@ -37,6 +49,8 @@ class VideoStore:
         version: ModelVersion,
         idempotency_key: str | None = None,
         request_id: str | None = None,
+        *,
+        tenant: str = DEFAULT_TENANT,
     ) -> Video:
         """Keep a new video, queued, of the version that the request's reference meant.
 
@@ -45,11 +59,13 @@ class VideoStore:
             version: What its `model` means now.
             idempotency_key: Lets `find` give the same video for a repeated request.
             request_id: Of the call that makes it, for the logs of all who work on it.
+            tenant: Whose video it is.
         """
         tags = {
             **split_tag("tav.request", request.model_dump_json(exclude_none=True)),
             "tav.model": version.name,
             "tav.model_version": f"{version.name}/{version.version}",
+            TENANT: tenant,
             "mlflow.parentRunId": version.job_id,
             "mlflow.note.content": request.prompt,
             "mlflow.source.name": "tav",
@@ -63,25 +79,36 @@ class VideoStore:
             info = self._runs.set_status(run.info.run_id, RUN_STATUS[VideoStatus.queued])
         return self._video(Run(info, run.data))
 
-    def find(self, idempotency_key: str) -> Video | None:
-        """The newest video created with that key."""
-        run = next(self._runs.search([tag_equals(_KEY, key_digest(idempotency_key))]), None)
+    def find(self, idempotency_key: str, tenant: str = DEFAULT_TENANT) -> Video | None:
+        """The newest video that the tenant created with that key."""
+        same = [tag_equals(_KEY, key_digest(idempotency_key)), tag_equals(TENANT, tenant)]
+        run = next(self._runs.search(same), None)
         return None if run is None else self._video(run)
 
-    def get(self, video_id: str) -> Video:
-        """One video."""
-        return self._video(self._runs.get(video_id))
+    def get(self, video_id: str, tenant: str | None = None) -> Video:
+        """One video; another tenant's counts as missing."""
+        run = self._runs.get(video_id)
+        if tenant not in (None, tenant_of(run)):
+            raise NotFound("video", video_id)
+        return self._video(run)
 
     def open(self) -> list[Video]:
         """All videos that have not ended, oldest first."""
         return [self._video(run) for run in self._runs.open(begun="tav.started_at")]
 
     def list(
-        self, after: str | None = None, limit: int = 20, model: str | None = None, oldest_first: bool = False
+        self,
+        after: str | None = None,
+        limit: int = 20,
+        model: str | None = None,
+        oldest_first: bool = False,
+        tenant: str | None = None,
     ) -> VideoPage:
-        """Videos, newest first unless told otherwise; of one model's name, if given."""
+        """Videos, newest first unless told otherwise; of one model, as MLflow calls it, and of one tenant, if given."""
         conditions = [] if model is None else [tag_equals("tav.model", model)]
-        videos, cursor = self._runs.page(self._video, after, limit, conditions, oldest_first=oldest_first)
+        if tenant is not None:
+            conditions.append(tag_equals(TENANT, tenant))
+        videos, cursor = self._runs.page(self._video, after, limit, conditions, oldest_first=oldest_first, tenant=tenant)
         first, last = (videos[0].id, videos[-1].id) if videos else (None, None)
         return VideoPage(data=videos, next_cursor=cursor, has_more=cursor is not None, first_id=first, last_id=last)
 
@@ -160,6 +187,7 @@ class VideoStore:
             error = Failure.model_validate({"code": tags.get("tav.error_code", "internal"), "message": message})
         return Video(
             id=run.info.run_id,
+            tenant=tenant_of(run),
             created_at=run.info.start_time / 1000,
             completed_at=seconds(run.info.end_time) if status is VideoStatus.completed else None,
             status=status,
@@ -167,7 +195,7 @@ class VideoStore:
             step=steps,
             total_steps=steps or None,
             model=request.model,
-            model_version=tags["tav.model_version"],
+            model_version=called(tags["tav.model_version"], tenant_of(run)),
             prompt=request.prompt,
             request=request,
             seconds=tags.get("tav.seconds"),

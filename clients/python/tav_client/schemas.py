@@ -25,8 +25,15 @@ from pydantic import (
 ModelName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?$")]
 """Registry name: 1–64 of `a-z 0-9 . _ -`, starting and ending with a letter or digit."""
 
-ModelRef = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}(?:@[A-Za-z0-9_-]{1,64}|/[1-9][0-9]{0,8})?$")]
-"""`name` (its latest version), `name@alias` or `name/version`."""
+_TENANT = r"(?:[a-z0-9][a-z0-9._-]{0,63}~)?"
+
+AnyModelName = Annotated[str, StringConstraints(pattern=rf"^{_TENANT}[a-z0-9][a-z0-9._-]{{0,63}}$")]
+"""A model of one's own, or as `TENANT~NAME` one that another tenant shares."""
+
+ModelRef = Annotated[
+    str, StringConstraints(pattern=rf"^{_TENANT}[a-z0-9][a-z0-9._-]{{0,63}}(?:@[A-Za-z0-9_-]{{1,64}}|/[1-9][0-9]{{0,8}})?$")
+]
+"""`name` (its latest version), `name@alias` or `name/version`; of a model that another tenant shares, `TENANT~NAME…`."""
 
 Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?$")]
 """A batch's name, a GPU type, a key of `metadata`: 1–64 letters, digits, `.`, `_`, `-`, the ends letters or digits."""
@@ -387,6 +394,14 @@ class Model(_Response):
     updated_at: float
     latest_version: int
     aliases: dict[str, int] = Field(default_factory=dict)
+    tenant: str = Field("default", description="Whose it is.")
+    shared: bool = Field(False, description="Other tenants may sample it, as `TENANT~NAME`.")
+
+
+class ModelUpdate(_Request):
+    """`PATCH /v1/models/{name}`."""
+
+    shared: bool = Field(description="Whether other tenants may sample it. It stays its owner's to change.")
 
 
 class AliasSet(_Request):
@@ -532,6 +547,7 @@ class Video(_Response):
 
     id: str
     object: Literal["video"] = "video"
+    tenant: str = Field("default", description="Whose video it is.")
     created_at: WholeSeconds
     completed_at: WholeSeconds | None = None
     status: VideoStatus
