@@ -16,7 +16,7 @@ from PIL import Image
 
 from tav.eval.offline.oracle import read
 from tav.eval.offline.world import PHRASES, caption, held_out
-from tools.offline_base.vae import seen
+from tools.offline_base.worlds import seen
 
 HELD_OUT_SHARE = 0.25
 

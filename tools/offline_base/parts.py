@@ -10,10 +10,8 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from tav.bases import OFFLINE
-from tav.eval.offline.world import COLOURS, GROUNDS, PARTIAL, PHRASES, SHAPES, caption
+from tools.offline_base.worlds import World
 
-MAX_TOKENS = 24
-TEXT_WIDTH = 96
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 
 RECOMMENDED = OFFLINE / "tav.json"
@@ -37,7 +35,6 @@ SCHEDULER = {
 SPECIAL = {"bos_token": BOS, "eos_token": EOS, "pad_token": EOS, "unk_token": EOS}
 TOKENIZER = {
     "tokenizer_class": "CLIPTokenizer",
-    "model_max_length": MAX_TOKENS,
     "do_lower_case": True,
     "add_prefix_space": False,
     "errors": "replace",
@@ -45,35 +42,36 @@ TOKENIZER = {
 }
 
 
-def make_vae() -> AutoencoderKL:
-    """64×64×3 → 16×16×4, 0.65M parameters. The factor that gives latents unit deviation is set after training."""
+def make_vae(world: World) -> AutoencoderKL:
+    """Pictures to latents of 4 channels. The factor that gives latents unit deviation is set after training."""
+    levels = len(world.vae_channels)
     return AutoencoderKL(
         in_channels=3,
         out_channels=3,
         latent_channels=4,
-        sample_size=64,
-        block_out_channels=(16, 32, 64),
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
+        sample_size=world.side,
+        block_out_channels=world.vae_channels,
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
         layers_per_block=1,
         norm_num_groups=8,
         scaling_factor=1.0,
     )
 
 
-def make_unet() -> UNet2DConditionModel:
-    """16×16×4 latents, text of width 96; SD1.4's blocks, and its `attention_head_dim` that counts heads."""
+def make_unet(world: World) -> UNet2DConditionModel:
+    """SD1.4's blocks over the world's latents and text, and SD1.4's `attention_head_dim` that counts heads."""
     return UNet2DConditionModel(
-        sample_size=16,
+        sample_size=world.latent_side,
         in_channels=4,
         out_channels=4,
         down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
         mid_block_type="UNetMidBlock2DCrossAttn",
         up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
-        block_out_channels=(32, 64, 128, 128),
+        block_out_channels=world.unet_channels,
         layers_per_block=1,
-        cross_attention_dim=TEXT_WIDTH,
-        attention_head_dim=8,
+        cross_attention_dim=world.text_width,
+        attention_head_dim=world.heads,
         norm_num_groups=16,
         downsample_padding=1,
         center_input_sample=False,
@@ -85,18 +83,16 @@ def make_unet() -> UNet2DConditionModel:
     )
 
 
-def make_tokenizer(folder: Path) -> CLIPTokenizer:
+def make_tokenizer(folder: Path, world: World) -> CLIPTokenizer:
     """A CLIP tokenizer with a byte-level BPE of its own, learnt from every caption; words unknown to it are spelt."""
-    words = sorted(set(PHRASES + PARTIAL))
-    texts = [caption(c, s, g, p) for p in words for c in COLOURS for s in SHAPES for g in GROUNDS]
     bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token=EOS))
     bpe.normalizer = normalizers.Lowercase()
     bpe.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Whitespace(), pre_tokenizers.ByteLevel(add_prefix_space=False)])
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(
-        vocab_size=2 * 256 + 160, initial_alphabet=letters, end_of_word_suffix="</w>", show_progress=False
+        vocab_size=world.vocabulary, initial_alphabet=letters, end_of_word_suffix="</w>", show_progress=False
     )
-    bpe.train_from_iterator(texts, trainer)
+    bpe.train_from_iterator(world.texts(), trainer)
     merges = json.loads(bpe.to_str())["model"]["merges"]
     vocab = {token: i for i, token in enumerate(letters + [f"{x}</w>" for x in letters])}
     for left, right in merges:
@@ -107,20 +103,20 @@ def make_tokenizer(folder: Path) -> CLIPTokenizer:
     (folder / "vocab.json").write_text(json.dumps(vocab, ensure_ascii=False))
     (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(" ".join(m) for m in merges) + "\n")
     return CLIPTokenizer(
-        str(folder / "vocab.json"), str(folder / "merges.txt"), unk_token=EOS, pad_token=EOS, model_max_length=MAX_TOKENS
+        str(folder / "vocab.json"), str(folder / "merges.txt"), unk_token=EOS, pad_token=EOS, model_max_length=world.max_tokens
     )
 
 
-def make_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    """A CLIP text encoder of 2 layers, width 96."""
+def make_text_encoder(tokenizer: CLIPTokenizer, world: World) -> CLIPTextModel:
+    """A CLIP text encoder."""
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),
-        hidden_size=TEXT_WIDTH,
-        intermediate_size=4 * TEXT_WIDTH,
-        projection_dim=TEXT_WIDTH,
-        num_hidden_layers=2,
+        hidden_size=world.text_width,
+        intermediate_size=4 * world.text_width,
+        projection_dim=world.text_width,
+        num_hidden_layers=world.text_layers,
         num_attention_heads=4,
-        max_position_embeddings=MAX_TOKENS,
+        max_position_embeddings=world.max_tokens,
         hidden_act="quick_gelu",
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
@@ -130,13 +126,22 @@ def make_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 
 
 def tokenise(tokenizer: CLIPTokenizer, texts: list[str]) -> torch.Tensor:
-    """Token ids `[B, 24]`, padded as the pipeline pads them."""
-    ids = tokenizer(texts, padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="pt").input_ids
+    """Token ids `[B, L]`, padded as the pipeline pads them.
+
+    Raises:
+        ValueError: a text is longer than the encoder's window.
+    """
+    length = tokenizer.model_max_length
+    ids = tokenizer(texts, padding="max_length", return_tensors="pt").input_ids
+    if ids.shape[1] > length:
+        raise ValueError(f"{max(texts, key=len)!r} has more than {length} tokens")
     assert isinstance(ids, torch.Tensor)
     return ids
 
 
-def export(folder: Path, vae: AutoencoderKL, tokenizer: Path, text: CLIPTextModel, unet: UNet2DConditionModel) -> None:
+def export(
+    folder: Path, vae: AutoencoderKL, tokenizer: Path, text: CLIPTextModel, unet: UNet2DConditionModel, world: World
+) -> None:
     """Write the whole base as fp16 safetensors, in the layout `StableDiffusionPipeline.from_pretrained` reads.
 
     Args:
@@ -145,6 +150,7 @@ def export(folder: Path, vae: AutoencoderKL, tokenizer: Path, text: CLIPTextMode
         tokenizer: the folder `make_tokenizer` wrote.
         text: the text encoder.
         unet: the denoiser.
+        world: what they were trained on.
     """
     half = torch.float16
     for name, part in (("vae", vae), ("text_encoder", text), ("unet", unet)):
@@ -154,7 +160,10 @@ def export(folder: Path, vae: AutoencoderKL, tokenizer: Path, text: CLIPTextMode
     (folder / "tokenizer").mkdir(exist_ok=True)
     for name in ("vocab.json", "merges.txt"):
         shutil.copyfile(tokenizer / name, folder / "tokenizer" / name)
-    for name, content in (("tokenizer_config.json", TOKENIZER), ("special_tokens_map.json", SPECIAL)):
+    for name, content in (
+        ("tokenizer_config.json", TOKENIZER | {"model_max_length": world.max_tokens}),
+        ("special_tokens_map.json", SPECIAL),
+    ):
         (folder / "tokenizer" / name).write_text(json.dumps(content, indent=2) + "\n")
     scheduler = PNDMScheduler.from_config(SCHEDULER)
     scheduler.save_pretrained(folder / "scheduler")

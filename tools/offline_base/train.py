@@ -21,35 +21,37 @@ import torch
 
 from tav.bases import OFFLINE
 from tools.offline_base import parts, text, unet, vae
+from tools.offline_base.worlds import WORLDS
 
 
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description="Train the offline base.")
+    parser.add_argument("--world", choices=WORLDS, default="shapes", help="what the base draws")
     parser.add_argument("--out", type=Path, required=True, help="working directory: checkpoints, encoded pictures")
     parser.add_argument("--stage", choices=("all", "vae", "text", "unet", "export"), default="all")
     parser.add_argument("--base", type=Path, default=OFFLINE, help="folder the export writes (default: the shipped one)")
     parser.add_argument("--finish-in", type=int, metavar="STEPS", help="have the running UNet training end that soon")
     asked = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    out: Path = asked.out.resolve()
+    out, world = asked.out.resolve(), WORLDS[asked.world]
     if asked.finish_in:
         (out / "finish.json").write_text(json.dumps({"steps": asked.finish_in}))
         return
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    autoencoder = vae.train(out, device)
+    autoencoder = vae.train(world, out, device)
     if asked.stage == "vae":
         return
-    tokenizer, encoder = text.train(out, device)
+    tokenizer, encoder = text.train(world, out, device)
     if asked.stage == "text":
         return
     if asked.stage in ("all", "unet"):
-        unet.train(out, device, autoencoder, tokenizer, encoder)
+        unet.train(world, out, device, autoencoder, tokenizer, encoder)
     if asked.stage in ("all", "export"):
         torch.manual_seed(3)
-        pair = unet.Pair(parts.make_unet(), encoder)
+        pair = unet.Pair(parts.make_unet(world), encoder)
         step = unet.averaged(out, pair)
-        parts.export(asked.base, autoencoder.cpu(), out / "tokenizer", pair.text.cpu(), pair.unet.cpu())
+        parts.export(asked.base, autoencoder.cpu(), out / "tokenizer", pair.text.cpu(), pair.unet.cpu(), world)
         logging.info("exported step %d to %s", step, asked.base)
 
 

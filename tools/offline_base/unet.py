@@ -18,17 +18,15 @@ from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from tav.eval.offline.world import PARTIAL, PHRASES, draw, object_mask, random_scene
-from tools.offline_base import parts, text
+from tools.offline_base import parts
 from tools.offline_base.checkpoint import load_state, save_state
-from tools.offline_base.vae import seen
+from tools.offline_base.worlds import World
 
 log = logging.getLogger(__name__)
 
-PICTURES = 40_000
 BATCH = 32
 """Over all processes."""
-STEPS, WARM_UP, DECAY = 12_000, 200, 0.25
+WARM_UP, DECAY = 200, 0.25
 PEAK_RATE, TEXT_RATE = 1e-3, 3e-4
 EMA = 0.999
 BUCKETS = 20
@@ -43,7 +41,7 @@ class Pair(nn.Module):
         self.unet, self.text = unet, text_encoder
 
     def forward(self, latents: Tensor, timesteps: Tensor, ids: Tensor) -> Tensor:
-        """Predicted noise `[B, 4, 16, 16]` for noisy latents, timesteps `[B]` and token ids `[B, 24]`."""
+        """Predicted noise `[B, 4, h, w]` for noisy latents, timesteps `[B]` and token ids `[B, L]`."""
         noise: Tensor = self.unet(latents, timesteps, self.text(ids).last_hidden_state, return_dict=False)[0]
         return noise
 
@@ -52,16 +50,14 @@ class Pair(nn.Module):
 class Data:
     """The encoded pictures, in host memory."""
 
-    mean: Tensor  # fp16 [N, 4, 16, 16], posterior mean, scaled to unit deviation
-    std: Tensor  # fp16 [N, 4, 16, 16], posterior deviation, likewise
-    weight: Tensor  # uint8 [N, 16, 16], share of the object in each latent, of 255
-    combination: Tensor  # int64 [N], index into `seen()`
-    tokens: Tensor  # int64 [combinations, phrases, 24]
-    partial: Tensor  # int64 [combinations, partial phrases, 24]
-    empty: Tensor  # int64 [24]
+    mean: Tensor  # fp16 [N, 4, h, w], posterior mean, scaled to unit deviation
+    std: Tensor  # fp16 [N, 4, h, w], posterior deviation, likewise
+    weight: Tensor  # uint8 [N, h, w], share of what counts in each latent, of 255
+    tokens: Tensor  # int16 [N, phrasings, L], the last of which leaves something open
+    empty: Tensor  # int64 [L]
 
     def batch(self, step: int, rank: int, size: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Latents, noise, object weights `[B, 1, 16, 16]`, timesteps `[B]` and token ids `[B, 24]` of one step."""
+        """Latents, noise, weights `[B, 1, h, w]`, timesteps `[B]` and token ids `[B, L]` of one step."""
         rng = np.random.default_rng([31, step, rank])
         which = torch.from_numpy(rng.integers(len(self.mean), size=size))
         shape = (2, size, *self.mean.shape[1:])
@@ -69,47 +65,44 @@ class Data:
         latents = self.mean[which].float() + self.std[which].float() * jitter
         late = rng.random(size) < 1 / 3
         timesteps = np.where(late, rng.integers(400, 1000, size), rng.integers(0, 1000, size))
-        combination = self.combination[which]
-        ids = self.tokens[combination, torch.from_numpy(rng.integers(self.tokens.shape[1], size=size))]
-        partial = self.partial[combination, torch.from_numpy(rng.integers(self.partial.shape[1], size=size))]
-        fate = torch.from_numpy(rng.random(size))[:, None]
-        ids = torch.where(fate < 0.05, partial, ids)
-        ids = torch.where(fate > 0.90, self.empty, ids)
+        fate, last = rng.random(size), self.tokens.shape[1] - 1
+        phrasing = np.where(fate < 0.05, last, rng.integers(last, size=size))
+        ids = self.tokens[which, torch.from_numpy(phrasing)].long()
+        ids = torch.where(torch.from_numpy(fate)[:, None] > 0.90, self.empty, ids)
         weight = 1 + 2 * self.weight[which].float()[:, None] / 255
         weight = weight / weight.mean((1, 2, 3), keepdim=True)
         return latents, noise, weight, torch.from_numpy(timesteps), ids
 
 
-def encode_pictures(out: Path, vae: AutoencoderKL, device: torch.device) -> None:
-    """Draw the pictures and keep their latents in `out/latents.pt`, once."""
+def encode_pictures(world: World, out: Path, vae: AutoencoderKL, tokenizer: CLIPTokenizer, device: torch.device) -> None:
+    """Draw the pictures and keep their latents and captions in `out/latents.pt`, once."""
     if (out / "latents.pt").exists():
         return
-    rng, among, size = np.random.default_rng(30), seen(), 64
-    index = {one: i for i, one in enumerate(among)}
+    rng, size = np.random.default_rng(30), 64
     kept: list[list[Tensor]] = [[], [], [], []]
-    factor = vae.config["scaling_factor"]
-    for first in range(0, PICTURES, size):
-        scenes = [random_scene(rng, among) for _ in range(size)]
-        x = torch.from_numpy(np.stack([draw(s) for s in scenes])).permute(0, 3, 1, 2).float() / 127.5 - 1
+    factor, scale = vae.config["scaling_factor"], world.side // world.latent_side
+    for first in range(0, world.pictures, size):
+        drawn = [world.draw(rng) for _ in range(min(size, world.pictures - first))]
+        x = torch.from_numpy(np.stack([one.pixels for one in drawn])).permute(0, 3, 1, 2).float() / 127.5 - 1
         with torch.no_grad():
             posterior = vae.encode(x.to(device)).latent_dist
-        share = torch.from_numpy(np.stack([object_mask(s) for s in scenes])).float()
+        share = torch.from_numpy(np.stack([one.mask for one in drawn])).float()
         kept[0].append((posterior.mean * factor).half().cpu())
         kept[1].append((posterior.std * factor).half().cpu())
-        kept[2].append((nn.functional.avg_pool2d(share, 4) * 255).byte())
-        kept[3].append(torch.tensor([index[s.colour, s.shape, s.ground] for s in scenes]))
+        kept[2].append((nn.functional.avg_pool2d(share, scale) * 255).byte())
+        kept[3].append(torch.stack([parts.tokenise(tokenizer, list(one.captions)) for one in drawn]).short())
         if first % (size * 100) == 0:
-            log.info("unet encoded %d of %d pictures", first, PICTURES)
+            log.info("unet encoded %d of %d pictures", first, world.pictures)
     torch.save([torch.cat(k) for k in kept], out / "latents.part")
     os.replace(out / "latents.part", out / "latents.pt")
 
 
-def rate_at(step: int, out: Path) -> float:
+def rate_at(step: int, steps: int, out: Path) -> float:
     """The learning rate's share of its peak: warm-up, constant, linear decay; 0 says stop.
 
     `out/finish.json` with `{"steps": N}` starts the decay now and ends the run N steps on.
     """
-    begin, end = int(STEPS * (1 - DECAY)), STEPS
+    begin, end = int(steps * (1 - DECAY)), steps
     wish = out / "finish.json"
     if wish.exists():
         asked = json.loads(wish.read_text())
@@ -122,16 +115,17 @@ def rate_at(step: int, out: Path) -> float:
     return min(1.0, (step + 1) / WARM_UP) * min(1.0, 0.02 + 0.98 * (end - step) / max(1, end - begin))
 
 
-def worker(rank: int, workers: int, out: Path, device: torch.device, pair: Pair, tokenizer: CLIPTokenizer) -> None:
+def worker(
+    rank: int, workers: int, world: World, out: Path, device: torch.device, pair: Pair, tokenizer: CLIPTokenizer
+) -> None:
     """One process of the training; rank 0 keeps the checkpoint `out/unet.pt`, with the averaged weights beside it."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     if device.type == "cpu":
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
     if workers > 1:
         dist.init_process_group("gloo", init_method=f"file://{out}/meet", rank=rank, world_size=workers)
-    phrases, partial = (text.caption_table(tokenizer, p) for p in (PHRASES, PARTIAL))
     stored = torch.load(out / "latents.pt", weights_only=True)
-    data = Data(*stored, phrases, partial, parts.tokenise(tokenizer, [""])[0])
+    data = Data(*stored, parts.tokenise(tokenizer, [""])[0])
     alphas = DDPMScheduler.from_config(parts.SCHEDULER).alphas_cumprod.to(device)
 
     pair.to(device).train().requires_grad_(True)
@@ -160,7 +154,7 @@ def worker(rank: int, workers: int, out: Path, device: torch.device, pair: Pair,
         sums = torch.zeros(2, BUCKETS)
         sums[0].index_add_(0, bucket, each.detach().float().cpu())
         sums[1].index_add_(0, bucket, torch.ones(len(bucket)))
-        rate = torch.tensor([rate_at(step, out) if rank == 0 else 0.0])
+        rate = torch.tensor([rate_at(step, world.steps["unet"], out) if rank == 0 else 0.0])
         grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in params]
         if workers > 1:
             flat = torch.cat([*(g.flatten() for g in grads), sums.flatten(), rate])
@@ -203,14 +197,16 @@ def averaged(out: Path, pair: Pair) -> int:
     return step
 
 
-def train(out: Path, device: torch.device, vae: AutoencoderKL, tokenizer: CLIPTokenizer, encoder: CLIPTextModel) -> None:
+def train(
+    world: World, out: Path, device: torch.device, vae: AutoencoderKL, tokenizer: CLIPTokenizer, encoder: CLIPTextModel
+) -> None:
     """Train, or go on: `out/latents.pt`, `out/unet.pt`."""
-    encode_pictures(out, vae, device)
+    encode_pictures(world, out, vae, tokenizer, device)
     torch.manual_seed(3)
-    pair = Pair(parts.make_unet(), encoder)
+    pair = Pair(parts.make_unet(world), encoder)
     workers = min(2, os.cpu_count() or 1) if device.type == "cpu" else 1
     (out / "meet").unlink(missing_ok=True)
     if workers == 1:
-        worker(0, 1, out, device, pair, tokenizer)
+        worker(0, 1, world, out, device, pair, tokenizer)
     else:
-        torch.multiprocessing.spawn(worker, (workers, out, device, pair, tokenizer), nprocs=workers)
+        torch.multiprocessing.spawn(worker, (workers, world, out, device, pair, tokenizer), nprocs=workers)

@@ -177,6 +177,13 @@ def truth(scene: Scene, time: float = 0.0, step: float = 1 / 8, size: int = SIDE
     return Truth(joints, silhouettes, nearest, flow, order[::-1])
 
 
+def foreground(scene: Scene, time: float = 0.0, size: int = SIDE) -> NDArray[np.bool_]:
+    """Where an actor or its thing is seen, `[size, size]`."""
+    camera = scene.camera_speed * time
+    everything = [part for actor in scene.actors for part in _placed(actor, time, camera).parts]
+    return np.logical_or.reduce([_mask(part.outline, size) for part in everything])
+
+
 def _mask(outline: np.ndarray, size: int) -> np.ndarray:
     image = Image.new("1", (size, size), 0)
     ImageDraw.Draw(image).polygon([tuple(p) for p in outline * size - 0.5], fill=1)

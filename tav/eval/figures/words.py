@@ -84,6 +84,23 @@ def caption(scene: Scene, rng: np.random.Generator | None = None) -> str:
     return f"{text}, {style}" if style else text
 
 
+def partial_caption(scene: Scene, rng: np.random.Generator) -> str:
+    """A caption that leaves something open: the clothes, the place or the action."""
+    front = max(scene.actors, key=lambda actor: actor.ground)
+    article, where = ("an" if front.subject[0] in "aeiou" else "a"), PLACES[scene.place][0]
+    text = _pick(
+        rng,
+        (
+            f"{article} {front.subject} {where}",
+            f"{article} {front.subject} {front.action}",
+            f"{who(front, rng)}",
+            f"{who(front, rng)} {where}",
+        ),
+    )
+    style = STYLES[scene.style]
+    return f"{text}, {style}" if style else text
+
+
 def random_actor(rng: np.random.Generator, x: float | None = None, ground: float | None = None) -> Actor:
     """A figure at a random moment of a random action, wholly inside the picture."""
     action = _pick(rng, DEEDS)
