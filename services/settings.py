@@ -15,6 +15,10 @@ TierSize = Annotated[str, StringConstraints(pattern=r"^[0-9]+( ?[KMGT]i?B)?$"), 
 """Of a tier of deltas: how many, or bytes."""
 
 
+Origin = Annotated[str, StringConstraints(pattern=r"^https?://[a-z0-9.:\[\]-]+$")]
+"""As browsers send it: no path, no capitals, the port only where it is not the scheme's own."""
+
+
 class Settings(RegistrySettings):
     """Settings of tuning, sampling and the gateway."""
 
@@ -39,6 +43,13 @@ class Settings(RegistrySettings):
     allowed_hosts: list[str] = Field(
         default_factory=list,
         description="Host names that requests may use where no key is asked for, besides loopback's; for a proxy in front.",
+    )
+    cors_origins: list[Origin] = Field(
+        default_factory=list,
+        description="Origins, as https://app.example.org, whose pages may use the interface; other pages' calls get 403.",
+    )
+    request_seconds: float = Field(
+        30, gt=0, description="A request's headers, and then its body, that do not come in this time get 408."
     )
     requests_per_minute: int | None = Field(6000, ge=1, description="Of one tenant, before it gets 429.")
     tls_certfile: Path | None = Field(

@@ -4,6 +4,7 @@ app          the FastAPI application and its Serve deployment
 parts        what the routes work with
 errors       every error as problem+json
 requests     request ids; what nobody caught
+origins      pages of other sites
 auth         who may come in
 rates        how often
 mlflow       MLflow behind the same door

@@ -21,6 +21,7 @@ from services import logs
 from services.api import batches, errors, estimates, jobs, mlflow, models, openapi, operations, uploads, videos
 from services.api.auth import Doorkeeper, check_door
 from services.api.mlflow import MlflowDoor
+from services.api.origins import Origins
 from services.api.parts import Parts
 from services.api.requests import Requests
 from services.api.scheduler import RayScheduler
@@ -60,7 +61,10 @@ def create_app(parts: Parts, behind_serve: bool = False) -> FastAPI:
         lifespan=lifespan,
         redoc_url=None,
         redirect_slashes=False,
-        middleware=[Middleware(Requests, behind_serve=behind_serve)],
+        middleware=[
+            Middleware(Requests, body_seconds=parts.settings.request_seconds, behind_serve=behind_serve),
+            Middleware(Origins, trusted=parts.settings.cors_origins),
+        ],
     )
     guard = [Depends(door.check)]
     for module in (jobs, estimates, batches, uploads, models, videos):

@@ -1,4 +1,8 @@
-"""Reading what is sent, never more of it than is allowed."""
+"""Reading what is sent, never more of it than is allowed, and for no longer.
+
+Handlers read their bodies with these functions alone, never through a parameter: FastAPI would read the whole of such a body
+before it asks who sent it.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +22,8 @@ from services.api.errors import ApiError, invalid, invalid_fields
 
 _JSON_LIMIT = 1 << 20
 _FRAMING = 64 << 10  # a multipart body's boundaries and headers
+_SLOWEST = 64 << 10
+"""Bytes a second of a body that takes longer than the time that every body has."""
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -35,8 +41,7 @@ async def read_json(request: Request, model: type[T]) -> T:
     """
     if media_type(request) != "application/json":
         raise _unsupported("send JSON with 'Content-Type: application/json'")
-    too_large = invalid(f"The body may have {_JSON_LIMIT} bytes at most: send less.")
-    return parse(await Request(request.scope, _limited(request, _JSON_LIMIT, too_large)).body(), model)
+    return parse(await Request(request.scope, limited(request, _JSON_LIMIT)).body(), model)
 
 
 def parse(data: bytes | str, model: type[T]) -> T:
@@ -72,8 +77,7 @@ async def read_fields(request: Request, model: type[T]) -> T:
     """
     if media_type(request) != "multipart/form-data":
         return await read_json(request, model)
-    too_large = invalid(f"The body may have {_JSON_LIMIT} bytes at most: send less.")
-    form = await _form(request, _limited(request, _JSON_LIMIT, too_large), max_files=1)
+    form = await _form(request, limited(request, _JSON_LIMIT), max_files=1)
     try:
         values: dict[str, str] = {}
         for name, value in form.multi_items():
@@ -95,7 +99,7 @@ async def read_upload(request: Request, model: type[T], folder: Path, max_bytes:
         ApiError: 413 the clip is larger than `max_bytes`, 422 parts are missing, unknown or not what they should be.
     """
     too_large = ApiError(413, "clip_too_large", f"The clip may have {max_bytes} bytes at most: shorten or compress it.")
-    receive = _limited(request, max_bytes + _JSON_LIMIT + _FRAMING, too_large)
+    receive = limited(request, max_bytes + _JSON_LIMIT + _FRAMING, too_large)
     form = await _form(request, receive, max_files=2)
     try:
         names = [name for name, _ in form.multi_items()]
@@ -134,11 +138,16 @@ def _copy(source: BinaryIO, path: Path) -> None:
         shutil.copyfileobj(source, target, 1 << 20)
 
 
-def _limited(request: Request, limit: int, too_large: ApiError) -> Receive:
-    """The request's messages, up to `limit` bytes of body; a body that announces more is not read at all."""
+def limited(request: Request, limit: int, too_large: ApiError | None = None) -> Receive:
+    """The request's messages, up to `limit` bytes of body; a body that announces more is not read at all.
+
+    Raises:
+        ApiError: `too_large`, or else 422.
+    """
+    refusal = too_large or invalid(f"The body may have {limit} bytes at most: send less.")
     announced = request.headers.get("content-length", "")
     if announced.isdigit() and int(announced) > limit:
-        raise too_large
+        raise refusal
     seen = 0
 
     async def receive() -> Message:
@@ -146,10 +155,44 @@ def _limited(request: Request, limit: int, too_large: ApiError) -> Receive:
         message = await request.receive()
         seen += len(message.get("body", b""))
         if seen > limit:
-            raise too_large
+            raise refusal
         return message
 
     return receive
+
+
+class Arrival:
+    """A request's messages as they come, and whether all of its body has.
+
+    Args:
+        receive: Where they come from.
+        seconds: How long a body may take, and a second more for every 64 KiB.
+    """
+
+    def __init__(self, receive: Receive, seconds: float) -> None:
+        self._receive, self._seconds = receive, seconds
+        self._until: float | None = None
+        self.complete = False
+
+    async def __call__(self) -> Message:
+        """The next message; after the body there is no hurry.
+
+        Raises:
+            ApiError: 408, the body does not come.
+        """
+        if self.complete:
+            return await self._receive()
+        now = asyncio.get_running_loop().time()
+        self._until = now + self._seconds if self._until is None else self._until
+        try:
+            async with asyncio.timeout_at(self._until):
+                message = await self._receive()
+        except TimeoutError as error:
+            detail = f"The body did not come within {self._seconds:g} seconds, and one more for every 64 KiB: send it faster."
+            raise ApiError(408, "request_timeout", detail) from error
+        self._until += len(message.get("body", b"")) / _SLOWEST
+        self.complete = message["type"] != "http.request" or not message.get("more_body", False)
+        return message
 
 
 def _unsupported(what: str) -> ApiError:

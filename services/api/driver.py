@@ -10,8 +10,8 @@ import contextvars
 import logging
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -92,6 +92,28 @@ class VideoDriver:
             self._others -= 1
         self._start(video, version, logs.ids())
         return video
+
+    @asynccontextmanager
+    async def attended(self, request: VideoCreate, version: ModelVersion) -> AsyncIterator[Video]:
+        """A new video that is wanted as long as the block runs; left earlier, or while it is being created, it is cancelled.
+
+        Raises:
+            ApiError: 503 `queue_full`.
+        """
+        self._check_room()
+        making = asyncio.ensure_future(self._create(request, version, None))
+        try:
+            yield await asyncio.shield(making)
+        finally:
+            making.add_done_callback(self._unattended)
+
+    def _unattended(self, making: asyncio.Future[Video]) -> None:
+        if making.cancelled():
+            return
+        if error := making.exception():
+            log.info("A video that nobody waits for any more was not created: %s", error)
+        else:
+            self.cancel(making.result().id, "Whoever waited for the video went away.")
 
     async def draw(self, request: VideoCreate, version: ModelVersion) -> bytes:
         """The content of a video that is kept nowhere. A caller that is cancelled ends the sampling.

@@ -6,10 +6,11 @@ import asyncio
 from functools import partial
 
 import ray
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 
+from services.api.bodies import read_json
 from services.api.errors import invalid
-from services.api.openapi import problems
+from services.api.openapi import json_body, problems
 from services.api.parts import Parts
 from services.settings import Settings
 from services.tuning.memory import forecast, rungs, work_of
@@ -56,9 +57,10 @@ def router(parts: Parts) -> APIRouter:
     routes = APIRouter(prefix="/estimates", tags=["tuning jobs"])
     settings = parts.settings
 
-    @routes.post("", summary="Estimate a tuning job", responses=problems(422))
-    async def create(asked: EstimateCreate) -> Estimates:
+    @routes.post("", summary="Estimate a tuning job", responses=problems(415, 422), openapi_extra=json_body(EstimateCreate))
+    async def create(request: Request) -> Estimates:
         """Peak memory and time of a job in each memory setting, before it is submitted. Nothing is kept."""
+        asked = await read_json(request, EstimateCreate)
         base = asked.base or settings.base
         profile = await asyncio.to_thread(of_base, base)
         if profile is None:

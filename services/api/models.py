@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path, Query, Request
 
+from services.api.bodies import read_json
 from services.api.errors import ApiError
-from services.api.openapi import problems
+from services.api.openapi import json_body, problems
 from services.api.parts import Parts
 from tav_client.schemas import AliasSet, JobStatus, Model, ModelDeleted, ModelVersion, ModelVersionDeleted, Page
 
@@ -60,11 +61,17 @@ def router(parts: Parts) -> APIRouter:
         await asyncio.to_thread(versions.delete_version, name, version)
         return ModelVersionDeleted(name=name, version=version)
 
-    @routes.put("/{name}/aliases/{alias}", summary="Set an alias", responses=problems(404, 422, 503))
-    def set_alias(name: str, alias: str, wanted: AliasSet) -> Model:
+    @routes.put(
+        "/{name}/aliases/{alias}",
+        summary="Set an alias",
+        responses=problems(404, 415, 422, 503),
+        openapi_extra=json_body(AliasSet),
+    )
+    async def set_alias(request: Request, name: str, alias: str) -> Model:
         """Points at the version from the next request on, wherever it pointed before."""
-        versions.set_alias(name, alias, wanted.version)
-        return versions.get_model(name)
+        wanted = await read_json(request, AliasSet)
+        await asyncio.to_thread(versions.set_alias, name, alias, wanted.version)
+        return await asyncio.to_thread(versions.get_model, name)
 
     @routes.delete("/{name}/aliases/{alias}", summary="Delete an alias", responses=problems(404, 503))
     def delete_alias(name: str, alias: str) -> Model:

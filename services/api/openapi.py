@@ -9,14 +9,17 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from tav_client.schemas import Problem, TuningJobCreate, VideoCreate
+from tav_client.schemas import AliasSet, EstimateCreate, Problem, TuningJobCreate, UploadCreate, VideoCreate
 
 _REF = "#/components/schemas/{model}"
+_BODIES: tuple[type[BaseModel], ...] = (AliasSet, EstimateCreate, TuningJobCreate, UploadCreate, VideoCreate)
+"""Handlers read them themselves, so that FastAPI does not see them."""
 _ABOUT = {
     401: "A key is needed",
     403: "`clip_uri` is not in an allowed bucket",
     404: "There is no such thing",
     409: "The present state does not allow it",
+    408: "The body did not come in time",
     413: "The clip is too large",
     429: "Too many requests of yours came, or too many jobs of yours wait",
     415: "Not a type of body that this call takes",
@@ -92,7 +95,7 @@ def install(app: FastAPI) -> None:
                 title=app.title, version=app.version, description=app.description, tags=app.openapi_tags, routes=app.routes
             )
             models: list[tuple[type[BaseModel], Any]] = [
-                *((model, "validation") for model in (TuningJobCreate, VideoCreate)),
+                *((model, "validation") for model in _BODIES),
                 (Problem, "serialization"),
             ]
             _, definitions = models_json_schema(models, ref_template=_REF)

@@ -1,4 +1,4 @@
-"""Around every request: its id, and an answer where nothing else has given one."""
+"""Around every request: its id, the time that its body has, and an answer where nothing else has given one."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services import logs
+from services.api.bodies import Arrival
 from services.api.errors import INTERNAL, ApiError, answer
 
 log = logging.getLogger(__name__)
@@ -26,11 +27,13 @@ class Requests:
 
     Args:
         app: What it wraps.
+        body_seconds: See `Arrival`.
         behind_serve: Ray Serve's proxy puts the id on requests and answers itself.
     """
 
-    def __init__(self, app: ASGIApp, behind_serve: bool = False) -> None:
+    def __init__(self, app: ASGIApp, body_seconds: float, behind_serve: bool = False) -> None:
         self._app = app
+        self._body_seconds = body_seconds
         self._behind_serve = behind_serve
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -40,19 +43,22 @@ class Requests:
             return
         given = Headers(scope=scope).get(HEADER, "")
         request_id = given if _VALID.fullmatch(given) else uuid.uuid4().hex
-        started = False
+        started, arrival = False, Arrival(receive, self._body_seconds)
 
         async def send_with_id(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
+                headers = MutableHeaders(scope=message)
                 if not self._behind_serve:
-                    MutableHeaders(scope=message)[HEADER] = request_id
+                    headers[HEADER] = request_id
+                if _has_body(scope) and not arrival.complete:
+                    headers["connection"] = "close"  # nobody is going to read the rest
             await send(message)
 
         with logs.about(request_id=request_id):
             try:
-                await self._app(scope, receive, send_with_id)
+                await self._app(scope, arrival, send_with_id)
             except (ClientDisconnect, TaskCancelledError):  # the latter from Serve's proxy
                 log.info("%s %s: the client went away (request %s)", scope["method"], scope["path"], request_id)
             except Exception:
@@ -61,3 +67,8 @@ class Requests:
                     raise
                 response = answer(Request(scope), ApiError(500, "internal", INTERNAL))
                 await response(scope, receive, send_with_id)
+
+
+def _has_body(scope: Scope) -> bool:
+    headers = Headers(scope=scope)
+    return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"

@@ -6,10 +6,11 @@ import asyncio
 import time
 import uuid
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 
+from services.api.bodies import read_json
 from services.api.errors import ApiError
-from services.api.openapi import problems
+from services.api.openapi import json_body, problems
 from services.api.parts import Parts
 from tav_client.schemas import Upload, UploadCreate
 
@@ -22,9 +23,16 @@ def router(parts: Parts) -> APIRouter:
     """The call on uploads."""
     routes = APIRouter(prefix="/uploads", tags=["tuning jobs"])
 
-    @routes.post("", status_code=201, summary="Get an address to upload a clip to", responses=problems(413, 422, 503))
-    async def create(wanted: UploadCreate) -> Upload:
+    @routes.post(
+        "",
+        status_code=201,
+        summary="Get an address to upload a clip to",
+        responses=problems(413, 415, 422, 503),
+        openapi_extra=json_body(UploadCreate),
+    )
+    async def create(request: Request) -> Upload:
         """PUT the file's bytes to `url` with `headers`, then name `clip_uri` in a tuning job. Kept for a day."""
+        wanted = await read_json(request, UploadCreate)
         limit = parts.settings.clip_limits.max_bytes
         if wanted.bytes > limit:
             raise ApiError(413, "clip_too_large", f"The clip may have {limit} bytes at most: shorten or compress it.")

@@ -63,6 +63,14 @@ def router(parts: Parts) -> APIRouter:
         version = await asyncio.to_thread(parts.versions.resolve, wanted.model)
         return fitted(wanted, version, parts.settings.clip_limits.max_pixels), version
 
+    async def drawn(wanted: VideoCreate, version: ModelVersion, headers: dict[str, str]) -> bytes:
+        """The content; whoever cancels this, at whatever moment, ends the video. A recorded one's id goes into `headers`."""
+        if not wanted.record:
+            return await parts.driver.draw(wanted, version)
+        async with parts.driver.attended(wanted, version) as video:
+            headers["x-tav-video-id"] = video.id
+            return await parts.driver.wait(video.id)
+
     async def now(video_id: str) -> Video:
         return parts.driver.live(await asyncio.to_thread(parts.videos.get, video_id))
 
@@ -98,11 +106,8 @@ def router(parts: Parts) -> APIRouter:
         """The video's bytes, for `curl -o`. A caller that goes away ends the sampling."""
         wanted, version = await accept(request)
         headers = {"x-tav-model-version": f"{version.name}/{version.version}"}
-        video = await parts.driver.create(wanted, version) if wanted.record else None
-        if video is not None:
-            headers["x-tav-video-id"] = video.id
         gone = asyncio.ensure_future(_disconnected(request))
-        done = asyncio.ensure_future(parts.driver.wait(video.id) if video else parts.driver.draw(wanted, version))
+        done = asyncio.ensure_future(drawn(wanted, version, headers))
         try:
             await asyncio.wait({gone, done}, return_when=asyncio.FIRST_COMPLETED)
             if not done.done():
@@ -114,10 +119,7 @@ def router(parts: Parts) -> APIRouter:
             raise failure from error
         finally:
             gone.cancel()
-            if not done.done():
-                done.cancel()
-                if video is not None:
-                    parts.driver.cancel(video.id, "Whoever waited for the video went away.")
+            done.cancel()
 
     @routes.get("", summary="List videos", responses=problems(422, 503))
     async def list_videos(
