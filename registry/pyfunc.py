@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 
 from tav.base import Base
 from tav.delta import Delta
@@ -58,11 +57,7 @@ class VersionModel:
         if self._sampler is None:
             dtype = torch.bfloat16 if self._device.startswith("cuda") else torch.float32
             self._sampler = Sampler(Base.load(self._base, device=self._device, dtype=dtype))
-        try:
-            config = self._sampler.base.sample_config(**row)
-        except ValidationError as e:
-            wrong = "; ".join(f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in e.errors())
-            raise InvalidConfig(f"The row cannot be sampled ({wrong}). Name only fields of tav.SampleConfig.") from e
+        config = self._sampler.base.sample_config(**row)
         video = self._sampler.sample(prompt, delta=self.delta, latents=latents, config=config)
         frames, height, width, _ = video.frames.shape
         return {

@@ -2,11 +2,36 @@
 
 from __future__ import annotations
 
-from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from typing import Any
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+
+from tav.errors import InvalidConfig
+from tav.sentences import Loc, dotted, faults
 
 
-class RegistrySettings(BaseSettings):
+class EnvironmentSettings(BaseSettings):
+    """Settings from the environment: those that will not do are told by their variables, and never their values."""
+
+    def __init__(self, **given: Any) -> None:
+        """Raises:
+        InvalidConfig: one line for each variable at fault.
+        """
+        try:
+            super().__init__(**given)
+        except SettingsError as error:  # a list or an object that is no JSON
+            raise InvalidConfig(f"{error}: lists and objects are written as JSON.") from None
+        except ValidationError as error:
+            found = faults(error.errors(include_url=False), type(self), self._variable, show=False)
+            raise InvalidConfig("\n".join(fault.text for fault in found)) from None
+
+    @classmethod
+    def _variable(cls, loc: Loc) -> str:
+        return dotted((cls.model_config.get("env_prefix", "") + str(loc[0]).upper(), *loc[1:])) if loc else ""
+
+
+class RegistrySettings(EnvironmentSettings):
     """Read once, at the edge, from `TAV_*`; travels as a typed object from there."""
 
     model_config = SettingsConfigDict(env_prefix="TAV_", frozen=True, extra="ignore")

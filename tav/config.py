@@ -1,19 +1,38 @@
 """Typed settings of tuning, inversion and sampling; the defaults are the paper's (§5 and its reference code)."""
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from tav.errors import InvalidConfig
+from tav.sentences import sentence
 
 AttentionMode = Literal["sparse_causal", "causal", "full", "frame"]
 GroupNormMode = Literal["video", "frame"]
 SchedulerName = Literal["ddim", "dpmpp_2m", "unipc"]
 
 
-class _Config(BaseModel):
+class Config(BaseModel):
+    """Settings that somebody writes: called with values that will not do it raises `InvalidConfig`, which says what would.
+
+    `model_validate` raises pydantic's own error, for those who read settings from a file and have more to say.
+    """
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    def __init__(self, **given: Any) -> None:
+        """Raises:
+        InvalidConfig: names every value at fault.
+        """
+        try:
+            super().__init__(**given)
+        except ValidationError as error:
+            raise InvalidConfig(sentence(error, type(self))) from None
 
-class NetConfig(_Config):
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]  # models that hold one validate it as any other
+
+
+class NetConfig(Config):
     """How the base is inflated. A delta keeps what it was made with."""
 
     attention: AttentionMode = "sparse_causal"
@@ -22,7 +41,7 @@ class NetConfig(_Config):
     """ResNet GroupNorm's statistics: over the whole video, as the reference, or per frame, as the base was trained."""
 
 
-class ClipConfig(_Config):
+class ClipConfig(Config):
     """Which frames of the source become the clip."""
 
     num_frames: int = Field(32, ge=1)
@@ -34,7 +53,7 @@ class ClipConfig(_Config):
     """Every n-th source frame; None spreads the frames evenly."""
 
 
-class TuneConfig(_Config):
+class TuneConfig(Config):
     """AdamW on the tuned tensors, constant rate, batch 1."""
 
     steps: int = Field(500, ge=1)
@@ -47,13 +66,13 @@ class TuneConfig(_Config):
     gradient_checkpointing: bool = False
 
 
-class InvertConfig(_Config):
+class InvertConfig(Config):
     """DDIM inversion: empty prompt, no guidance."""
 
     num_inference_steps: int = Field(50, ge=1, le=1000)
 
 
-class SampleConfig(_Config):
+class SampleConfig(Config):
     """Deterministic sampling with classifier-free guidance."""
 
     scheduler: SchedulerName = "ddim"

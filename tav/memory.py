@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import model_validator
+
+from tav.config import Config
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
 
-class MemorySetting(BaseModel):
+class MemorySetting(Config):
     """One way to lay a tuning job out in memory."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     zero_stage: Literal[1, 2, 3] = 1
     """DeepSpeed ZeRO: over the ranks, 1 shards optimizer states, 2 gradients too, 3 all parameters too."""

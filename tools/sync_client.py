@@ -1,6 +1,7 @@
-"""Writes the synchronous client from the asynchronous one: `python tools/sync_client.py`.
+"""Writes what the client has from elsewhere: `python tools/sync_client.py`.
 
 `tav_client/_async` is the definition; `tav_client/_sync` is made of it token by token and never edited.
+`tav_client/_sentences.py` is `tav/sentences.py`: both packages tell errors alike, and neither needs the other.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ NAMES = {
     "aread": "read",
     "asyncio": "time",
 }
+SENTENCES = Path(__file__).parent.parent / "tav" / "sentences.py"
 INTRODUCTION = '"""The synchronous client: made of `_async` by `tools/sync_client.py`, which see; not to be edited."""\n'
 
 
@@ -45,5 +47,11 @@ def generate(target: Path) -> None:
         subprocess.run([sys.executable, "-m", "ruff", *arguments, "-q", "--config", config, target], check=True)
 
 
+def sentences() -> str:
+    """The client's module of sentences."""
+    return "# Made of tav/sentences.py by tools/sync_client.py, not to be edited.\n" + SENTENCES.read_text()
+
+
 if __name__ == "__main__":
+    (PACKAGE / "_sentences.py").write_text(sentences())
     generate(PACKAGE / "_sync")

@@ -50,7 +50,7 @@ def parse(data: bytes | str, model: type[T]) -> T:
     Raises:
         ApiError: 422, with every field at fault.
     """
-    return _checked(lambda: model.model_validate_json(data))
+    return _checked(model, lambda: model.model_validate_json(data))
 
 
 def validated(values: dict[str, str], model: type[T]) -> T:
@@ -59,14 +59,14 @@ def validated(values: dict[str, str], model: type[T]) -> T:
     Raises:
         ApiError: 422, with every field at fault.
     """
-    return _checked(lambda: model.model_validate(values))
+    return _checked(model, lambda: model.model_validate(values))
 
 
-def _checked(validate: Callable[[], T]) -> T:
+def _checked(model: type[T], validate: Callable[[], T]) -> T:
     try:
         return validate()
     except ValidationError as error:
-        raise invalid_fields(error.errors(include_url=False, include_context=False, include_input=False)) from error
+        raise invalid_fields(error.errors(include_url=False), model) from error
 
 
 async def read_fields(request: Request, model: type[T]) -> T:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-import unicodedata
 from pathlib import Path
 
 from registry.errors import InvalidReference, ObjectMissing
@@ -17,9 +15,7 @@ from tav.config import ClipConfig
 from tav.errors import InvalidClip
 from tav.probe import ClipProbe, probe_isolated
 from tav.video import frame_indices
-from tav_client.schemas import ClipInfo, TuningJobCreate
-
-_LONGEST_NAME = 64
+from tav_client.schemas import ClipInfo, TuningJobCreate, model_slug
 
 
 def check_request(request: TuningJobCreate, settings: Settings) -> None:
@@ -109,9 +105,7 @@ def model_name(request: TuningJobCreate, sha256: str) -> str:
     """The name asked for, or else one made from the caption; from the clip where no letter of it is in a name's alphabet."""
     if request.model:
         return request.model
-    plain = unicodedata.normalize("NFKD", request.caption or "").encode("ascii", "ignore").decode().lower()
-    slug = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:_LONGEST_NAME].strip("-")
-    return slug or f"clip-{sha256[:12]}"
+    return model_slug(request.caption or "") or f"clip-{sha256[:12]}"
 
 
 def _default_frames(base: str) -> int:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 
 from services import metrics
 from tav.errors import TavError, is_disk_full
+from tav.sentences import faults, told
 from tav_client.schemas import FailureCode, Problem
 
 RETRY_SECONDS = 2
@@ -44,10 +46,17 @@ _RENAMED = {
 }
 """Codes of the registry that the contract calls otherwise."""
 
+_TITLES = {413: "Content Too Large", 416: "Range Not Satisfiable", 422: "Unprocessable Content"}
+"""RFC 9110's words where those of this Python may be older."""
+
 _PATH_CODES = {404: "not_found", 405: "method_not_allowed", 413: "clip_too_large", 415: "unsupported_media_type"}
 _REPEATABLE = frozenset(
     {"storage_unavailable", "disk_full", "worker_lost", "no_resources", "queue_full", "not_ready", "internal"}
 )
+
+
+_SENT_AS = {("body",), ("query",), ("path",), ("header",)}
+"""Where FastAPI says that a value came from: callers know."""
 
 
 class ApiError(Exception):
@@ -67,15 +76,12 @@ def invalid(detail: str, *loc: str | int, kind: str = "value_error") -> ApiError
     return ApiError(422, "invalid_request", detail, errors=errors)
 
 
-def invalid_fields(errors: Sequence[Mapping[str, Any]]) -> ApiError:
-    """422 `invalid_request` that lists every field at fault."""
-    listed = [
-        {"loc": [p for p in error["loc"] if p not in ("body", "query", "path")], "msg": error["msg"], "type": error["type"]}
-        for error in errors
-    ]
-    sentences = [": ".join(filter(None, [".".join(map(str, e["loc"])), e["msg"]])) for e in listed]
-    more = f" ({len(sentences) - 3} more in `errors`)" if len(sentences) > 3 else ""
-    return ApiError(422, "invalid_request", "; ".join(sentences[:3]) + more + ".", errors=listed)
+def invalid_fields(errors: Sequence[Mapping[str, Any]], model: type[BaseModel] | None = None) -> ApiError:
+    """422 `invalid_request` that lists every field at fault; `errors` as pydantic found them, where it made a `model`."""
+    within = [dict(error) | {"loc": error["loc"][error["loc"][:1] in _SENT_AS :]} for error in errors]
+    found = faults(within, model)
+    listed = [{"loc": list(fault.loc), "msg": fault.text, "type": fault.type} for fault in found]
+    return ApiError(422, "invalid_request", told(found), errors=listed)
 
 
 def unavailable(code: str, detail: str) -> ApiError:
@@ -103,7 +109,7 @@ def answer(request: Request, error: ApiError) -> Response:
     elif error.status == 409 or (error.status >= 500 and error.code not in _REPEATABLE):
         headers["x-should-retry"] = "false"
     problem = Problem(
-        title=HTTPStatus(error.status).phrase,
+        title=_TITLES.get(error.status) or HTTPStatus(error.status).phrase,
         status=error.status,
         detail=error.detail,
         code=error.code,
@@ -152,7 +158,12 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, http_error)
 
 
+_WORD = re.compile(r"[a-z]+(?=[ ,])")
+
+
 def _sentence(text: str) -> str:
+    """A clause as a sentence. It begins with a capital, unless with a name, a path or an address."""
     text = text.strip()
-    text = text[:1].upper() + text[1:]
+    if _WORD.match(text):
+        text = text[:1].upper() + text[1:]
     return text if text.endswith((".", "!", "?")) else f"{text}."

@@ -6,21 +6,23 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from dotenv import dotenv_values
-from pydantic import Field, SecretStr, StringConstraints, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+from pydantic import Field, SecretStr, StringConstraints, field_validator
+from pydantic_settings import SettingsConfigDict
 
+from registry.settings import EnvironmentSettings
 from services.api.auth import check_exposure
 from services.cluster.errors import ClusterError
 from services.settings import Settings
+from tav.errors import InvalidConfig
 
 PREFIX = "TAV_CLUSTER_"
 _BEHIND_THE_HEAD = Settings.model_fields["mlflow_tracking_uri"].default
 
-S = TypeVar("S", bound=BaseSettings)
+S = TypeVar("S", bound=EnvironmentSettings)
 Filled = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
 
 
-class HeadSettings(BaseSettings):
+class HeadSettings(EnvironmentSettings):
     """What the head itself needs to know."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True)
@@ -53,7 +55,9 @@ class ClusterSettings(HeadSettings):
     def _pinned(cls, image: str | None) -> str | None:
         tag = (image or ":x").rpartition("/")[2].partition(":")[2]
         if tag in ("", "latest"):
-            raise ValueError(f"{image} may change under running machines; name a version or, better, NAME@sha256:DIGEST")
+            raise ValueError(
+                f"may not be {image}, which may change under running machines; name a version or, better, NAME@sha256:DIGEST"
+            )
         return image
 
 
@@ -159,19 +163,5 @@ def _read(kind: type[S], file: Path) -> S:
     reader: type[S] = type(kind.__name__, (kind,), {"settings_customise_sources": classmethod(file_alone)})
     try:
         return reader(_env_file=file, _env_ignore_empty=True)
-    except (ValidationError, SettingsError) as error:
-        raise ClusterError(f"{file}:\n" + "\n".join(_sentences(kind, error))) from error
-
-
-def _sentences(kind: type[BaseSettings], error: ValidationError | SettingsError) -> list[str]:
-    if isinstance(error, SettingsError):  # a list or an object that is no JSON
-        return [f"{error}: lists and objects are written as JSON."]
-    return [_sentence(kind, dict(problem)) for problem in error.errors()]
-
-
-def _sentence(kind: type[BaseSettings], problem: dict[str, Any]) -> str:
-    field = str(problem["loc"][0]) if problem["loc"] else ""
-    variable = kind.model_config.get("env_prefix", "") + field.upper()
-    if problem["type"] == "missing":
-        return f"{variable} is missing. {kind.model_fields[field].description}"
-    return f"{variable}: {problem['msg']}."
+    except InvalidConfig as error:
+        raise ClusterError(f"{file}:\n{error}") from error

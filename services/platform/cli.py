@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
@@ -15,6 +14,7 @@ from services.platform.config import PlatformConfig
 from services.platform.errors import PlatformError
 from services.platform.processes import tail
 from services.platform.stack import PARTS, Stack
+from tav.errors import InvalidConfig
 
 app = typer.Typer(help="The one-machine stack: S3, MLflow, Ray and the services.", no_args_is_help=True)
 console = Console(highlight=False)
@@ -112,8 +112,8 @@ def log(
 def _config(given: dict[str, Any]) -> PlatformConfig:
     try:
         return PlatformConfig(**{name: value for name, value in given.items() if value is not None})
-    except ValidationError as e:
-        raise _stop("; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in e.errors())) from e
+    except InvalidConfig as e:
+        raise _stop(str(e)) from e
 
 
 def _stop(message: str) -> typer.Exit:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
+
+from registry.settings import EnvironmentSettings
 
 LOOPBACK = "127.0.0.1"
 
 
-class PlatformConfig(BaseSettings):
+class PlatformConfig(EnvironmentSettings):
     """Read once from `TAV_*` or flags. A port of 0 means any free one; the next start takes the same if it can."""
 
     model_config = SettingsConfigDict(env_prefix="TAV_", frozen=True, extra="ignore")

@@ -10,7 +10,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import torch
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from tav.base import Base
 from tav.config import ClipConfig, InvertConfig, NetConfig, SampleConfig, TuneConfig
@@ -124,9 +124,8 @@ def load_base(plan: Plan) -> Base:
     for part, config in _SETTINGS.items():
         try:
             config(**defaults.get(part, {}))
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise InvalidConfig(f"{part}.{'.'.join(map(str, first['loc']))} will not do: {first['msg']}") from error
+        except InvalidConfig as error:
+            raise InvalidConfig(f"{part}.{error}") from None
     return replace(base, defaults=defaults)
 
 

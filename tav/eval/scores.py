@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict
-
+from tav.config import Config
 from tav.eval.flow import flow_scores
 from tav.eval.suite import Measure
 from tav.video import Frames
@@ -31,10 +30,8 @@ MEASURES = (
 )
 
 
-class ScoreConfig(BaseModel):
+class ScoreConfig(Config):
     """Models to score with, each a hub id or a folder; a score whose model is not given is left out."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     clip_model: str | None = None
     """For frame consistency and textual faithfulness; the published figures use `CLIP`."""

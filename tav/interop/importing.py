@@ -222,10 +222,8 @@ def _tuning(training: dict[str, Any]) -> TuneConfig | None:
     given = {ours: training[theirs] for theirs, ours in names.items() if training.get(theirs) is not None}
     try:
         return TuneConfig(**given)
-    except ValidationError as error:
-        raise InvalidCheckpoint(
-            f"config.yaml cannot be understood ({error.errors()[0]['msg']}): repair or remove it"
-        ) from error
+    except InvalidConfig as error:
+        raise InvalidCheckpoint(f"config.yaml cannot be used: {error} Repair or remove it") from error
 
 
 def _latents_meta(checkpoint: Checkpoint, origin: Origin, facts: Facts) -> LatentsMeta:

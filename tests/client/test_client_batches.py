@@ -62,7 +62,10 @@ def test_a_folder_of_videos_and_texts_is_a_manifest(tmp_path: Path) -> None:
         ("clip: []", "clip is none of batch, defaults, clips"),
         ("- a", "needs a list under `clips:`"),
         ("clips: [{caption: x}]", "clip 1: give it as"),
-        ("clips: [{clip: ski.mp4, caption: x, stepz: 1}]", "clip 1 ski.mp4: params.stepz"),
+        (
+            "clips: [{clip: ski.mp4, caption: x, stepz: 1}]",
+            "clip 1 ski.mp4: There is no field params.stepz: perhaps steps",
+        ),
         ("clips: [{clip: ski.mp4, caption: x}, {clip: gone.mp4, caption: y}]", "clip 2 gone.mp4: There is no file"),
         ("clips: [{clip: ski.mp4, caption: x, steps: 0}, {clip: ski.mp4, caption: ''}]", "caption"),
     ],

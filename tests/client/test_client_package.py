@@ -31,6 +31,11 @@ def test_the_synchronous_client_is_what_the_asynchronous_one_makes(tmp_path: Pat
     assert made == kept, "run python tools/sync_client.py"
 
 
+def test_the_client_tells_errors_in_the_methods_sentences() -> None:
+    kept = (sync_client.PACKAGE / "_sentences.py").read_text()
+    assert kept == sync_client.sentences(), "run python tools/sync_client.py"
+
+
 def test_every_exported_class_and_every_method_of_it_says_what_it_is() -> None:
     for name in tav_client.__all__:
         thing = getattr(tav_client, name)

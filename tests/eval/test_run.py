@@ -175,7 +175,7 @@ def test_videos_of_other_settings_or_prompts_are_not_taken_for_these(plan: Plan,
         ({"methods": ("tuned", "magic")}, "there is no method magic; there are tuned,"),
         ({"suite": "/nowhere"}, "no suite '/nowhere': give 'offline'"),
         ({"overrides": {"tune.speed": 1}}, r"there is no setting tune\.speed; there are clip\.num_frames"),
-        ({"overrides": {"tune.steps": 0}}, r"tune\.steps will not do: "),
+        ({"overrides": {"tune.steps": 0}}, r"tune\.steps must be 1 or more, not 0"),
         (
             {"submissions": {"theirs": Path("/nowhere")}},
             "theirs has no video of gold-fish style: /nowhere/DAVIS_480p/gold-fish/style",

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from pydantic import ValidationError
 
 import tav
 from tav import Base, Clip, Delta, InvertConfig, Latents, SampleConfig, Sampler, TuneConfig
 from tav.caching import FeatureCache
 from tav.config import SchedulerName
+from tav.errors import InvalidConfig
 from tav.inflation import is_tuned
 
 STEPS = 6
@@ -138,5 +138,5 @@ def test_a_shallow_prediction_follows_a_swap_and_sizes_that_do_not_halve(sampler
     "wrong", [{"guidance_interval": i} for i in [(0.5, 0.5), (0.6, 0.2), (-0.1, 1), (0, 1.1), (0,)]] + [{"cache_interval": 0}]
 )
 def test_settings_that_mean_nothing_are_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError, match=next(iter(wrong))):
+    with pytest.raises(InvalidConfig, match=next(iter(wrong))):
         SampleConfig(**wrong)

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ValidationError
 from tav_client import schemas
 from tav_client._content import VideoContent
 from tav_client._errors import APIResponseError, InvalidRequest, NotFound, status_error
+from tav_client._sentences import faults
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
@@ -79,8 +80,7 @@ def request_of(model: type[M], fields: Mapping[str, Any]) -> M:
     try:
         return model.model_validate({name: value for name, value in fields.items() if value is not None})
     except ValidationError as error:
-        faults = (f"{'.'.join(map(str, fault['loc'])) or 'request'}: {fault['msg']}" for fault in error.errors())
-        raise InvalidRequest("; ".join(faults) + ".") from None
+        raise InvalidRequest(" ".join(fault.text for fault in faults(error.errors(include_url=False), model))) from None
 
 
 def problem_of(response: httpx.Response) -> schemas.Problem:

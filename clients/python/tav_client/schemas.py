@@ -7,6 +7,8 @@ the base's recommended value, then the paper's.
 from __future__ import annotations
 
 import re
+import unicodedata
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
@@ -17,25 +19,70 @@ from pydantic import (
     Field,
     PlainSerializer,
     StringConstraints,
+    ValidationError,
     ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
     field_validator,
     model_validator,
 )
 
-ModelName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?$")]
+from tav_client._sentences import shown
+
+
+def model_slug(text: str) -> str:
+    """A model's name made from a text, `Man Skiing` → `man-skiing`; empty where no letter of it is in a name's alphabet."""
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:64].strip("-")
+
+
+def _told(rule: str, suggested: Callable[[str], str] = lambda _: "") -> WrapValidator:
+    """Tells what a pattern wants, and what would do instead of what was given."""
+
+    def check(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return validate(value)
+        except ValidationError as error:
+            if error.errors()[0]["type"] != "string_pattern_mismatch":
+                raise
+            instead = suggested(str(value))
+            raise ValueError(f"may not be {shown(value)}: {rule}" + (f"; {instead} would do" if instead else "")) from None
+
+    return WrapValidator(check)
+
+
+def _letters(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("._-")[:64].strip("._-")
+
+
+ModelName = Annotated[
+    str,
+    StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?$"),
+    _told("a model's name has 1 to 64 of a-z 0-9 . _ -, a letter or digit at both ends", model_slug),
+]
 """Registry name: 1–64 of `a-z 0-9 . _ -`, starting and ending with a letter or digit."""
 
 _TENANT = r"(?:[a-z0-9][a-z0-9._-]{0,63}~)?"
 
-AnyModelName = Annotated[str, StringConstraints(pattern=rf"^{_TENANT}[a-z0-9][a-z0-9._-]{{0,63}}$")]
+AnyModelName = Annotated[
+    str,
+    StringConstraints(pattern=rf"^{_TENANT}[a-z0-9][a-z0-9._-]{{0,63}}$"),
+    _told("a model's name has 1 to 64 of a-z 0-9 . _ -, a letter or digit at both ends", model_slug),
+]
 """A model of one's own, or as `TENANT~NAME` one that another tenant shares."""
 
 ModelRef = Annotated[
-    str, StringConstraints(pattern=rf"^{_TENANT}[a-z0-9][a-z0-9._-]{{0,63}}(?:@[A-Za-z0-9_-]{{1,64}}|/[1-9][0-9]{{0,8}})?$")
+    str,
+    StringConstraints(pattern=rf"^{_TENANT}[a-z0-9][a-z0-9._-]{{0,63}}(?:@[A-Za-z0-9_-]{{1,64}}|/[1-9][0-9]{{0,8}})?$"),
+    _told("write name, name@alias or name/version", lambda text: "" if re.search("[@/~]", text) else model_slug(text)),
 ]
 """`name` (its latest version), `name@alias` or `name/version`; of a model that another tenant shares, `TENANT~NAME…`."""
 
-Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?$")]
+Label = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?$"),
+    _told("1 to 64 letters, digits and . _ -, a letter or digit at both ends", _letters),
+]
 """A batch's name, a GPU type, a key of `metadata`: 1–64 letters, digits, `.`, `_`, `-`, the ends letters or digits."""
 
 VideoFormat = Literal["mp4", "gif", "webm"]
@@ -431,7 +478,9 @@ class UploadCreate(_Request):
     """`POST /v1/uploads`."""
 
     bytes: int = Field(gt=0, description="The clip's size.")
-    content_type: str = Field("video/mp4", pattern=r"^(video/[a-z0-9.+-]{1,64}|image/gif)$")
+    content_type: Annotated[
+        str, StringConstraints(pattern=r"^(video/[a-z0-9.+-]{1,64}|image/gif)$"), _told("it is video/… or image/gif")
+    ] = "video/mp4"
 
 
 class Upload(_Response):
@@ -520,7 +569,7 @@ class VideoCreate(_VideoFields, _Request):
     @classmethod
     def _from_before_until(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
         if value and value[0] >= value[1]:
-            raise ValueError("must begin before it ends: give the lower share first")
+            raise ValueError("must begin before it ends: give the lower share first, as in [0, 0.6]")
         return value
 
 

@@ -1,0 +1,52 @@
+"""The sentences of refusals."""
+
+from __future__ import annotations
+
+import pytest
+
+from services.api.errors import of_tav_error
+from tav.errors import InvalidClip
+from tests.services.conftest import Running
+from tests.tav.test_sentences import pydantic_says
+
+BAD = [
+    ("GET", "/v1/tuning-jobs?limit=0", None, "limit must be 1 or more"),
+    ("GET", "/v1/tuning-jobs?limit=many", None, 'limit must be a whole number, not "many".'),
+    ("GET", "/v1/tuning-jobs?status=done", None, "status must be 'queued', 'running'"),
+    ("GET", "/v1/tuning-jobs?model=Man%20Skiing", None, "man-skiing would do."),
+    ("GET", "/v1/batches/-", None, 'batch may not be "-"'),
+    ("GET", "/v1/models/ball/versions/first", None, 'version must be a whole number, not "first".'),
+    ("GET", "/v1/videos?order=up", None, "order must be 'asc' or 'desc'"),
+    ("POST", "/v1/videos", b'{"model": "ball", "prompt": "x", "width": 3}', "There is no field width: use size."),
+    ("POST", "/v1/videos", b'{"model": "ball", "prompt": ', "The body is not JSON (line 1, column "),
+    ("POST", "/v1/videos", b"[]", "The body must be an object"),
+    ("POST", "/v1/tuning-jobs", b'{"params": {"steps": 0}}', "params.steps must be 1 or more, not 0."),
+    ("POST", "/v1/estimates", b'{"videos": 9}', "videos must be 8 or less, not 9."),
+    ("POST", "/v1/uploads", b'{"bytes": 9, "content_type": "text/html"}', "it is video/… or image/gif"),
+    ("PUT", "/v1/models/ball/aliases/a", b"{}", "version is missing."),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body", "told"), BAD, ids=[f"{m} {p} {t[:20]}" for m, p, _, t in BAD])
+def test_a_refusal_says_the_way_in_our_words(gateway: Running, method: str, path: str, body: bytes | None, told: str) -> None:
+    headers = {} if body is None else {"Content-Type": "application/json"}
+    answer = gateway.http.request(method, path, content=body, headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+    assert told in answer.json()["detail"] and pydantic_says(answer.text) == []
+    assert all({"loc", "msg", "type"} == fault.keys() for fault in answer.json()["errors"])
+
+
+@pytest.mark.parametrize(
+    ("clause", "told"),
+    [
+        ("there is no object", "There is no object."),
+        ("s3://clips/a.mp4 is not there", "s3://clips/a.mp4 is not there."),
+        ("/tmp/a.mp4 holds no video", "/tmp/a.mp4 holds no video."),
+        ("red-ball has no version 3: list them", "red-ball has no version 3: list them."),
+        ("clip.mp4 breaks off", "clip.mp4 breaks off."),
+        ("num_frames is too large", "num_frames is too large."),
+        ("'x' is none", "'x' is none."),
+    ],
+)
+def test_a_sentence_begins_with_a_capital_unless_with_a_name(clause: str, told: str) -> None:
+    assert of_tav_error(InvalidClip(clause)).detail == told
