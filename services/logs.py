@@ -69,4 +69,4 @@ def about_job(job: TuningJob) -> dict[str, str | None]:
 
 def about_video(video: Video) -> dict[str, str | None]:
     """A video's fields, likewise."""
-    return {"request_id": video.request_id, "video": video.id}
+    return {"request_id": video.request_id, "tenant": video.tenant, "video": video.id}

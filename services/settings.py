@@ -7,12 +7,16 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, StringConstraints, field_validator
 
 from registry.settings import RegistrySettings
+from services.keys import TenantName
 from tav.memory import Precision
 from tav.probe import ClipLimits
 from tav_client.schemas import ModelRef
 
 TierSize = Annotated[str, StringConstraints(pattern=r"^[0-9]+( ?[KMGT]i?B)?$"), Field(coerce_numbers_to_str=True)]
 """Of a tier of deltas: how many, or bytes."""
+
+ClipPrefix = Annotated[str, StringConstraints(pattern=r"^s3://[A-Za-z0-9.-]{3,63}/(?:[^/]+/)*$")]
+"""A bucket or a folder in one: it ends with a slash."""
 
 
 Origin = Annotated[str, StringConstraints(pattern=r"^https?://[a-z0-9.:\[\]-]+$")]
@@ -57,7 +61,14 @@ class Settings(RegistrySettings):
     )
     tls_keyfile: Path | None = Field(None, description="Its key.")
     clip_limits: ClipLimits = Field(default_factory=ClipLimits, description="What is accepted as a clip.")
-    allowed_clip_buckets: list[str] = Field(default_factory=list, description="Buckets `clip_uri` may name, besides our own.")
+    allowed_clip_buckets: list[str] = Field(
+        default_factory=list,
+        description="Buckets that every tenant's `clip_uri` may name; in our own bucket, its uploads and clips.",
+    )
+    tenant_clip_prefixes: dict[TenantName, list[ClipPrefix]] = Field(
+        default_factory=dict,
+        description="By tenant, what its `clip_uri` may name besides: s3://bucket/ or s3://bucket/prefix/.",
+    )
 
     captioner: str | None = Field(
         None, description="Captions clips that come without a caption: a hub id or folder. None: such clips are refused."
@@ -66,6 +77,12 @@ class Settings(RegistrySettings):
     max_tuners: int = Field(1, ge=1, description="Tuners at a time.")
     max_running_per_tenant: int | None = Field(None, ge=1, description="Jobs of one tenant at a time.")
     max_queued_per_tenant: int | None = Field(None, ge=1, description="Jobs of one tenant that wait, before new ones get 429.")
+    max_priority: int = Field(
+        0,
+        ge=-100,
+        le=100,
+        description="Highest priority that tenants may give their jobs, and so pass others'; operators may give more.",
+    )
     max_gpus_per_job: int = Field(8, ge=1, description="GPUs a job may ask for.")
     gpu_types: list[str] = Field(default_factory=list, description="GPU types a job may ask for: Ray's accelerator types.")
     queue_deadline_seconds: float | None = Field(
@@ -116,6 +133,12 @@ class Settings(RegistrySettings):
     sampler_preload: list[ModelRef] = Field(default_factory=list, description="Versions that a sampler loads when it starts.")
     sampler_pinned: list[ModelRef] = Field(default_factory=list, description="Likewise, and they are never dropped.")
     max_queued_videos: int = Field(64, ge=1, description="Videos waiting for a sampler before new ones get 503.")
+    max_queued_videos_per_tenant: int | None = Field(
+        32, ge=1, description="Of one tenant, before new ones of it get 429, where keys tell tenants from each other."
+    )
+    max_running_videos_per_tenant: int | None = Field(
+        None, ge=1, description="Videos of one tenant at samplers at a time; more of them wait."
+    )
     video_queue_seconds: float = Field(3600, gt=0, description="A video that no sampler has taken up by then fails.")
 
     @property

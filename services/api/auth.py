@@ -9,12 +9,11 @@ import logging
 import re
 from collections.abc import Mapping
 from ipaddress import ip_address
-from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Request
 
-from registry.jobs import DEFAULT_TENANT
 from services import logs
+from services.api.callers import Caller
 from services.api.errors import ApiError
 from services.api.rates import Rates
 from services.keys import KeyFile, KeyRecord, find_key
@@ -57,13 +56,14 @@ class Doorkeeper:
 
         It runs in the request's own task, so that the request's log lines know the tenant.
         """
-        request.state.tenant = None
+        caller = Caller()
         if self._file is not None:
-            request.state.tenant = self._bearer(request).tenant
-            logs.know(tenant=request.state.tenant)
+            caller = Caller.of(self._bearer(request))
+            logs.know(tenant=caller.tenant)
         else:
             self._check_host(request)
-        self._rates.take(request.state.tenant or DEFAULT_TENANT)
+        self._rates.take(caller.tenant)
+        request.state.caller = caller.about(request.query_params.get("tenant"))
 
     async def check_operator(self, request: Request) -> None:
         """Likewise for what only operators may see; a browser sends the key as a password."""
@@ -109,14 +109,6 @@ def _password(request: Request) -> str:
         return base64.b64decode(_given(request, "basic"), validate=True).decode().partition(":")[2]
     except (binascii.Error, UnicodeDecodeError):
         return ""
-
-
-def _tenant_of(request: Request) -> str | None:
-    return getattr(request.state, "tenant", None)
-
-
-Tenant = Annotated[str | None, Depends(_tenant_of)]
-"""Whose key came with the request; None where the service has no keys, and so nobody is told from another."""
 
 
 def check_exposure(settings: Settings) -> None:

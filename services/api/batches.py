@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path
 
-from services.api.auth import Tenant
+from services.api.callers import Who
 from services.api.jobs import cancelled
 from services.api.openapi import problems
 from services.api.parts import Parts
@@ -23,20 +23,20 @@ def router(parts: Parts) -> APIRouter:
     routes = APIRouter(prefix="/batches", tags=["batches"])
 
     @routes.get("/{batch}", summary="Count a batch's jobs", responses=problems(404, 422, 503))
-    async def get(batch: BatchId, tenant: Tenant) -> Batch:
+    async def get(batch: BatchId, caller: Who) -> Batch:
         """How many jobs it has, by status. The jobs themselves: `GET /v1/tuning-jobs?batch=…`."""
-        return await asyncio.to_thread(parts.jobs.batch, batch, tenant)
+        return await asyncio.to_thread(parts.jobs.batch, batch, caller.scope)
 
     @routes.post("/{batch}/cancel", summary="Cancel a batch", responses=problems(404, 422, 503))
-    async def cancel(batch: BatchId, tenant: Tenant) -> Batch:
+    async def cancel(batch: BatchId, caller: Who) -> Batch:
         """Cancels every job of it that is open; those that have ended stay as they are."""
         turns = asyncio.Semaphore(_CANCELS_AT_A_TIME)
 
         async def one(job: TuningJob) -> None:
             async with turns:
-                await cancelled(job, parts.scheduler)
+                await cancelled(job, parts.scheduler, caller)
 
-        await asyncio.gather(*(one(job) for job in await asyncio.to_thread(parts.jobs.of_batch, batch, tenant)))
-        return await asyncio.to_thread(parts.jobs.batch, batch, tenant)
+        await asyncio.gather(*(one(job) for job in await asyncio.to_thread(parts.jobs.of_batch, batch, caller.scope)))
+        return await asyncio.to_thread(parts.jobs.batch, batch, caller.scope)
 
     return routes

@@ -1,4 +1,4 @@
-"""From an upload or an address to a stored clip that is known to decode and to fit the job. Everything here blocks."""
+"""From a file to a stored clip that is known to decode and to fit the job. Everything here blocks."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ import hashlib
 import json
 from pathlib import Path
 
-from registry.errors import InvalidReference, ObjectMissing
-from registry.objects import ObjectStore, parse_uri
-from services.api.errors import ApiError, invalid
+from registry.objects import ObjectStore
+from services.api.errors import invalid
 from services.settings import Settings
 from tav.bases import OFFLINE
 from tav.config import ClipConfig
-from tav.errors import InvalidClip
 from tav.probe import ClipProbe, probe_isolated
 from tav.video import frame_indices
 from tav_client.schemas import ClipInfo, TuningJobCreate, model_slug
@@ -40,33 +38,6 @@ def check_request(request: TuningJobCreate, settings: Settings) -> None:
         if size[0] * size[1] > settings.clip_limits.max_pixels:
             limit = settings.clip_limits.max_pixels
             raise invalid(f"size {size[0]}x{size[1]} has more than {limit} pixels: ask for less.", "params", "size")
-
-
-def fetch(uri: str, objects: ObjectStore, settings: Settings, path: Path) -> None:
-    """Download a clip from our bucket or an allowed one.
-
-    Raises:
-        ApiError: 403 `clip_uri_not_allowed`, 413 `clip_too_large`.
-        InvalidClip: there is no such object.
-    """
-    try:
-        bucket, _ = parse_uri(uri)
-    except InvalidReference as error:
-        raise ApiError(403, "clip_uri_not_allowed", "clip_uri must be s3://bucket/key; or upload the clip.") from error
-    if bucket not in (settings.s3_bucket, *settings.allowed_clip_buckets):
-        raise ApiError(
-            403,
-            "clip_uri_not_allowed",
-            f"Clips are not taken from bucket {bucket!r}: upload the clip, or ask the operator to add it to "
-            "TAV_ALLOWED_CLIP_BUCKETS.",
-        )
-    try:
-        if objects.stat(uri).size > settings.clip_limits.max_bytes:
-            limit = settings.clip_limits.max_bytes
-            raise ApiError(413, "clip_too_large", f"The clip may have {limit} bytes at most: shorten or compress it.")
-        objects.get_file(uri, path)
-    except ObjectMissing as error:
-        raise InvalidClip(f"there is no object {uri}: upload it first, or correct clip_uri") from error
 
 
 def check(path: Path, request: TuningJobCreate, settings: Settings) -> ClipProbe:

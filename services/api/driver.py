@@ -13,14 +13,16 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 from registry.errors import NotFound, StorageUnavailable
+from registry.tenants import DEFAULT_TENANT, registered
 from registry.versions import VersionStore
 from registry.videos import VideoStore
 from services import logs, metrics
-from services.api.errors import unavailable
 from services.api.snapshots import Snapshots
+from services.api.turns import Turns
 from services.sampling.client import SamplerLost, Samples
 from services.settings import Settings
 from tav.errors import TavError
@@ -61,7 +63,7 @@ class VideoDriver:
         videos: Where videos are kept.
         versions: Where a video's version is found again.
         sampler: Draws them.
-        settings: `max_queued_videos`, `video_queue_seconds`, `max_attempts`.
+        settings: How many videos may wait and for how long, and `max_attempts`.
     """
 
     def __init__(self, videos: VideoStore, versions: VersionStore, sampler: Samples, settings: Settings) -> None:
@@ -71,37 +73,40 @@ class VideoDriver:
         self._settings = settings
         self._drives: dict[str, _Drive] = {}
         self._unrecorded: dict[str, Video] = {}
-        self._others = 0  # videos that are being created, or that are not recorded
+        self._turns = Turns(settings)
         self._since = time.time()
         self._count()
 
-    async def create(self, request: VideoCreate, version: ModelVersion, key: str | None = None) -> Video:
-        """Keep a new video and start on it, even if the caller is cancelled meanwhile.
+    async def create(
+        self, request: VideoCreate, version: ModelVersion, key: str | None = None, tenant: str = DEFAULT_TENANT
+    ) -> Video:
+        """Keep a new video of a tenant and start on it, even if the caller is cancelled meanwhile.
 
         Raises:
-            ApiError: 503 `queue_full`.
+            ApiError: 429 `too_many_videos`, 503 `queue_full`.
         """
-        self._check_room()
-        return await asyncio.shield(self._create(request, version, key))
+        self._turns.admit(tenant)
+        return await asyncio.shield(self._create(request, version, key, tenant))
 
-    async def _create(self, request: VideoCreate, version: ModelVersion, key: str | None) -> Video:
-        self._others += 1
+    async def _create(self, request: VideoCreate, version: ModelVersion, key: str | None, tenant: str) -> Video:
+        make = partial(self._videos.create, request, version, key, logs.ids().get("request_id"), tenant=tenant)
         try:
-            video = await asyncio.to_thread(self._videos.create, request, version, key, logs.ids().get("request_id"))
-        finally:
-            self._others -= 1
+            video = await asyncio.to_thread(make)
+        except BaseException:
+            self._turns.leave(tenant)
+            raise
         self._start(video, version, logs.ids())
         return video
 
     @asynccontextmanager
-    async def attended(self, request: VideoCreate, version: ModelVersion) -> AsyncIterator[Video]:
+    async def attended(self, request: VideoCreate, version: ModelVersion, tenant: str = DEFAULT_TENANT) -> AsyncIterator[Video]:
         """A new video that is wanted as long as the block runs; left earlier, or while it is being created, it is cancelled.
 
         Raises:
-            ApiError: 503 `queue_full`.
+            ApiError: 429 `too_many_videos`, 503 `queue_full`.
         """
-        self._check_room()
-        making = asyncio.ensure_future(self._create(request, version, None))
+        self._turns.admit(tenant)
+        making = asyncio.ensure_future(self._create(request, version, None, tenant))
         try:
             yield await asyncio.shield(making)
         finally:
@@ -115,28 +120,23 @@ class VideoDriver:
         else:
             self.cancel(making.result().id, "Whoever waited for the video went away.")
 
-    async def draw(self, request: VideoCreate, version: ModelVersion) -> bytes:
+    async def draw(self, request: VideoCreate, version: ModelVersion, tenant: str = DEFAULT_TENANT) -> bytes:
         """The content of a video that is kept nowhere. A caller that is cancelled ends the sampling.
 
         Raises:
-            ApiError: 503 `queue_full`.
+            ApiError: 429 `too_many_videos`, 503 `queue_full`.
             SamplingFailed: it ended without.
         """
 
         async def on_step(_: Item) -> None:
             pass
 
-        self._check_room()
-        self._others += 1
+        self._turns.admit(tenant)
         try:
-            content: bytes = (await self._draw("that is not recorded", request, version, on_step))["video"]
+            content: bytes = (await self._draw("that is not recorded", tenant, request, version, on_step))["video"]
             return content
         finally:
-            self._others -= 1
-
-    def _check_room(self) -> None:
-        if len(self._drives) + self._others >= self._settings.max_queued_videos:
-            raise unavailable("queue_full", f"{self._settings.max_queued_videos} videos are waiting already: ask again later.")
+            self._turns.leave(tenant)
 
     def live(self, video: Video) -> Video:
         """The video as its run says, with what only this process knows."""
@@ -184,8 +184,9 @@ class VideoDriver:
         self._unrecorded.pop(video_id, None)
 
     def driven(self, ref: str) -> int:
-        """How many videos of a model (`name`) or a version (`name/version`) are on their way."""
-        names = [drive.snapshots.newest.model_version for drive in self._drives.values()]
+        """How many videos of a model (`name`) or a version (`name/version`), by MLflow's names, are on their way."""
+        videos = [drive.snapshots.newest for drive in self._drives.values()]
+        names = [registered(video.model_version, video.tenant) for video in videos]
         return sum(ref in (name, name.rpartition("/")[0]) for name in names)
 
     async def resume(self) -> None:
@@ -200,13 +201,14 @@ class VideoDriver:
         for video in left:
             if video.id in self._drives or video.created_at >= self._since:
                 continue
-            name, _, number = video.model_version.partition("/")
+            name, _, number = registered(video.model_version, video.tenant).partition("/")
             try:
                 version = await self._persist(self._versions.get, name, int(number))
             except NotFound as error:
                 failure = Failure(code=FailureCode.corrupt_version, message=f"Its version was deleted. {error}")
                 await self._persist(self._videos.fail, video.id, failure)
                 continue
+            self._turns.enter(video.tenant)
             self._start(video, version, {})
 
     async def close(self) -> None:
@@ -229,6 +231,7 @@ class VideoDriver:
         snapshots.close()
         self._count()
         video = snapshots.newest
+        self._turns.leave(video.tenant)
         if task.cancelled() or not video.status.final:
             return
         code = video.error.code.value if video.error else ""
@@ -250,7 +253,7 @@ class VideoDriver:
         log.info("video %s of %s is queued", video.id, video.model_version)
         try:
             request = VideoCreate.model_validate(video.request.model_dump())
-            drawn = await self._draw(video.id, request, version, lambda item: self._step(drive, item))
+            drawn = await self._draw(video.id, video.tenant, request, version, lambda item: self._step(drive, item))
             drive.drawn = True
             done = await self._persist(
                 self._videos.complete,
@@ -279,13 +282,14 @@ class VideoDriver:
         raise SamplingFailed(failure)
 
     async def _draw(
-        self, name: str, request: VideoCreate, version: ModelVersion, on_step: Callable[[Item], Awaitable[None]]
+        self, name: str, tenant: str, request: VideoCreate, version: ModelVersion, on_step: Callable[[Item], Awaitable[None]]
     ) -> Item:
         reason = ""
         for attempt in range(1, self._settings.max_attempts + 1):
             try:
                 async with (
                     asyncio.timeout(self._settings.video_queue_seconds) as waiting,
+                    self._turns.turn(tenant, version.base_fingerprint),
                     aclosing(self._sampler.sample(request, version)) as items,
                 ):
                     async for item in items:

@@ -9,12 +9,14 @@ import uuid
 from fastapi import APIRouter, Request
 
 from services.api.bodies import read_json
+from services.api.callers import Who
 from services.api.errors import ApiError
 from services.api.openapi import json_body, problems
 from services.api.parts import Parts
 from tav_client.schemas import Upload, UploadCreate
 
 PREFIX = "uploads/"
+"""Then the tenant, so that what a tenant uploads is its own."""
 _VALID_SECONDS = 3600
 _KEPT_SECONDS = 24 * 3600
 
@@ -30,14 +32,14 @@ def router(parts: Parts) -> APIRouter:
         responses=problems(413, 415, 422, 503),
         openapi_extra=json_body(UploadCreate),
     )
-    async def create(request: Request) -> Upload:
+    async def create(request: Request, caller: Who) -> Upload:
         """PUT the file's bytes to `url` with `headers`, then name `clip_uri` in a tuning job. Kept for a day."""
         wanted = await read_json(request, UploadCreate)
         limit = parts.settings.clip_limits.max_bytes
         if wanted.bytes > limit:
             raise ApiError(413, "clip_too_large", f"The clip may have {limit} bytes at most: shorten or compress it.")
         await asyncio.to_thread(sweep, parts)
-        key = f"{PREFIX}{uuid.uuid4().hex}"
+        key = f"{PREFIX}{caller.one()}/{uuid.uuid4().hex}"
         expires_at = int(time.time()) + _VALID_SECONDS
         url = parts.objects.presign_put(key, wanted.content_type, wanted.bytes, _VALID_SECONDS)
         headers = {"Content-Type": wanted.content_type}

@@ -8,8 +8,11 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
+from registry.tenants import called, registered
 from services.api import content
 from services.api.bodies import read_fields
+from services.api.callers import Caller, Who
+from services.api.catalog import Catalog
 from services.api.driver import SamplingFailed
 from services.api.errors import ApiError, invalid, of_failure
 from services.api.events import event_number, follow_video
@@ -17,7 +20,7 @@ from services.api.idempotency import IdempotencyKey, KeyLocks, checked_key, key_
 from services.api.openapi import fields_body, problems
 from services.api.parts import Parts
 from tav.video import CONTENT_TYPES
-from tav_client.schemas import ModelName, ModelVersion, Video, VideoCreate, VideoDeleted, VideoPage, VideoStatus
+from tav_client.schemas import AnyModelName, ModelVersion, Video, VideoCreate, VideoDeleted, VideoPage, VideoStatus
 
 _POLL_MS = "500"
 _CONTENT: dict[str, dict[str, str]] = {kind: {} for kind in CONTENT_TYPES.values()}
@@ -58,21 +61,21 @@ def router(parts: Parts) -> APIRouter:
     routes = APIRouter(prefix="/videos", tags=["videos"])
     locks = KeyLocks()
 
-    async def accept(request: Request) -> tuple[VideoCreate, ModelVersion]:
+    async def accept(request: Request, caller: Caller) -> tuple[VideoCreate, ModelVersion]:
         wanted = await read_fields(request, VideoCreate)
-        version = await asyncio.to_thread(parts.versions.resolve, wanted.model)
+        version = await asyncio.to_thread(Catalog(parts.versions, caller).resolve, wanted.model)
         return fitted(wanted, version, parts.settings.clip_limits.max_pixels), version
 
-    async def drawn(wanted: VideoCreate, version: ModelVersion, headers: dict[str, str]) -> bytes:
+    async def drawn(wanted: VideoCreate, version: ModelVersion, tenant: str, headers: dict[str, str]) -> bytes:
         """The content; whoever cancels this, at whatever moment, ends the video. A recorded one's id goes into `headers`."""
         if not wanted.record:
-            return await parts.driver.draw(wanted, version)
-        async with parts.driver.attended(wanted, version) as video:
+            return await parts.driver.draw(wanted, version, tenant)
+        async with parts.driver.attended(wanted, version, tenant) as video:
             headers["x-tav-video-id"] = video.id
             return await parts.driver.wait(video.id)
 
-    async def now(video_id: str) -> Video:
-        return parts.driver.live(await asyncio.to_thread(parts.videos.get, video_id))
+    async def now(video_id: str, caller: Caller) -> Video:
+        return parts.driver.live(await asyncio.to_thread(parts.videos.get, video_id, caller.scope))
 
     @routes.post(
         "",
@@ -81,16 +84,16 @@ def router(parts: Parts) -> APIRouter:
         responses=problems(404, 409, 415, 422, 503),
         openapi_extra=fields_body(VideoCreate),
     )
-    async def create(request: Request, response: Response, key: IdempotencyKey = None) -> Video:
+    async def create(request: Request, response: Response, caller: Who, key: IdempotencyKey = None) -> Video:
         """Answers at once; ask for the video until it is completed or failed."""
-        key = checked_key(key)
-        wanted, version = await accept(request)
+        key, tenant = checked_key(key), caller.one()
+        wanted, version = await accept(request, caller)
         if not wanted.record:
             raise invalid("Nothing is kept of a video without record: ask for it at /v1/videos/sync, or record it.", "record")
-        async with locks.hold(key):
-            video = None if key is None else await asyncio.to_thread(parts.videos.find, key)
+        async with locks.hold(key and f"{tenant}:{key}"):
+            video = None if key is None else await asyncio.to_thread(parts.videos.find, key, tenant)
             if video is None:
-                video = await parts.driver.create(wanted, version, key)
+                video = await parts.driver.create(wanted, version, key, tenant)
             elif video.request.model_dump() != wanted.model_dump():
                 raise key_reused()
         return _answer(parts.driver.live(video), response)
@@ -102,12 +105,13 @@ def router(parts: Parts) -> APIRouter:
         responses={200: {"content": _CONTENT, "description": "The video's bytes"}, **problems(404, 409, 415, 422, 500, 503)},
         openapi_extra=fields_body(VideoCreate),
     )
-    async def sync(request: Request) -> Response:
+    async def sync(request: Request, caller: Who) -> Response:
         """The video's bytes, for `curl -o`. A caller that goes away ends the sampling."""
-        wanted, version = await accept(request)
-        headers = {"x-tav-model-version": f"{version.name}/{version.version}"}
+        tenant = caller.one()
+        wanted, version = await accept(request, caller)
+        headers = {"x-tav-model-version": f"{called(version.name, tenant)}/{version.version}"}
         gone = asyncio.ensure_future(_disconnected(request))
-        done = asyncio.ensure_future(drawn(wanted, version, headers))
+        done = asyncio.ensure_future(drawn(wanted, version, tenant, headers))
         try:
             await asyncio.wait({gone, done}, return_when=asyncio.FIRST_COMPLETED)
             if not done.done():
@@ -123,26 +127,29 @@ def router(parts: Parts) -> APIRouter:
 
     @routes.get("", summary="List videos", responses=problems(422, 503))
     async def list_videos(
+        caller: Who,
         after: Annotated[str | None, Query(max_length=512, description="The former page's `next_cursor`.")] = None,
         limit: Annotated[int, Query(ge=1, le=100)] = 20,
         order: Literal["asc", "desc"] = "desc",
-        model: Annotated[ModelName | None, Query(description="Of this model only.")] = None,
+        model: Annotated[AnyModelName | None, Query(description="Of this model only.")] = None,
     ) -> VideoPage:
         """Newest first, unless `order` is `asc`."""
-        page = await asyncio.to_thread(parts.videos.list, after, limit, model, order == "asc")
+        of = model and registered(model, caller.viewer)
+        page = await asyncio.to_thread(parts.videos.list, after, limit, of, order == "asc", caller.scope)
         page.data = [parts.driver.live(video) for video in page.data]
         return page
 
     @routes.get("/{video_id}", summary="Get a video", responses=problems(404, 503))
-    async def get(video_id: str, response: Response) -> Video:
+    async def get(video_id: str, response: Response, caller: Who) -> Video:
         """The video as it is now; `progress` is in percent."""
-        return _answer(await now(video_id), response)
+        return _answer(await now(video_id, caller), response)
 
     @routes.delete("/{video_id}", summary="Delete a video", responses=problems(404, 503))
-    async def delete(video_id: str) -> VideoDeleted:
+    async def delete(video_id: str, caller: Who) -> VideoDeleted:
         """Removes the run and the content. One that is on its way is ended first, at the sampler's next step."""
-        await asyncio.to_thread(parts.videos.get, video_id)
+        video = await asyncio.to_thread(parts.videos.get, video_id, caller.scope)
         await asyncio.shield(parts.driver.delete(video_id))
+        caller.did(f"deleted video {video_id}", video.tenant)
         return VideoDeleted(id=video_id)
 
     @routes.get(
@@ -151,10 +158,12 @@ def router(parts: Parts) -> APIRouter:
         response_class=StreamingResponse,
         responses={200: {"content": {"text/event-stream": {}}}, **problems(404, 503)},
     )
-    async def events(video_id: str, last: Annotated[str | None, Header(alias="Last-Event-ID")] = None) -> StreamingResponse:
+    async def events(
+        video_id: str, caller: Who, last: Annotated[str | None, Header(alias="Last-Event-ID")] = None
+    ) -> StreamingResponse:
         """Server-sent events named `video`, one for every step, each a whole `Video`; the stream ends after the final one."""
         return StreamingResponse(
-            follow_video(await now(video_id), event_number(last), parts.driver, parts.videos),
+            follow_video(await now(video_id, caller), event_number(last), parts.driver, parts.videos),
             media_type="text/event-stream",
             headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
         )
@@ -171,9 +180,11 @@ def router(parts: Parts) -> APIRouter:
             **problems(404, 409, 416, 422, 503),
         },
     )
-    async def get_content(request: Request, video_id: str, variant: content.Variant = content.Variant.video) -> Response:
+    async def get_content(
+        request: Request, video_id: str, caller: Who, variant: content.Variant = content.Variant.video
+    ) -> Response:
         """The bytes of a completed video; whole, or one range of them."""
-        video = await now(video_id)
+        video = await now(video_id, caller)
         if video.status is VideoStatus.failed and video.error:
             detail = f"The video failed and will have no content: {video.error.message}"
             raise ApiError(409, "video_not_ready", detail)
