@@ -186,10 +186,10 @@ def test_a_caller_of_sync_that_is_gone_before_its_video_exists_ends_it_all_the_s
     parts = Parts.make(registry_settings, FakeScheduler(JobStore(registry_settings)), sampler)
     create, begun, go_on = parts.videos.create, threading.Event(), threading.Event()
 
-    def slow(*args: Any) -> Any:
+    def slow(*args: Any, **named: Any) -> Any:
         begun.set()
         assert go_on.wait(20)
-        return create(*args)
+        return create(*args, **named)
 
     monkeypatch.setattr(parts.videos, "create", slow)
 
