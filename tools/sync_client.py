@@ -19,6 +19,7 @@ NAMES = {
     "AsyncClient": "Client",
     "AsyncJob": "Job",
     "AsyncJobs": "Jobs",
+    "AsyncListing": "Listing",
     "AsyncModels": "Models",
     "AsyncTavClient": "TavClient",
     "AsyncTransport": "Transport",

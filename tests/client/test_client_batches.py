@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tav_client import InvalidRequest, Manifest, TavClient, schemas
+import tav_client
+from tav_client import ClipsRefused, InvalidRequest, Manifest, TavClient, schemas
 from tests.client.test_client_cli import tav
 
 MANIFEST = """
@@ -66,7 +67,9 @@ def test_a_folder_of_videos_and_texts_is_a_manifest(tmp_path: Path) -> None:
             "clips: [{clip: ski.mp4, caption: x, stepz: 1}]",
             "clip 1 ski.mp4: There is no field params.stepz: perhaps steps",
         ),
-        ("clips: [{clip: ski.mp4, caption: x}, {clip: gone.mp4, caption: y}]", "clip 2 gone.mp4: There is no file"),
+        ("clips: [{clip: gone.mp4, caption: y}]", "clip 1 gone.mp4: There is no file"),
+        ("defaults: [steps]\nclips: [{clip: ski.mp4, caption: x}]", "defaults is not `name: value` pairs"),
+        ("clips: [{clip: ski.mp4, caption: x, params: 7}]", "clip 1 ski.mp4: params is not `name: value` pairs"),
         ("clips: [{clip: ski.mp4, caption: x, steps: 0}, {clip: ski.mp4, caption: ''}]", "caption"),
     ],
 )
@@ -87,11 +90,74 @@ def test_submitting_a_manifest_again_uses_the_same_keys(service: Any, client: Ta
     assert Manifest.read(manifest).entries[0].key("davis") != keys[0]
 
 
-def test_nothing_is_sent_of_a_manifest_with_one_wrong_clip(service: Any, manifest: Path) -> None:
-    (manifest.parent / "ski.mp4").unlink()
+def test_nothing_is_sent_of_a_manifest_without_a_usable_clip(service: Any, manifest: Path) -> None:
+    manifest.write_text("clips: [{clip: gone.mp4, caption: x}, {clip: ski.mp4, caption: x, steps: 0}]")
     result = tav("jobs", "submit", "--manifest", str(manifest))
-    assert result.exit_code == 1 and "clip 1 ski.mp4: There is no file" in result.stderr
+    assert result.exit_code == 1
+    assert "clip 1 gone.mp4: There is no file" in result.stderr and "clip 2 ski.mp4: params.steps" in result.stderr
     assert service.asked == []
+
+
+def refusing(service: Any, *captions: str) -> Any:
+    """Answers a submission: these captions are refused as the gateway refuses a clip that does not decode."""
+
+    def answer(asked: Any) -> Any:
+        caption = json.loads(asked.form["job"][1])["caption"]
+        if caption in captions:
+            return service.problem(422, "invalid_clip", f"The clip of {caption!r} has no video stream.")
+        return service.ok(service.job(id=f"job-{caption}"), 201)
+
+    return answer
+
+
+@pytest.fixture
+def five(tmp_path: Path) -> Path:
+    """A folder of five clips, of which the second has no readable caption and the fourth is refused by the service."""
+    folder = tmp_path / "five"
+    folder.mkdir()
+    for name in "abcde":
+        (folder / f"{name}.mp4").write_bytes(name.encode())
+        (folder / f"{name}.txt").write_text(name)
+    (folder / "b.txt").write_bytes("café".encode("cp1252"))
+    return folder
+
+
+def test_a_bad_clip_is_named_and_the_others_are_submitted(service: Any, client: TavClient, five: Path) -> None:
+    service.on("POST", "/v1/tuning-jobs", refusing(service, "d"))
+    made = []
+    with pytest.raises(ClipsRefused, match=r"2 of 5 clips of batch five were not submitted: clip 2 b\.mp4") as caught:
+        made.extend(job.id for job in client.batches.submit(five))
+    assert made == ["job-a", "job-c", "job-e"]
+    assert [(refused.number, refused.clip) for refused in caught.value.refused] == [(2, "b.mp4"), (4, "d.mp4")]
+    assert "save it as UTF-8" in caught.value.refused[0].reason and "no video stream" in caught.value.refused[1].reason
+
+
+def test_a_bad_clip_is_named_on_the_command_line_and_the_exit_code_says_so(service: Any, five: Path) -> None:
+    service.on("POST", "/v1/tuning-jobs", refusing(service, "d"))
+    result = tav("jobs", "submit", "--manifest", str(five))
+    assert (result.exit_code, result.stdout.splitlines()) == (1, ["job-a", "job-c", "job-e"])
+    assert "clip 2 b.mp4" in result.stderr and "clip 4 d.mp4: The clip of 'd' has no video stream." in result.stderr
+    service.on("GET", "/v1/batches/five", service.ok(batch(total=3, succeeded=3)))
+    service.on("GET", "/v1/tuning-jobs", service.page(service.job("succeeded", version=1)))
+    waited = tav("jobs", "submit", "--manifest", str(five), "--wait")
+    assert (waited.exit_code, waited.stdout) == (1, "red-ball/1\n")
+    assert "clip 4 d.mp4" in waited.stderr
+
+
+def test_a_file_that_may_not_be_read_keeps_no_other_clip_back(service: Any, client: TavClient, five: Path) -> None:
+    service.on("POST", "/v1/tuning-jobs", refusing(service))
+    manifest = Manifest.read(five)
+    (five / "c.mp4").unlink()  # since the manifest was read
+    with pytest.raises(ClipsRefused) as caught:
+        list(client.batches.submit(manifest))
+    assert [refused.clip for refused in caught.value.refused] == ["b.mp4", "c.mp4"]
+
+
+def test_a_service_that_takes_no_job_ends_the_submission_at_once(service: Any, client: TavClient, five: Path) -> None:
+    service.on("POST", "/v1/tuning-jobs", service.problem(401, "unauthorized", "This call needs a key."))
+    with pytest.raises(tav_client.Unauthorized):
+        list(client.batches.submit(five))
+    assert len(service.asked) == 1
 
 
 def test_a_manifest_is_submitted_and_followed_until_no_job_is_open(service: Any, manifest: Path) -> None:

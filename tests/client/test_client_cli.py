@@ -133,6 +133,7 @@ def test_a_video_is_written_where_it_was_asked(service: Any, tmp_path: Path) -> 
     assert service.asked[0].json == {
         "model": "red-ball",
         "prompt": "a blue ball",
+        "format": "mp4",
         "num_inference_steps": 9,
         "scheduler": "unipc",
         "guidance_interval": [0.0, 0.6],

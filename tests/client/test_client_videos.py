@@ -84,9 +84,32 @@ def test_saving_waits_first(sampling: Any, client: TavClient, tmp_path: Path) ->
     assert client.videos.create(model="red-ball", prompt="a blue ball").save(tmp_path / "a.mp4").read_bytes() == BYTES
 
 
-def test_a_path_that_ends_with_gif_asks_for_a_gif(sampling: Any, client: TavClient, tmp_path: Path) -> None:
-    client.videos.create_and_save(tmp_path / "a.gif", model="red-ball", prompt="x")
-    assert sampling.asked[0].json["format"] == "gif"
+@pytest.mark.parametrize("name", ["a.mp4", "A.MP4", "a.m4v", "a.webm", "a.gif", "a"])
+def test_a_names_ending_says_the_format(service: Any, client: TavClient, tmp_path: Path, name: str) -> None:
+    format = {"a.webm": "webm", "a.gif": "gif"}.get(name, "mp4")
+    kind = "image/gif" if format == "gif" else f"video/{format}"
+    service.on("POST", "/v1/videos", service.ok(service.video("completed", format=format)))
+    service.on("GET", "/v1/videos/v1/content", content(kind))
+    client.videos.create_and_save(tmp_path / name, model="red-ball", prompt="x")
+    assert service.asked[0].json.get("format") == (None if name == "a" else format)
+    assert (tmp_path / name).read_bytes() == BYTES
+
+
+@pytest.mark.parametrize(("name", "options"), [("x.avi", {}), ("x.mov", {}), ("x.gif", {"format": "mp4"}), ("x.png", {})])
+def test_a_name_that_is_no_formats_is_refused_and_nothing_is_sent(
+    service: Any, client: TavClient, tmp_path: Path, name: str, options: dict[str, str]
+) -> None:
+    with pytest.raises(tav_client.InvalidRequest, match=rf"{name}.*end"):
+        client.videos.create_and_save(tmp_path / name, model="red-ball", prompt="x", **options)
+    assert service.asked == []
+
+
+def test_a_video_is_not_saved_under_another_formats_name(sampling: Any, client: TavClient, tmp_path: Path) -> None:
+    video = client.videos.create(model="red-ball", prompt="a blue ball")
+    for save in (video.save, video.content().save, lambda path: client.videos.download("v1", path)):
+        with pytest.raises(tav_client.InvalidRequest, match=r"\.mp4"):
+            save(tmp_path / "blue.webm")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_synchronous_call_answers_bytes_that_know_their_version(sampling: Any, client: TavClient, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ValidationError
 
 from tav_client import schemas
 from tav_client._content import VideoContent
-from tav_client._errors import APIResponseError, InvalidRequest, NotFound, status_error
+from tav_client._errors import APIResponseError, APIStatusError, InvalidRequest, NotFound, status_error
 from tav_client._sentences import faults
 
 T = TypeVar("T")
@@ -100,6 +100,11 @@ def raise_for_problem(response: httpx.Response) -> None:
     """
     if response.status_code >= 400:
         raise status_error(problem_of(response), response.headers.get("x-request-id"))
+
+
+def is_about_the_clip(problem: APIStatusError) -> bool:
+    """Whether the service refuses this clip or what is asked for it, and may take another."""
+    return problem.status in (413, 415, 422) or problem.code == "clip_uri_not_allowed"
 
 
 def _one(model: type[M]) -> Callable[[httpx.Response], M]:
@@ -196,6 +201,11 @@ def job_logs(id: str) -> Call[str]:
     return Call("GET", f"/v1/tuning-jobs/{_segment('job id', id)}/logs", lambda response: response.text)
 
 
+def job_log_stream(id: str, follow: bool, begin: Callable[[httpx.Response], None]) -> Call[None]:
+    """`GET /v1/tuning-jobs/{id}/logs?follow=true`; the answer is a stream, read by `_logs.LogFollowing`."""
+    return Call("GET", f"/v1/tuning-jobs/{_segment('job id', id)}/logs", begin, params={"follow": "true"} if follow else {})
+
+
 def get_batch(id: str) -> Call[schemas.Batch]:
     """`GET /v1/batches/{id}`"""
     return Call("GET", f"/v1/batches/{_segment('batch', id)}", _one(schemas.Batch))
@@ -256,6 +266,12 @@ def list_models(after: str | None, limit: int | None) -> Call[schemas.Page[schem
 def get_model(name: str) -> Call[schemas.Model]:
     """`GET /v1/models/{name}`"""
     return Call("GET", f"/v1/models/{_segment('model name', name)}", _one(schemas.Model))
+
+
+def list_versions(name: str, after: str | None, limit: int | None) -> Call[schemas.Page[schemas.ModelVersion]]:
+    """`GET /v1/models/{name}/versions`"""
+    path = f"/v1/models/{_segment('model name', name)}/versions"
+    return Call("GET", path, _one(schemas.Page[schemas.ModelVersion]), params=_given(after=after, limit=limit))
 
 
 def get_version(name: str, version: int) -> Call[schemas.ModelVersion]:

@@ -1,12 +1,52 @@
-"""The bytes of a video."""
+"""The bytes of a video, and what a file's name says of them."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
+from tav_client._errors import InvalidRequest
 from tav_client._files import written_whole
 from tav_client._notebook import player
+
+_ENDINGS = {
+    "video/mp4": (".mp4", ".m4v"),
+    "video/webm": (".webm",),
+    "image/gif": (".gif",),
+    "image/jpeg": (".jpg", ".jpeg"),
+}
+_FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".webm": "webm", ".gif": "gif"}
+
+
+def format_of_name(path: str | os.PathLike[str], format: str | None = None) -> str | None:
+    """The format that a video is to be asked for in; None: what the service takes.
+
+    Args:
+        path: Where it is to be written. Its ending says the format; a name without one fits any.
+        format: What was asked for besides.
+
+    Raises:
+        InvalidRequest: The ending is no video's, or another format's.
+    """
+    ending = Path(path).suffix.lower()
+    if not ending:
+        return format
+    named = _FORMATS.get(ending)
+    if named is None:
+        raise InvalidRequest(f"{os.fspath(path)!r} does not end with .mp4, .webm or .gif: videos are made in these formats.")
+    if format not in (None, named):
+        raise InvalidRequest(f"{os.fspath(path)!r} is not a name for {format}: end it with .{format}, or leave the format out.")
+    return named
+
+
+def check_name(path: str | os.PathLike[str], content_type: str) -> None:
+    """Raises:
+    InvalidRequest: The file's ending says something else than its content is.
+    """
+    ending = Path(path).suffix.lower()
+    endings = _ENDINGS.get(content_type.partition(";")[0].strip().lower(), ())
+    if ending and endings and ending not in endings:
+        raise InvalidRequest(f"{os.fspath(path)!r} would hold {content_type}: end its name with {endings[0]}.")
 
 
 class VideoContent(bytes):
@@ -30,7 +70,11 @@ class VideoContent(bytes):
 
         Returns:
             Where it is.
+
+        Raises:
+            InvalidRequest: The name's ending is another format's.
         """
+        check_name(path, self.content_type)
         with written_whole(path) as file:
             file.write(self)
         return Path(path)

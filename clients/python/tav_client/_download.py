@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import BinaryIO
 
 import httpx
 
 from tav_client._calls import Call, Variant, content_stream
+from tav_client._content import check_name
 
 OnBytes = Callable[[int, int | None], None]
 
@@ -19,12 +21,13 @@ class Download:
         id: The video's.
         variant: Which of its contents.
         file: Open for writing, at its beginning.
+        name: What it will be called; an ending that the content is not of is refused before anything is written.
         on_bytes: Called after every piece with the bytes that are there and the bytes that there will be, if that is known.
     """
 
-    def __init__(self, id: str, variant: Variant, file: BinaryIO, on_bytes: OnBytes) -> None:
+    def __init__(self, id: str, variant: Variant, file: BinaryIO, name: str | os.PathLike[str], on_bytes: OnBytes) -> None:
         self.complete = False
-        self._id, self._variant, self._file, self._on_bytes = id, variant, file, on_bytes
+        self._id, self._variant, self._file, self._name, self._on_bytes = id, variant, file, name, on_bytes
         self._done = 0
         self._total: int | None = None
         self._etag: str | None = None
@@ -45,6 +48,7 @@ class Download:
         self._on_bytes(self._done, self._total)
 
     def _begin(self, response: httpx.Response) -> None:
+        check_name(self._name, response.headers.get("content-type", ""))
         if response.status_code != 206:  # all of it, from the first byte on
             self._file.seek(0)
             self._file.truncate()

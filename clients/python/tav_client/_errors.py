@@ -13,6 +13,7 @@
     │   ├── Unprocessable          422
     │   ├── RateLimited            429
     │   └── ServerError            5xx
+    ├── ClipsRefused               some clips of a manifest were not submitted; the others were
     ├── JobFailed                  a tuning job ended without a version
     ├── VideoFailed                a video ended without content
     └── WaitTimeout                `wait` ran out of time; what was waited for goes on
@@ -21,6 +22,9 @@
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from tav_client import schemas
 
@@ -99,6 +103,31 @@ class RateLimited(APIStatusError):
 
 class ServerError(APIStatusError):
     """5xx: the service could not do it now."""
+
+
+@dataclass(frozen=True)
+class RefusedClip:
+    """A clip of a manifest that was not submitted."""
+
+    number: int
+    """Which of the manifest's clips, from 1."""
+    clip: str
+    """As the manifest names it."""
+    reason: str
+
+    def __str__(self) -> str:
+        return f"clip {self.number}{' ' if self.clip else ''}{self.clip}: {self.reason}"
+
+
+class ClipsRefused(TavClientError):
+    """Some clips of a manifest were not submitted; the others were. `refused` says which and why."""
+
+    code = "clips_refused"
+
+    def __init__(self, batch: str, total: int, refused: Sequence[RefusedClip]) -> None:
+        self.refused = tuple(refused)
+        those = " ".join(map(str, self.refused))
+        super().__init__(f"{len(self.refused)} of {total} clips of batch {batch} were not submitted: {those}")
 
 
 class JobFailed(TavClientError):

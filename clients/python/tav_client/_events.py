@@ -11,13 +11,11 @@ from pydantic import ValidationError
 
 from tav_client import schemas
 from tav_client._calls import Call, job_events, video_events
-from tav_client._errors import APIConnectionError, APIResponseError, APIStatusError, TavClientError, WaitTimeout
-from tav_client._retry import RetryPolicy
+from tav_client._errors import APIResponseError, TavClientError, WaitTimeout
+from tav_client._retry import StreamPatience
 
 SILENCE = 30.0
 """Seconds without a line, not even a comment (one comes every 5), after which a stream counts as cut."""
-PATIENCE = 60.0
-"""Seconds without a stream after which the service counts as gone."""
 
 
 @dataclass(frozen=True)
@@ -96,9 +94,7 @@ class Following(Generic[S]):
         self._what = f"{'Tuning job' if self._is_job else 'Video'} {id}"
         self._deadline = deadline
         self._parser = EventParser(last_event_id)
-        self._cuts = 0
-        self._cut_since: float | None = None
-        self._backoff = RetryPolicy()
+        self._patience = StreamPatience(f"The stream of {self._what}'s events")
 
     def call(self) -> Call[None]:
         """The stream to open next."""
@@ -111,7 +107,7 @@ class Following(Generic[S]):
 
     def feed(self, chunk: bytes) -> Iterator[S]:
         """The snapshots that this chunk completes."""
-        self._cuts, self._cut_since = 0, None
+        self._patience.came()
         for event in self._parser.feed(chunk):
             if event.name != ("job" if self._is_job else "video"):
                 continue
@@ -135,15 +131,7 @@ class Following(Generic[S]):
             TavClientError: `error`, if it will not mend, or the service has been gone for too long.
         """
         self._check()
-        if isinstance(error, APIStatusError) and error.status < 500:
-            raise error
-        now = time.monotonic()
-        self._cut_since = self._cut_since or now
-        if now - self._cut_since > PATIENCE:
-            raise error or APIConnectionError(f"{self._what} has events that keep ending before it does.")
-        delay = self._backoff.backoff(self._cuts)
-        self._cuts += 1
-        return max(0.0, min(delay, self._left()))
+        return max(0.0, min(self._patience.cut(error), self._left()))
 
     def _left(self) -> float:
         return float("inf") if self._deadline is None else self._deadline - time.monotonic()

@@ -9,6 +9,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 
+def sentence(error: OSError) -> str:
+    """What the system said of a file."""
+    return f"{error.filename}: {error.strerror}." if error.filename else f"{error}."
+
+
 @contextmanager
 def written_whole(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """A file that appears under its name when the block ends well, or not at all; folders on the way are made."""

@@ -1,10 +1,12 @@
-"""How results look in a notebook: plain HTML, styled by the notebook itself."""
+"""How results look in a notebook: plain HTML, styled by the notebook itself, and shown by IPython where it runs one."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -21,6 +23,16 @@ def fields(title: str, values: Mapping[str, object]) -> str:
         if value not in (None, "", [], {}, ())
     )
     return f"<table><caption style='text-align:left'><b>{escape(title)}</b></caption>{rows}</table>"
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]], below: str = "") -> str:
+    """Rows under a header, with a line of text below."""
+    head = "".join(f"<th style='text-align:left'>{escape(name)}</th>" for name in columns)
+    body = "".join(
+        "<tr>" + "".join(f"<td style='text-align:left'>{_cell(value)}</td>" for value in row) + "</tr>" for row in rows
+    )
+    note = f"<div>{escape(below)}</div>" if below else ""
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{note}"
 
 
 def record(value: BaseModel) -> str:
@@ -42,7 +54,30 @@ def player(data: bytes, content_type: str) -> str:
     return f"<img src='{source}' alt='video'>"
 
 
+def in_notebook() -> bool:
+    """Whether a notebook's kernel runs this, which shows HTML; IPython on a terminal does not."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
+
+
+def moving() -> Callable[[str], None]:
+    """A place in the notebook's output; each call puts other HTML there."""
+    display: Any = sys.modules["IPython"].display
+    place: Any = None
+
+    def show(html: str) -> None:
+        nonlocal place
+        if place is None:
+            place = display.display(display.HTML(html), display_id=True)
+        else:
+            place.update(display.HTML(html))
+
+    return show
+
+
 def _cell(value: object) -> str:
+    if value is None:
+        return ""
     if isinstance(value, Html):
         return value
     if isinstance(value, Mapping):

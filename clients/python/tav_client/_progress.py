@@ -1,4 +1,4 @@
-"""Shows how far a job or a video is, on stderr: a bar on a terminal, otherwise a line now and then."""
+"""Shows how far a job or a video is: a bar in a notebook or on a terminal, otherwise a line now and then on stderr."""
 
 from __future__ import annotations
 
@@ -8,10 +8,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TextIO
 
-from tav_client import schemas
+from tav_client import _notebook, schemas
+from tav_client._texts import one_line
 
 LINE_EVERY = 0.1
 """Of the whole, between two lines where there is no terminal."""
+
+
+_WAITS_FOR = {
+    schemas.WaitsFor.tuner_start: "a tuner is starting",
+    schemas.WaitsFor.free_tuner: "all tuners are busy",
+    schemas.WaitsFor.own_jobs: "as many of the tenant's jobs run as may",
+    schemas.WaitsFor.pause: "it is tried again after a pause",
+}
 
 
 @dataclass(frozen=True)
@@ -24,12 +33,16 @@ class Reading:
 
     def line(self) -> str:
         """As plain text."""
-        return "  ".join(part for part in (f"{self.fraction:4.0%}", self.stage, self.detail) if part)
+        return f"{self.fraction:4.0%}  " + "  ".join(one_line(part) for part in (self.stage, self.detail) if part)
 
 
 def read_job(job: schemas.TuningJob) -> Reading:
-    """Phase, step, loss and remaining time."""
+    """Phase, step, loss and remaining time; of one that waits, for what; of one that ended early, where."""
     details = []
+    if job.status is schemas.JobStatus.queued and job.waits_for is not None:
+        details.append(_WAITS_FOR[job.waits_for])
+    if job.status.final and job.phase is not None:
+        details.append(f"in {job.phase.value}" + (f" {job.step}/{job.total_steps}" if job.total_steps else ""))
     if job.phase is not None and job.total_steps and not job.status.final:
         details.append(f"{job.step}/{job.total_steps}")
     if job.loss is not None:
@@ -82,6 +95,9 @@ def watching_download(wanted: bool) -> Iterator[Callable[[int, int | None], None
 def _display(wanted: bool, out: TextIO) -> Iterator[Callable[[Reading], None]]:
     if not wanted:
         yield lambda _: None
+    elif _notebook.in_notebook():
+        place = _notebook.moving()
+        yield lambda now: place(_notebook.bar(now.fraction, now.line()))
     elif out.isatty():
         with _bar(out) as show:
             yield show
@@ -118,6 +134,6 @@ def _bar(out: TextIO) -> Iterator[Callable[[Reading], None]]:
         task = progress.add_task("waiting", total=1.0, detail="")
 
         def show(now: Reading) -> None:
-            progress.update(task, description=now.stage, completed=now.fraction, detail=now.detail)
+            progress.update(task, description=now.stage, completed=now.fraction, detail=one_line(now.detail))
 
         yield show

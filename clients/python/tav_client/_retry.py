@@ -12,7 +12,10 @@ from typing import Any
 import httpx
 
 from tav_client._calls import Call
+from tav_client._errors import APIConnectionError, APIStatusError, TavClientError
 
+PATIENCE = 60.0
+"""Seconds without a stream after which the service counts as gone."""
 REFUSED = frozenset({429, 503})
 """Statuses that say the request was not taken up, so that any call may be repeated."""
 
@@ -73,3 +76,36 @@ class RetryPolicy:
         if attempt >= self.max_retries or not may_mend or not (call.repeatable or never_sent):
             return None
         return self.backoff(attempt)
+
+
+class StreamPatience:
+    """How long to wait before a stream that was cut is opened again, and when to give up."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._cuts = 0
+        self._cut_since: float | None = None
+        self._backoff = RetryPolicy()
+
+    def came(self) -> None:
+        """Something has come."""
+        self._cuts, self._cut_since = 0, None
+
+    def cut(self, error: TavClientError | None = None) -> float:
+        """The stream has ended before its time, or could not be opened.
+
+        Returns:
+            Seconds to wait before it is opened again.
+
+        Raises:
+            TavClientError: `error`, if it will not mend, or the service has been gone for too long.
+        """
+        if isinstance(error, APIStatusError) and error.status < 500:
+            raise error
+        now = time.monotonic()
+        self._cut_since = self._cut_since or now
+        if now - self._cut_since > PATIENCE:
+            raise error or APIConnectionError(f"{self._what} keeps ending before its time.")
+        delay = self._backoff.backoff(self._cuts)
+        self._cuts += 1
+        return delay

@@ -148,6 +148,19 @@ class JobPhase(StrEnum):
     registering = "registering"
 
 
+class WaitsFor(StrEnum):
+    """What a queued job waits for."""
+
+    tuner_start = "tuner_start"
+    """A tuner for it is starting: processes begin, the base is loaded, or a node has to come first."""
+    free_tuner = "free_tuner"
+    """All places for tuners are taken by other jobs."""
+    own_jobs = "own_jobs"
+    """As many jobs of its tenant run as may."""
+    pause = "pause"
+    """Its last attempt ended by something that may pass; it is tried again soon."""
+
+
 class FailureCode(StrEnum):
     """Why a tuning job or a video failed."""
 
@@ -300,6 +313,11 @@ class Estimates(_Response):
     settings: list[Estimate]
     chosen: int = Field(description="Index of the fastest that fits; of the last, the leanest, if none does.")
 
+    def _repr_html_(self) -> str:
+        from tav_client._tables import estimates  # only notebooks need it
+
+        return estimates(self)
+
 
 class TuningJobCreate(_Request):
     """`POST /v1/tuning-jobs`: JSON with `clip_uri`, or multipart with the file part `clip` and the rest as part `job`."""
@@ -344,7 +362,8 @@ class TuningJob(_Response):
     id: str
     object: Literal["tuning_job"] = "tuning_job"
     status: JobStatus
-    phase: JobPhase | None = None
+    phase: JobPhase | None = Field(None, description="What it does; of one that failed or was cancelled, where it ended.")
+    waits_for: WaitsFor | None = Field(None, description="What it waits for while it is queued.")
     step: int = Field(0, description="Steps done in this phase.")
     total_steps: int | None = Field(None, description="Steps of this phase.")
     progress: float = Field(0.0, description="Of the whole job, 0–1.")
@@ -636,6 +655,11 @@ class Page(_Response, Generic[T]):
     data: list[T]
     next_cursor: str | None = None
     has_more: bool = False
+
+    def _repr_html_(self) -> str:
+        from tav_client._tables import entries  # only notebooks need it
+
+        return entries(self.data, more=self.has_more)
 
 
 class VideoPage(Page[Video]):

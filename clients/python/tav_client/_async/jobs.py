@@ -13,6 +13,8 @@ from tav_client import _calls, _notebook, schemas
 from tav_client._async.transport import AsyncTransport
 from tav_client._errors import InvalidRequest, JobFailed
 from tav_client._events import Following
+from tav_client._listing import AsyncListing
+from tav_client._logs import LogFollowing
 from tav_client._progress import read_job, watching_job
 
 OnJob = Callable[[schemas.TuningJob], object]
@@ -234,14 +236,14 @@ class AsyncJobs:
         batch: str | None = None,
         metadata: Mapping[str, str] | None = None,
         page_size: int | None = None,
-    ) -> AsyncIterator[AsyncJob]:
+    ) -> AsyncListing[AsyncJob]:
         """All jobs, newest first, fetched page by page as they are asked for."""
         try:
             wanted = None if status is None else schemas.JobStatus(status)
         except ValueError:
             raise InvalidRequest(f"status: {status!r} is none of {', '.join(schemas.JobStatus)}.") from None
         snapshots = self._transport.every(lambda after: _calls.list_jobs(after, page_size, wanted, model, batch, metadata))
-        return (AsyncJob(self, snapshot) async for snapshot in snapshots)
+        return AsyncListing(AsyncJob(self, snapshot) async for snapshot in snapshots)
 
     async def cancel(self, id: str) -> AsyncJob:
         """Asks the service to end a job; a running one stops at its next step.
@@ -273,6 +275,10 @@ class AsyncJobs:
     async def logs(self, id: str) -> str:
         """What the job's tuners have said so far, this job alone."""
         return await self._transport.send(_calls.job_logs(id))
+
+    def follow_logs(self, id: str) -> AsyncIterator[str]:
+        """The same piece by piece as it is said, until the job has ended. A cut connection goes on where it was."""
+        return self._transport.follow_log(LogFollowing(id))
 
     def events(self, id: str, *, last_event_id: str | None = None) -> AsyncIterator[schemas.TuningJob]:
         """Snapshots of a job as it changes, until it is final. A cut connection is opened again and goes on where it was."""

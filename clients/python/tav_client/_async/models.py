@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 from tav_client import _calls, schemas
 from tav_client._async.transport import AsyncTransport
+from tav_client._listing import AsyncListing
 
 
 class AsyncModels:
@@ -14,9 +13,9 @@ class AsyncModels:
     def __init__(self, transport: AsyncTransport) -> None:
         self._transport = transport
 
-    def list(self, *, page_size: int | None = None) -> AsyncIterator[schemas.Model]:
+    def list(self, *, page_size: int | None = None) -> AsyncListing[schemas.Model]:
         """All models, newest first, fetched page by page as they are asked for."""
-        return self._transport.every(lambda after: _calls.list_models(after, page_size))
+        return AsyncListing(self._transport.every(lambda after: _calls.list_models(after, page_size)))
 
     async def get(self, name: str) -> schemas.Model:
         """A model by name.
@@ -40,6 +39,14 @@ class AsyncModels:
         if isinstance(number, int):
             return await self._transport.send(_calls.get_version(name, number))
         return await self._transport.send(_calls.get_version(name, _calls.number_of(await self.get(name), number)))
+
+    def versions(self, name: str, *, page_size: int | None = None) -> AsyncListing[schemas.ModelVersion]:
+        """All versions of a model, newest first, fetched page by page as they are asked for.
+
+        Raises:
+            NotFound: There is no such model; when the first is asked for.
+        """
+        return AsyncListing(self._transport.every(lambda after: _calls.list_versions(name, after, page_size)))
 
     async def set_alias(self, name: str, alias: str, version: int) -> schemas.Model:
         """Makes `name@alias` mean a version, from the next request on.

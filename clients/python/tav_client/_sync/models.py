@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from tav_client import _calls, schemas
+from tav_client._listing import Listing
 from tav_client._sync.transport import Transport
 
 
@@ -14,9 +13,9 @@ class Models:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
-    def list(self, *, page_size: int | None = None) -> Iterator[schemas.Model]:
+    def list(self, *, page_size: int | None = None) -> Listing[schemas.Model]:
         """All models, newest first, fetched page by page as they are asked for."""
-        return self._transport.every(lambda after: _calls.list_models(after, page_size))
+        return Listing(self._transport.every(lambda after: _calls.list_models(after, page_size)))
 
     def get(self, name: str) -> schemas.Model:
         """A model by name.
@@ -40,6 +39,14 @@ class Models:
         if isinstance(number, int):
             return self._transport.send(_calls.get_version(name, number))
         return self._transport.send(_calls.get_version(name, _calls.number_of(self.get(name), number)))
+
+    def versions(self, name: str, *, page_size: int | None = None) -> Listing[schemas.ModelVersion]:
+        """All versions of a model, newest first, fetched page by page as they are asked for.
+
+        Raises:
+            NotFound: There is no such model; when the first is asked for.
+        """
+        return Listing(self._transport.every(lambda after: _calls.list_versions(name, after, page_size)))
 
     def set_alias(self, name: str, alias: str, version: int) -> schemas.Model:
         """Makes `name@alias` mean a version, from the next request on.

@@ -12,11 +12,12 @@ from typing import TypeVar
 import httpx
 
 from tav_client import schemas
-from tav_client._calls import Call, raise_for_problem
+from tav_client._calls import Call, get_job, raise_for_problem
 from tav_client._download import Download
 from tav_client._errors import APIStatusError, TavClientError
 from tav_client._events import Following
 from tav_client._http import CONNECT_TIMEOUT, headers_of, is_loopback, service_url, silence_error
+from tav_client._logs import SILENCE, LogFollowing
 from tav_client._retry import RetryPolicy
 
 T = TypeVar("T")
@@ -28,6 +29,7 @@ class Transport:
 
     def __init__(self, base_url: str | None, api_key: str | None, timeout: float, policy: RetryPolicy) -> None:
         self.url = service_url(base_url)
+        self.api_key = api_key
         self.timeout = timeout
         self.policy = policy
         self.http = httpx.Client(
@@ -96,6 +98,25 @@ class Transport:
             except APIStatusError as problem:
                 error = problem
             self.sleep(following.cut(error))
+
+    def follow_log(self, log: LogFollowing) -> Generator[str]:
+        """What a job's log gains until the job has ended, across cut streams."""
+        while True:
+            error: TavClientError | None = None
+            try:
+                with closing(self._stream(log.call(), SILENCE)) as chunks:
+                    for chunk in chunks:
+                        yield log.feed(chunk)
+                if (self.send(get_job(log.id))).status.final:
+                    with closing(self._stream(log.call(follow=False), self.timeout)) as chunks:
+                        for chunk in chunks:  # what was said since, if it was the stream alone that ended
+                            yield log.feed(chunk)
+                    return
+            except httpx.RequestError as silence:
+                error = silence_error(self.url, silence)
+            except APIStatusError as problem:
+                error = problem
+            self.sleep(log.cut(error))
 
     def download(self, download: Download) -> None:
         """Fetches bytes into a file; a cut connection is opened again and goes on where it was."""

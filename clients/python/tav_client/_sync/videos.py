@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tav_client import _calls, _notebook, schemas
-from tav_client._content import VideoContent
+from tav_client._content import VideoContent, format_of_name
 from tav_client._download import Download
 from tav_client._errors import VideoFailed, WaitTimeout
 from tav_client._events import Following
 from tav_client._files import written_whole
+from tav_client._listing import Listing
+from tav_client._preview import preview
 from tav_client._progress import read_video, watching_download, watching_video
 from tav_client._sync.transport import Transport
 
@@ -26,6 +28,7 @@ class Video:
     def __init__(self, videos: Videos, polled: _calls.Polled) -> None:
         self._videos = videos
         self._polled = polled
+        self._preview: str | None = None
 
     def __repr__(self) -> str:
         seen = f"id='{self.id}', status='{self.status}', model='{self.model_version}', prompt={self.snapshot.prompt!r}"
@@ -33,7 +36,9 @@ class Video:
 
     def _repr_html_(self) -> str:
         seen, reading = self.snapshot, read_video(self.snapshot)
-        return _notebook.fields(
+        if seen.status is schemas.VideoStatus.completed and self._preview is None:
+            self._preview = preview(self._videos._transport, self.id)
+        return (self._preview or "") + _notebook.fields(
             seen.prompt,
             {
                 "video": seen.id,
@@ -117,7 +122,11 @@ class Video:
 
         Returns:
             Where it is.
+
+        Raises:
+            InvalidRequest: The name's ending is another format's than the video's.
         """
+        format_of_name(path, self.snapshot.format)
         self.wait(progress=progress)
         return self._videos.download(self.id, path, progress=progress)
 
@@ -164,7 +173,7 @@ class Videos:
 
     def list(
         self, *, model: str | None = None, order: Literal["asc", "desc"] | None = None, page_size: int | None = None
-    ) -> Iterator[Video]:
+    ) -> Listing[Video]:
         """All videos, newest first (`order="asc"`: oldest), fetched page by page as they are asked for.
 
         Args:
@@ -173,7 +182,7 @@ class Videos:
             page_size: Videos a request.
         """
         snapshots = self._transport.every(lambda after: _calls.list_videos(after, page_size, order, model))
-        return (Video(self, _calls.Polled(snapshot, 0.0)) for snapshot in snapshots)
+        return Listing(Video(self, _calls.Polled(snapshot, 0.0)) for snapshot in snapshots)
 
     def content(self, id: str, variant: _calls.Variant = "video") -> VideoContent:
         """The bytes of a completed video, or of its `thumbnail` (JPEG of the middle frame) or `spritesheet` (of all).
@@ -199,9 +208,10 @@ class Videos:
 
         Raises:
             Conflict: It is not completed.
+            InvalidRequest: The name's ending is another format's than the content's.
         """
         with written_whole(path) as file, watching_download(progress) as show:
-            self._transport.download(Download(id, variant, file, show))
+            self._transport.download(Download(id, variant, file, path, show))
         return Path(path)
 
     def delete(self, id: str) -> None:
@@ -219,8 +229,13 @@ class Videos:
     def create_and_save(
         self, path: str | os.PathLike[str], *, model: str, prompt: str, progress: bool = False, **options: Any
     ) -> Video:
-        """Asks for a video, waits for it and writes it to `path`, whose ending says the format: mp4, webm or gif."""
-        video = self.create(model=model, prompt=prompt, **(_format_for(path) | options))
+        """Asks for a video, waits for it and writes it to `path`, whose ending says the format: mp4, webm or gif.
+
+        Raises:
+            InvalidRequest: An argument is wrong, or the ending is no video's, or another format's than asked for.
+        """
+        options["format"] = format_of_name(path, options.get("format"))
+        video = self.create(model=model, prompt=prompt, **options)
         video.save(path, progress=progress)
         return video
 
@@ -231,8 +246,3 @@ class Videos:
 
 def _video_request(model: str, prompt: str, options: dict[str, Any]) -> schemas.VideoCreate:
     return _calls.request_of(schemas.VideoCreate, {"model": model, "prompt": prompt} | options)
-
-
-def _format_for(path: str | os.PathLike[str]) -> dict[str, str]:
-    ending = Path(path).suffix.lower()
-    return {"format": ending[1:]} if ending in (".gif", ".webm") else {}

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 from pydantic import BaseModel, TypeAdapter
+from rich.cells import cell_len
 from typer.core import TyperGroup
 
 from tav_client import TavClient
 from tav_client._calls import request_of
 from tav_client._errors import TavClientError
+from tav_client._files import sentence
+from tav_client._texts import harmless, one_line
+from tav_client._texts import when as when
 from tav_client.schemas import MemorySetting
+
+INTERRUPTED = 130
+"""Exit code of a command that Ctrl-C ended, as shells count it."""
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print what the service answered, as JSON.")]
 
@@ -31,7 +39,7 @@ class Commands(TyperGroup):
         except OSError as error:
             if error.errno == errno.EPIPE:
                 raise
-            fail(f"{error.filename}: {error.strerror}." if error.filename else f"{error}.")
+            fail(sentence(error))
 
 
 def group(help: str) -> typer.Typer:
@@ -48,8 +56,24 @@ def group(help: str) -> typer.Typer:
 
 def fail(sentence: str) -> NoReturn:
     """Ends the command with exit code 1."""
-    typer.echo(f"tav: {sentence}", err=True)
+    typer.echo(f"tav: {harmless(sentence)}", err=True)
     raise typer.Exit(1)
+
+
+@contextmanager
+def interruptible(sentence: str) -> Iterator[None]:
+    """Ctrl-C ends the command, not what it waits for: the sentence says what goes on, and how to end that."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(f"\ntav: {sentence}", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def again(ctx: typer.Context, *words: str) -> str:
+    """A further command about the same service, to be copied."""
+    url = (ctx.find_root().obj or {}).get("base_url")
+    return f"`{shlex.join(['tav', *(['--url', url] if url else []), *words])}`"
 
 
 def client_of(ctx: typer.Context) -> TavClient:
@@ -100,21 +124,17 @@ def print_json(value: BaseModel | Sequence[BaseModel]) -> None:
 
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Columns as wide as their widest entry."""
-    texts = [[str(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(header, *texts, strict=True)]
+    """Columns as wide as their widest entry, one line a row, whatever the entries hold."""
+    texts = [[one_line(cell) for cell in row] for row in rows]
+    widths = [max(map(cell_len, column)) for column in zip(header, *texts, strict=True)]
     for row in [list(header), *texts]:
-        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        cells = (cell + " " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True))
+        typer.echo("  ".join(cells).rstrip())
 
 
 def print_fields(fields: Mapping[str, object]) -> None:
     """One `name  value` a line, leaving out what is not there."""
-    shown = {name: value for name, value in fields.items() if value not in (None, "", [], {})}
+    shown = {name: one_line(value) for name, value in fields.items() if value not in (None, "", [], {})}
     width = max(map(len, shown), default=0)
     for name, value in shown.items():
         typer.echo(f"{name.ljust(width)}  {value}")
-
-
-def when(unix: float | None) -> str | None:
-    """A time as people write it, in this machine's zone."""
-    return None if unix is None else datetime.fromtimestamp(unix).strftime("%Y-%m-%d %H:%M:%S")

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 from itertools import islice
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from tav_client import Job, Manifest
-from tav_client._progress import read_job
-from tav_client.cli._batches import print_batch, submit_batch, watch_batch
+from tav_client._estimates import setting
+from tav_client._progress import duration, read_job
+from tav_client._texts import harmless
+from tav_client.cli._batches import print_batch, watch_batch
 from tav_client.cli._common import (
     JsonOption,
+    again,
     client_of,
     group,
-    memory_of,
+    interruptible,
     pairs,
     print_fields,
     print_json,
     print_table,
-    size_of,
     when,
 )
+from tav_client.cli._submit import estimate, follow, submit
 from tav_client.schemas import JobStatus, TuningJob
 
 app = group("Submit clips to be tuned, and follow them.")
@@ -32,76 +33,8 @@ OptionalJobId = Annotated[str | None, typer.Argument(metavar="[ID]", help="A tun
 BatchOption = Annotated[str | None, typer.Option(help="All jobs of this batch instead.")]
 
 
-@app.command()
-def submit(
-    ctx: typer.Context,
-    clip: Annotated[str | None, typer.Argument(metavar="[CLIP]", help="A video file, or s3://bucket/key.")] = None,
-    *,
-    manifest: Annotated[
-        Path | None, typer.Option(help="Many clips: a YAML file, or a folder of videos with a .txt each, instead of CLIP.")
-    ] = None,
-    caption: Annotated[str | None, typer.Option(help="What the clip shows; left out, the service's captioner says it.")] = None,
-    batch: Annotated[str | None, typer.Option(help="A label for jobs that belong together.")] = None,
-    model: Annotated[str | None, typer.Option(help="Registry name; left out, made from the caption.")] = None,
-    base: Annotated[str | None, typer.Option(help="Base to tune on; left out, the service's own.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Optimizer steps.")] = None,
-    num_frames: Annotated[int | None, typer.Option(help="Frames taken from the clip.")] = None,
-    size: Annotated[str | None, typer.Option(metavar="WxH", help="Pixels, e.g. 512x512.")] = None,
-    frame_start: Annotated[int | None, typer.Option(help="First source frame used.")] = None,
-    frame_stride: Annotated[int | None, typer.Option(help="Take every n-th source frame.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="AdamW's constant rate.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Everything random is drawn from it.")] = None,
-    memory: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SETTING",
-            help="auto, or fields such as zero_stage=3,offload_optimizer,offload_params,gradient_checkpointing,precision=bf16.",
-        ),
-    ] = None,
-    validation_prompt: Annotated[
-        list[str] | None, typer.Option(metavar="TEXT", help="Sampled after tuning; may be given several times.")
-    ] = None,
-    priority: Annotated[int | None, typer.Option(help="Higher goes first.")] = None,
-    metadata: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Kept with the job; may be given several times.")
-    ] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Follow the job until it ends.")] = False,
-    json: JsonOption = False,
-) -> None:
-    """Submit a clip; prints the job's id, or with --wait the version made."""
-    fields = {
-        "model": model,
-        "base": base,
-        "validation_prompts": validation_prompt or None,
-        "priority": priority,
-        "metadata": pairs(metadata or ()) or None,
-        "steps": steps,
-        "num_frames": num_frames,
-        "size": size_of(size),
-        "frame_start": frame_start,
-        "frame_stride": frame_stride,
-        "learning_rate": learning_rate,
-        "seed": seed,
-        "memory": memory_of(memory),
-    }
-    client = client_of(ctx)
-    if (clip is None) == (manifest is None):
-        raise typer.BadParameter("give either CLIP or --manifest.")
-    if manifest is not None:
-        shared = fields | {"caption": caption}
-        submit_batch(client, Manifest.read(manifest, batch=batch, defaults=shared), wait=wait, json=json)
-        return
-    assert clip is not None
-    stored = clip.startswith("s3://")
-    given: dict[str, Any] = {name: value for name, value in fields.items() if value is not None}
-    job = client.jobs.create(None if stored else clip, clip_uri=clip if stored else None, caption=caption, batch=batch, **given)
-    if wait:
-        _wait(job, json=json, each=False)
-    elif json:
-        print_json(job.snapshot)
-    else:
-        typer.echo(job.id)
-        typer.echo(f"Submitted as model {job.model}; follow it with `tav jobs watch {job.id}`.", err=True)
+app.command()(submit)
+app.command()(estimate)
 
 
 @app.command("list")
@@ -110,12 +43,17 @@ def list_(
     status: Annotated[JobStatus | None, typer.Option(help="Only jobs that stand there.")] = None,
     model: Annotated[str | None, typer.Option(help="Only jobs of this model.")] = None,
     batch: Annotated[str | None, typer.Option(help="Only jobs of this batch.")] = None,
+    metadata: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Only jobs with this; may be given several times.")
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many, newest first.")] = 20,
     json: JsonOption = False,
 ) -> None:
     """List jobs, newest first."""
-    jobs = client_of(ctx).jobs.list(status=status, model=model, batch=batch, page_size=min(limit, 100))
-    snapshots = [job.snapshot for job in islice(jobs, limit)]
+    found = client_of(ctx).jobs.list(
+        status=status, model=model, batch=batch, metadata=pairs(metadata or ()), page_size=min(limit, 100)
+    )
+    snapshots = [job.snapshot for job in islice(found, limit)]
     if json:
         print_json(snapshots)
         return
@@ -140,9 +78,9 @@ def watch(ctx: typer.Context, id: OptionalJobId = None, *, batch: BatchOption = 
     """Follow a job, or a batch in one table, until it ends; --json prints every snapshot on a line of its own."""
     client = client_of(ctx)
     if one_of(id, batch):
-        _wait(client.jobs.get(id or ""), json=json, each=True)
+        follow(ctx, client.jobs.get(id or ""), json=json, each=True)
     else:
-        watch_batch(client, batch or "", json=json)
+        watch_batch(ctx, client, batch or "", json=json)
 
 
 @app.command()
@@ -185,9 +123,19 @@ def delete(ctx: typer.Context, id: JobId) -> None:
 
 
 @app.command()
-def logs(ctx: typer.Context, id: JobId) -> None:
+def logs(
+    ctx: typer.Context,
+    id: JobId,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")] = False,
+) -> None:
     """Print what the job's tuners have said so far."""
-    typer.echo(client_of(ctx).jobs.logs(id), nl=False)
+    jobs = client_of(ctx).jobs
+    if not follow:
+        typer.echo(harmless(jobs.logs(id)), nl=False)
+        return
+    with interruptible(f"Job {id} goes on: end it with {again(ctx, 'jobs', 'cancel', id)}."):
+        for text in jobs.follow_logs(id):
+            typer.echo(harmless(text), nl=False)
 
 
 def one_of(id: str | None, batch: str | None) -> bool:
@@ -195,17 +143,6 @@ def one_of(id: str | None, batch: str | None) -> bool:
     if (id is None) == (batch is None):
         raise typer.BadParameter("give either a job's ID or --batch.")
     return id is not None
-
-
-def _wait(job: Job, *, json: bool, each: bool) -> None:
-    """Follows a job; `each` prints every snapshot as JSON instead of the last one."""
-    try:
-        job.wait(progress=not (json and each), on_update=print_json if json and each else None)
-    finally:
-        if json and not each:
-            print_json(job.snapshot)
-    if not json:
-        typer.echo(job.model_ref)
 
 
 def _fields(job: TuningJob) -> dict[str, object]:
@@ -218,6 +155,14 @@ def _fields(job: TuningJob) -> dict[str, object]:
         "caption": job.caption if job.caption_source == "given" else f"{job.caption or ''} (automatic)".strip(),
         "model": job.model if job.version is None else f"{job.model}/{job.version}",
         "base": job.base,
+        "memory": setting(job.estimate.memory) if job.estimate else None,
+        "estimate": duration(job.estimate.seconds) if job.estimate else None,
+        "gpus": f"{job.gpus} {job.gpu_type}" if job.gpu_type else (job.gpus if job.gpus > 1 else None),
+        "deadlines": "  ".join(
+            f"{name} {duration(seconds)}"
+            for name, seconds in (("queue", job.queue_deadline_seconds), ("run", job.run_deadline_seconds))
+            if seconds
+        ),
         "clip": f"{job.clip.width}x{job.clip.height}, {job.clip.num_frames} frames at {job.clip.fps:g}/s  {job.clip.uri}",
         "params": "  ".join(f"{name}={value}" for name, value in params.items()),
         "validation": "; ".join(job.validation_prompts),

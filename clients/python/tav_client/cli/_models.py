@@ -9,7 +9,9 @@ import typer
 
 from tav_client.cli._common import JsonOption, client_of, group, print_fields, print_json, print_table, when
 
-app = group("Look into the registry.")
+app = group("Look into the registry, name versions, remove them.")
+
+ModelName = Annotated[str, typer.Argument(metavar="NAME", help="A model's name.")]
 
 
 @app.command("list")
@@ -59,3 +61,65 @@ def show(
         }
         | {name: f"{file.size} bytes  {file.uri}" for name, file in version.files.items()}
     )
+
+
+@app.command()
+def versions(
+    ctx: typer.Context,
+    name: ModelName,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many, newest first.")] = 20,
+    json: JsonOption = False,
+) -> None:
+    """List a model's versions, newest first."""
+    found = list(islice(client_of(ctx).models.versions(name, page_size=min(limit, 100)), limit))
+    if json:
+        print_json(found)
+        return
+    rows = [
+        (
+            f"{version.name}/{version.version}",
+            ", ".join(f"@{alias}" for alias in version.aliases),
+            f"{version.num_frames} of {version.size[0]}x{version.size[1]}",
+            when(version.created_at),
+            version.job_id,
+            version.caption,
+        )
+        for version in found
+    ]
+    print_table(("VERSION", "ALIASES", "FRAMES", "CREATED", "JOB", "CAPTION"), rows)
+
+
+@app.command()
+def alias(
+    ctx: typer.Context,
+    name: ModelName,
+    alias: Annotated[str, typer.Argument(metavar="ALIAS", help="Letters, digits, - and _.")],
+    version: Annotated[int | None, typer.Argument(metavar="[VERSION]", help="The number of what it shall mean.")] = None,
+    *,
+    delete: Annotated[bool, typer.Option("--delete", help="Forget the alias; the version stays.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Let NAME@ALIAS mean a version, from the next request on."""
+    if (version is None) != delete:
+        raise typer.BadParameter("give either the VERSION that the alias shall mean, or --delete.")
+    models = client_of(ctx).models
+    model = models.delete_alias(name, alias) if version is None else models.set_alias(name, alias, version)
+    if json:
+        print_json(model)
+    elif version is None:
+        typer.echo(f"{name}@{alias} deleted")
+    else:
+        typer.echo(f"{name}@{alias} is {name}/{version}")
+
+
+@app.command()
+def delete(
+    ctx: typer.Context,
+    model: Annotated[str, typer.Argument(metavar="NAME[/VERSION]", help="A model with all its versions, or one of them.")],
+) -> None:
+    """Remove a model or a version with its files; its tuning jobs and videos stay."""
+    name, slash, number = model.partition("/")
+    if (slash and not number.isdecimal()) or "@" in name:
+        raise typer.BadParameter(f"{model!r} is not NAME or NAME/VERSION.")
+    client_of(ctx).models.delete(name, int(number) if slash else None)
+    typer.echo(f"{model} deleted")
