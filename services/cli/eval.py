@@ -84,6 +84,9 @@ def run(
     pick_model: PickModel = None,
     pick_processor: PickProcessor = None,
     structure_model: StructureModel = None,
+    t2v_model: Annotated[
+        str | None, typer.Option(help="What the method cogvideox samples: zai-org/CogVideoX-2b, another hub id, or a folder.")
+    ] = None,
     device: Device = "cpu",
     precision: Annotated[Literal["fp32", "bf16", "fp16"], typer.Option(help="Of the base, on this machine.")] = "fp32",
     processes: Annotated[int, typer.Option(min=1, help="Clips at a time, on this machine.")] = 1,
@@ -103,6 +106,7 @@ def run(
         clip_options={name: value for name, value in options.items() if value is not None},
         submissions={name: Path(folder) for name, folder in _pairs(submission)},
         scores=_models(clip_model, pick_model, pick_processor, structure_model),
+        text_to_video=t2v_model,
         base=base or ("" if service else "offline"),
         overrides={name: _value(text) for name, text in _pairs(set_)},
         device=device,

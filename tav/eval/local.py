@@ -16,6 +16,7 @@ from tav.base import Base
 from tav.config import ClipConfig, InvertConfig, NetConfig, SampleConfig, TuneConfig
 from tav.errors import InvalidConfig
 from tav.eval.methods import METHODS, Workbench
+from tav.eval.methods.text_to_video import TextToVideoModel
 from tav.eval.plan import Plan
 from tav.eval.report import write_report
 from tav.eval.results import Results, Settings
@@ -62,6 +63,7 @@ def run(plan: Plan, command: str, say: Say = print) -> Path:
         precision=plan.dtype,
         clip=plan.clip_options,
         overrides=plan.overrides,
+        text_to_video=plan.text_to_video,
     )
     with results.visit(settings, base.defaults, command, _machine(plan)) as visit:
         visit.made = _make(plan, suite, base, say)
@@ -91,9 +93,10 @@ def _machine(plan: Plan) -> dict[str, str]:
 def work(plan: Plan, suite: Suite, clips: Sequence[str], base: Base, say: Say = print) -> int:
     """Make and score what is missing of some clips; returns how many videos were made."""
     results, scorer = Results(plan.out, suite), Scorer(plan.scores, plan.device)
+    model = TextToVideoModel(plan.text_to_video, base.device, base.dtype) if plan.text_to_video else None
     made = 0
     for name in clips:
-        made += make_clip(plan, suite, results, name, base, say)
+        made += make_clip(plan, suite, results, name, base, model, say)
         results.score_all(plan.made_here(suite, name), scorer)
     return made
 
@@ -129,11 +132,13 @@ def load_base(plan: Plan) -> Base:
     return replace(base, defaults=defaults)
 
 
-def make_clip(plan: Plan, suite: Suite, results: Results, name: str, base: Base, say: Say) -> int:
+def make_clip(
+    plan: Plan, suite: Suite, results: Results, name: str, base: Base, model: TextToVideoModel | None, say: Say
+) -> int:
     """Make what is missing of one clip; returns how many videos."""
     clip, made = suite.clip(name), 0
     preparing: list[float] = []
-    bench = Workbench(base, plan.out / "work", on_step=lambda progress: preparing.append(progress.seconds))
+    bench = Workbench(base, plan.out / "work", lambda progress: preparing.append(progress.seconds), model)
     for method, case in plan.made_here(suite, name):
         if results.is_there(method, case):
             continue

@@ -30,6 +30,8 @@ class Plan:
     submissions: dict[str, Path] = field(default_factory=dict)
     """Folders of videos made elsewhere, by the name to give them."""
     scores: ScoreConfig = field(default_factory=ScoreConfig)
+    text_to_video: str | None = None
+    """Hub id or folder of the model that the method `cogvideox` samples."""
     base: str = "offline"
     overrides: dict[str, Any] = field(default_factory=dict)
     """Over the base's recommended settings, as `tune.steps`."""
@@ -41,7 +43,15 @@ class Plan:
     """Clips at a time."""
 
     def load_suite(self) -> Suite:
-        """The suite, cut down to the clips and edits asked for."""
+        """The suite, cut down to the clips and edits asked for.
+
+        Raises:
+            InvalidConfig: no such suite, clip or edit; or a method lacks its model.
+        """
+        if "cogvideox" in self.methods and not self.text_to_video:
+            raise InvalidConfig(
+                "cogvideox needs a text-to-video model: name one with --t2v-model, such as zai-org/CogVideoX-2b"
+            )
         return load_suite(self.suite, self.seeds, self.clip_options, self.clips).only(self.clips, self.edits)
 
     def about(self, methods: Mapping[str, str]) -> dict[str, str]:

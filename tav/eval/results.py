@@ -60,6 +60,7 @@ class Settings(_Kept):
     base_fingerprint: str | None = Field(None, description="None: the service's to say; see the versions it registered.")
     precision: str | None = None
     clip: dict[str, Any] = Field(default_factory=dict, description="Over the base's settings of clips.")
+    text_to_video: str | None = Field(None, description="What `cogvideox` samples.")
     overrides: dict[str, Any] = Field(default_factory=dict, description="Over the base's other settings: `tune.steps`, …")
 
 
@@ -177,6 +178,8 @@ class Results:
         run = RunFile(settings=settings, defaults=defaults)
         if path.is_file():
             now, run = run, RunFile.model_validate_json(path.read_bytes())
+            run.settings.text_to_video = run.settings.text_to_video or settings.text_to_video  # a method more
+            now.settings.text_to_video = settings.text_to_video or run.settings.text_to_video  # or not asked for again
             ours, theirs = (kept.settings.model_dump(mode="json") for kept in (now, run))
             differing = [f"{name} {theirs[name]!r} (now {ours[name]!r})" for name in ours if ours[name] != theirs[name]]
             if not differing and now.model_dump(mode="json")["defaults"] != run.defaults:

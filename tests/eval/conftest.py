@@ -68,3 +68,42 @@ def texture(seed: int = 0, side: int = 200) -> Frames:
 def pan(picture: Frames, right: int, down: int, num_frames: int = 4, side: int = 128) -> Frames:
     """A window on a picture whose content moves by so many pixels a frame, `[F, side, side, 3]`."""
     return np.stack([np.roll(picture, (i * down, i * right), (0, 1))[:side, :side] for i in range(num_frames)])
+
+
+@pytest.fixture(scope="session")
+def text_to_video_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CogVideoX of random weights, as the hub has it: 9 frames of 96x64."""
+    from diffusers import AutoencoderKLCogVideoX, CogVideoXDDIMScheduler, CogVideoXPipeline, CogVideoXTransformer3DModel
+    from transformers import T5Config, T5EncoderModel, T5Tokenizer
+
+    folder = tmp_path_factory.mktemp("cogvideox")
+    words = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -1.0), *((letter, -2.0) for letter in string.ascii_lowercase)]
+    tokenizer = T5Tokenizer(vocab=words, extra_ids=0)
+    torch.manual_seed(3)
+    small = T5Config(vocab_size=len(tokenizer), d_model=32, d_kv=8, d_ff=37, num_layers=1, num_heads=4)
+    CogVideoXPipeline(
+        tokenizer=tokenizer,
+        text_encoder=T5EncoderModel(small),
+        vae=AutoencoderKLCogVideoX(
+            down_block_types=("CogVideoXDownBlock3D",) * 4,
+            up_block_types=("CogVideoXUpBlock3D",) * 4,
+            block_out_channels=(8, 8, 8, 8),
+            latent_channels=4,
+            layers_per_block=1,
+            norm_num_groups=2,
+        ),
+        transformer=CogVideoXTransformer3DModel(
+            num_attention_heads=4,
+            attention_head_dim=8,
+            in_channels=4,
+            out_channels=4,
+            time_embed_dim=2,
+            text_embed_dim=32,
+            num_layers=1,
+            sample_width=12,
+            sample_height=8,
+            sample_frames=9,
+        ),
+        scheduler=CogVideoXDDIMScheduler(),
+    ).save_pretrained(folder)
+    return folder

@@ -1,16 +1,20 @@
 """Methods of a suite on the shipped base: each makes a video, and each baseline is what its name says at its limits."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from tav import Base, Clip
+from tav.errors import BaseUnavailable, InvalidConfig
 from tav.eval.methods import METHODS, Workbench
 from tav.eval.methods.frames import image_to_image, injected_layers, plug_and_play
+from tav.eval.methods.text_to_video import TextToVideoModel
 from tav.eval.offline.clips import SCORED, VIDEOS
 from tav.eval.offline.oracle import read_clip
+from tav.eval.plan import Plan
 from tav.eval.suite import Case, SuiteClip
 
 NAME = "orange-triangle-grass"
@@ -36,8 +40,9 @@ def base() -> Base:
 
 
 @pytest.fixture(scope="module")
-def bench(base: Base, tmp_path_factory: pytest.TempPathFactory) -> Workbench:
-    return Workbench(base, tmp_path_factory.mktemp("made"))
+def bench(base: Base, tmp_path_factory: pytest.TempPathFactory, text_to_video_model: Path) -> Workbench:
+    model = TextToVideoModel(str(text_to_video_model), base.device, base.dtype)
+    return Workbench(base, tmp_path_factory.mktemp("made"), text_to_video=model)
 
 
 @pytest.fixture(scope="module")
@@ -140,3 +145,26 @@ def test_plug_and_play_takes_over_the_papers_layers_on_stable_diffusion(base: Ba
     # the paper counts the decoder's layers 0–11, three a level; its 4–11 are these
     assert attention == sorted(f"up_blocks.{n // 3}.attentions.{n % 3}" for n in range(4, 12))
     assert len(projections) == 2 * len(attention)
+
+
+def test_a_text_to_video_model_sees_the_prompt_alone_and_its_frames_are_brought_to_the_clips(
+    bench: Workbench, source: Clip
+) -> None:
+    own = bench.text_to_video.sample(EDIT.prompt, seed=1)
+    assert own.shape == (9, 64, 96, 3)
+    longer = SuiteClip(NAME, CLIP.path, CLIP.caption, {"num_frames": 12})
+    video = METHODS["cogvideox"].sample(bench, longer, EDIT)
+    assert video.frames.shape == (12, *source.frames.shape[1:])
+    assert (video.frames[0] == own[0][:, 16:80]).all(), "cropped at the middle, in its own proportions"
+    other = SuiteClip("red-ball-grass", VIDEOS / "red-ball-grass.mp4", "a red ball", {"num_frames": 12})
+    assert (METHODS["cogvideox"].sample(bench, other, EDIT).frames == video.frames).all()
+
+
+def test_without_a_text_to_video_model_the_method_says_what_it_needs(base: Base, tmp_path: Path) -> None:
+    with pytest.raises(InvalidConfig, match="needs a text-to-video model"):
+        METHODS["cogvideox"].sample(Workbench(base, tmp_path), CLIP, EDIT)
+    with pytest.raises(InvalidConfig, match="--t2v-model"):
+        Plan(suite="offline", out=tmp_path, methods=("tuned", "cogvideox")).load_suite()
+    nothing = TextToVideoModel(str(tmp_path / "nothing"), base.device, base.dtype)
+    with pytest.raises(BaseUnavailable, match="nothing"):
+        nothing.sample("a ball", 0)

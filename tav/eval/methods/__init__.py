@@ -1,4 +1,5 @@
-"""What a suite compares: the tuned model, its ablations, and per-frame baselines on the same base.
+"""What a suite compares: the tuned model, its ablations, per-frame baselines on the same base, and a
+text-to-video model.
 
 A method makes the video of one case; what several methods need of a clip is made once, by the `Workbench`.
 """
@@ -8,6 +9,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from tav.eval.methods.frames import ImageToImage, PlugAndPlay
+from tav.eval.methods.text_to_video import TextToVideo
 from tav.eval.methods.tuned import Tuned, Untuned
 from tav.eval.methods.workbench import Workbench
 from tav.eval.suite import Case, SuiteClip
@@ -44,6 +46,7 @@ METHODS: dict[str, Method] = {
         Untuned("no_tuning", "The inflated base as it is, with inverted latents."),
         ImageToImage("img2img"),
         PlugAndPlay("plug_and_play"),
+        TextToVideo("cogvideox"),
     )
 }
 """By name; the first is the one that others are compared with."""

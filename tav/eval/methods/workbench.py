@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tav.base import Base
 from tav.clip import Clip
 from tav.config import AttentionMode
 from tav.delta import Delta, DeltaMeta, Origin
+from tav.errors import InvalidConfig
 from tav.eval.layout import read_clip
 from tav.eval.suite import SuiteClip
 from tav.inflation import inflate
@@ -16,6 +18,9 @@ from tav.inversion import invert
 from tav.latents import Latents
 from tav.sampling import Sampler
 from tav.tuning import OnStep, Tuner
+
+if TYPE_CHECKING:
+    from tav.eval.methods.text_to_video import TextToVideoModel
 
 
 class Workbench:
@@ -26,13 +31,29 @@ class Workbench:
         folder: where deltas and inverted latents are kept. What is already there is used, so a run that was stopped tunes no
             clip again, if it was made with the same base, clip and settings.
         on_step: called after every step of tuning and inversion; what it raises stops the work.
+        text_to_video: what the method `cogvideox` samples.
     """
 
-    def __init__(self, base: Base, folder: Path, on_step: OnStep | None = None) -> None:
-        self.base, self.folder, self.on_step = base, folder, on_step
+    def __init__(
+        self, base: Base, folder: Path, on_step: OnStep | None = None, text_to_video: TextToVideoModel | None = None
+    ) -> None:
+        self.base, self.folder, self.on_step, self._text_to_video = base, folder, on_step, text_to_video
         self.sampler = Sampler(base)
         self._tuner: Tuner | None = None
         self._clip: tuple[SuiteClip, Clip] | None = None
+
+    @property
+    def text_to_video(self) -> TextToVideoModel:
+        """The text-to-video model.
+
+        Raises:
+            InvalidConfig: none was named.
+        """
+        if self._text_to_video is None:
+            raise InvalidConfig(
+                "cogvideox needs a text-to-video model: name one, such as zai-org/CogVideoX-2b, or leave it out"
+            )
+        return self._text_to_video
 
     def clip(self, clip: SuiteClip) -> Clip:
         """The clip's frames, as the base recommends and the clip's options override."""
