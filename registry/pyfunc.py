@@ -15,6 +15,7 @@ the delta names, or `model_config={"base": …}` at loading; a base with another
 
 from __future__ import annotations
 
+import threading
 from math import isnan
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ class VersionModel:
         self._base = base or self.delta.meta.origin.base
         self._device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self._sampler: Sampler | None = None
+        self._loading = threading.Lock()  # MLflow's server predicts in threads
 
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> list[dict[str, Any]]:
         """Sample one video per row.
@@ -54,11 +56,9 @@ class VersionModel:
             raise InvalidConfig("A row without a prompt: say in its `prompt` what the video shall show.")
         prompt, file_format = row.pop("prompt"), row.pop("format", "mp4")
         latents = self.latents if row.pop("use_inverted_latents", True) else None
-        if self._sampler is None:
-            dtype = torch.bfloat16 if self._device.startswith("cuda") else torch.float32
-            self._sampler = Sampler(Base.load(self._base, device=self._device, dtype=dtype))
-        config = self._sampler.base.sample_config(**row)
-        video = self._sampler.sample(prompt, delta=self.delta, latents=latents, config=config)
+        sampler = self._ready()
+        config = sampler.base.sample_config(**row)
+        video = sampler.sample(prompt, delta=self.delta, latents=latents, config=config)
         frames, height, width, _ = video.frames.shape
         return {
             "video": video.encode(file_format),
@@ -67,6 +67,13 @@ class VersionModel:
             "num_frames": frames,
             "size": (width, height),
         }
+
+    def _ready(self) -> Sampler:
+        with self._loading:
+            if self._sampler is None:
+                dtype = torch.bfloat16 if self._device.startswith("cuda") else torch.float32
+                self._sampler = Sampler(Base.load(self._base, device=self._device, dtype=dtype))
+            return self._sampler
 
 
 def _given(row: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,10 @@ Tokens are `[B·F, N, C]`, frames of one clip adjacent.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -35,6 +38,24 @@ class VideoContext:
     """Frames of one clip that lie adjacent in the folded batch; set by each call of the network."""
     attention: AttentionMode = "sparse_causal"
     group_norm: GroupNormMode = "video"
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
+    _holder: int | None = field(default=None, init=False, repr=False, compare=False)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """While open, the network is this thread's; others wait for their turn.
+
+        Raises:
+            InvalidConfig: it is this thread's already, which would wait for itself.
+        """
+        if self._holder == threading.get_ident():
+            raise InvalidConfig("this network is at work: its on_step may not tune, invert or sample with it; use another network")
+        with self._lock:
+            self._holder = threading.get_ident()
+            try:
+                yield
+            finally:
+                self._holder = None
 
 
 def first_and_previous(x: Tensor, num_frames: int) -> Tensor:

@@ -43,7 +43,11 @@ class VideoGroupNorm(nn.GroupNorm):
 
 
 class VideoUNet(UNet2DConditionModel):
-    """The inflated network. Parameter names are the reference implementation's; build one with `inflate`."""
+    """The inflated network. Parameter names are the reference implementation's; build one with `inflate`.
+
+    Its tuned tensors, modes, hooks and frame count belong to one piece of work at a time: `tune`, `invert` and `sample` each
+    hold `context.alone()` throughout. Who calls it from several threads does likewise.
+    """
 
     context: VideoContext
 

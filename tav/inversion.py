@@ -35,7 +35,7 @@ def invert(
         delta: the tuned tensors.
         config: steps; without it the base's recommended ones.
         on_step: called after every step; what it raises stops the work.
-        net: a network inflated from `base` to use instead of a new one; its tuned tensors are overwritten.
+        net: a network inflated from `base` to use instead of a new one, when it is free; its tuned tensors are overwritten.
 
     Returns:
         Latents `[1, 4, F, h, w]`.
@@ -47,6 +47,11 @@ def invert(
     config = config or base.invert_config()
     delta.meta.origin.check(base)
     net = net or inflate(base.unet)
+    with net.context.alone():
+        return _invert(base, clip, delta, config, on_step, net)
+
+
+def _invert(base: Base, clip: Clip, delta: Delta, config: InvertConfig, on_step: OnStep | None, net: VideoUNet) -> Latents:
     delta.apply(net)
     ddim = DDIM(base.scheduler_config, config.num_inference_steps)
     text = base.encode_text([""])

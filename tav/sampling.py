@@ -25,7 +25,7 @@ from tav.video import Video
 
 
 class Sampler:
-    """One inflated network on one base, into which deltas are swapped.
+    """One inflated network on one base, into which deltas are swapped. Threads may share it: it draws one video at a time.
 
     Args:
         base: the base.
@@ -53,14 +53,20 @@ class Sampler:
             delta: made with this base; swapped in.
             latents: the clip's inverted latents; without them, Gaussian noise from `config.seed`.
             config: steps, guidance and the rest; without it the base's recommended ones.
-            on_step: called after every step; what it raises stops the work.
+            on_step: called after every step; what it raises stops the work. It may not work with this network itself.
 
         Raises:
             BaseMismatch: `delta` or `latents` were made with another base.
             InvalidConfig: a size or frame count that the latents do not have.
             NanLoss: the network's or the VAE's arithmetic overflowed; seen in the first step, or one step after it happened.
         """
-        base, config = self.base, config or self.base.sample_config()
+        with self.net.context.alone():
+            return self._sample(prompt, delta, latents, config or self.base.sample_config(), on_step)
+
+    def _sample(
+        self, prompt: str, delta: Delta, latents: Latents | None, config: SampleConfig, on_step: OnStep | None
+    ) -> Video:
+        base = self.base
         delta.meta.origin.check(base)
         x = self._start(delta, latents, config)
         delta.apply(self.net)

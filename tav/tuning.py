@@ -17,7 +17,7 @@ from torch.nn.functional import mse_loss
 
 from tav.base import Base
 from tav.clip import Clip
-from tav.config import AttentionMode, GroupNormMode, Progress, TuneConfig
+from tav.config import AttentionMode, GroupNormMode, NetConfig, Progress, TuneConfig
 from tav.ddim import forward_diffusion
 from tav.delta import Delta, DeltaMeta, Origin
 from tav.errors import NanLoss, OutOfMemory
@@ -181,15 +181,22 @@ class Tuner:
             config: steps, rate, seed and the rest.
             attention: ST-Attn mode; None takes the base's recommendation, then the paper's.
             group_norm: ResNet GroupNorm mode; likewise.
-            on_step: called after every step; `state()` may be called in it. What it raises stops the work.
+            on_step: called after every step; `state()` may be called in it, nothing else of the network. What it raises stops
+                the work.
             resume: an earlier `state()` of the same clip and config.
 
         Raises:
             NanLoss: the loss is not finite.
             OutOfMemory: the clip does not fit the device.
         """
+        modes = self.base.net_config(attention=attention, group_norm=group_norm)
+        with self.net.context.alone():
+            return self._tune(clip, config, modes, on_step, resume)
+
+    def _tune(
+        self, clip: Clip, config: TuneConfig, modes: NetConfig, on_step: OnStep | None, resume: TuneState | None
+    ) -> Delta:
         base, net = self.base, self.net
-        modes = base.net_config(attention=attention, group_norm=group_norm)
         net.context.attention, net.context.group_norm = modes.attention, modes.group_norm
         if config.gradient_checkpointing:
             net.enable_gradient_checkpointing()  # non-reentrant: reentrant drops the down blocks' gradients

@@ -10,6 +10,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -76,6 +77,20 @@ def test_a_rows_fields_win_over_the_parameters_and_change_the_video(model: str) 
     assert two["video"] == loaded.predict(rows[:1], params={"num_inference_steps": 2})[0]["video"]
     assert two["video"] != three["video"]
     assert three["video"] == loaded.predict([{"prompt": "a ball"}], params={"num_inference_steps": 3})[0]["video"]
+
+
+def test_predictions_in_threads_as_mlflows_server_makes_them_do_not_mix(model: str) -> None:
+    rows: list[dict[str, object]] = [
+        {"prompt": "a red ball", "feature_injection": 1.0},
+        {"prompt": "a blue ball", "use_inverted_latents": False, "num_frames": 3},
+        {"prompt": "a green ball", "guidance_scale": 3.0},
+    ]
+    alone = mlflow.pyfunc.load_model(model)
+    expected = [alone.predict([row], params={"num_inference_steps": 4})[0]["video"] for row in rows]
+    shared = mlflow.pyfunc.load_model(model)  # its base is loaded by whichever thread comes first
+    with ThreadPoolExecutor(6) as pool:
+        made = pool.map(lambda row: shared.predict([row], params={"num_inference_steps": 4})[0]["video"], rows * 4)
+    assert list(made) == expected * 4
 
 
 def test_a_version_tells_its_signature_and_gives_an_example_that_samples(model: str) -> None:
