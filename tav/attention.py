@@ -49,7 +49,9 @@ class VideoContext:
             InvalidConfig: it is this thread's already, which would wait for itself.
         """
         if self._holder == threading.get_ident():
-            raise InvalidConfig("this network is at work: its on_step may not tune, invert or sample with it; use another network")
+            raise InvalidConfig(
+                "this network is at work: its on_step may not tune, invert or sample with it; use another network"
+            )
         with self._lock:
             self._holder = threading.get_ident()
             try:

@@ -14,7 +14,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from tav import checkpoint
 from tav.config import ClipConfig, InvertConfig, NetConfig, SampleConfig, TuneConfig
 from tav.ddim import DDIM
-from tav.errors import BaseUnavailable, NanLoss
+from tav.errors import NanLoss
 from tav.video import Frames
 
 _FRAMES_AT_ONCE = 8  # through the VAE, whose activations are the largest of all
@@ -39,24 +39,32 @@ class Base:
 
     @classmethod
     def load(
-        cls, name: str, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32, config: str | None = None
+        cls,
+        name: str,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        config: str | None = None,
+        revision: str | None = None,
     ) -> Base:
         """Load a Stable Diffusion 1.x or 2.x base.
 
         Args:
-            name: a diffusers folder, the id of one on the hub, a single `.safetensors` file in the original LDM layout, or
-                `offline`, the one that ships with this package.
+            name: a diffusers folder, the id of one on the hub (`owner/name`, or `owner/name@revision`), a single `.safetensors`
+                file in the original LDM layout, or `offline`, the one that ships with this package.
             device: where it computes.
             dtype: fp32, bf16 or fp16. With fp16, a VAE that overflows it (`force_upcast` in its config) stays in fp32.
             config: of a single file: the diffusers folder, or its id on the hub, whose configs and vocabulary describe it.
                 Left out, the folder in which the file lies.
+            revision: of a base on the hub: a branch, a tag or a commit hash. It becomes part of the base's name.
 
         Raises:
-            BaseUnavailable: no such base, its files are incomplete or not safetensors, or it is of another kind.
+            BaseUnavailable: no such base, its files are incomplete or not safetensors, or it is of another kind. What is
+                missing is named; no tensor is ever left at a random value.
             InvalidConfig: its noise schedule cannot be sampled.
         """
+        name = f"{name}@{revision}" if revision else name
         parts = checkpoint.read(name, dtype, config)
-        _check_kind(name, parts)
+        DDIM(parts.scheduler_config, 1)
         for part in (parts.unet, parts.vae, parts.text_encoder):
             part.to(device).eval().requires_grad_(False)
         return cls(name=name, device=torch.device(device), dtype=dtype, **vars(parts))
@@ -124,17 +132,3 @@ class Base:
                 "the VAE gave values that are not finite: load the base in bf16 or fp32, or set force_upcast in its config"
             )
         return out
-
-
-def _check_kind(name: str, parts: checkpoint.Parts) -> None:
-    unet, vae, text = parts.unet.config, parts.vae.config, parts.text_encoder.config
-    wrong = None
-    if unet.addition_embed_type or unet.class_embed_type:
-        wrong = "its UNet wants more than a prompt, as SDXL's does"
-    elif not unet.in_channels == unet.out_channels == vae.latent_channels:
-        wrong = f"its UNet takes {unet.in_channels} channels, its VAE gives {vae.latent_channels}, as for inpainting"
-    elif unet.cross_attention_dim != text.hidden_size:
-        wrong = f"its UNet wants text of width {unet.cross_attention_dim}, its text encoder gives {text.hidden_size}"
-    if wrong:
-        raise BaseUnavailable(f"base {name!r} is no Stable Diffusion 1.x or 2.x text-to-image model: {wrong}")
-    DDIM(parts.scheduler_config, 1)

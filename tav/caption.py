@@ -39,12 +39,18 @@ class Captioner:
         try:
             folder = name if Path(name).is_dir() else snapshot_download(name, allow_patterns=_FILES)
             self.processor = AutoProcessor.from_pretrained(folder)
-            model = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, use_safetensors=True)
+            model, info = AutoModelForImageTextToText.from_pretrained(
+                folder, dtype=dtype, use_safetensors=True, output_loading_info=True
+            )
         except (OSError, ValueError, HfHubHTTPError, HFValidationError) as error:
             reason = str(error).strip().splitlines()[0]
             raise CaptionerUnavailable(
                 f"the captioner {name!r} cannot be loaded ({reason}): give a folder, or a hub id such as {DEFAULT}"
             ) from error
+        if missing := sorted(info["missing_keys"]):  # transformers has drawn them at random
+            raise CaptionerUnavailable(
+                f"the weights of the captioner {name!r} lack {missing[0]} and {len(missing) - 1} more: download it again"
+            )
         self.model = model.to(self.device).eval()
 
     @torch.inference_mode()

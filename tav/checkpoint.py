@@ -6,21 +6,23 @@ Only safetensors weights are read: the others are pickles, which run code when t
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from tav import hub
 from tav.bases import OFFLINE
 from tav.errors import BaseUnavailable
-from tav.singlefile import read_single_file
+from tav.networks import Networks, Unfit, build, fill, read_config, text_tensors, vae_tensors
+from tav.singlefile import converted
 
 _STEMS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
 _VARIANTS = (None, "fp16")  # of weight files, in order of preference
@@ -57,31 +59,53 @@ def read(name: str, dtype: torch.dtype, config: str | None = None) -> Parts:
         return _read_file(path, dtype, _configs_of(path, config))
     folder = find(name)
     variants = {part: _variant(folder, part) for part in _STEMS}
-    where = {"pretrained_model_name_or_path": str(folder), "use_safetensors": True, "local_files_only": True}
-    try:
-        return Parts(
-            unet=UNet2DConditionModel.from_pretrained(**where, subfolder="unet", variant=variants["unet"], torch_dtype=dtype),
-            vae=AutoencoderKL.from_pretrained(
-                **where, subfolder="vae", variant=variants["vae"], torch_dtype=_vae_dtype(folder, dtype)
-            ),
-            text_encoder=CLIPTextModel.from_pretrained(
-                **where, subfolder="text_encoder", variant=variants["text_encoder"], dtype=dtype
-            ),
-            fingerprint=_digest(_files(folder, variants)),
-            **_configured(folder),
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise BaseUnavailable(f"base {name!r} cannot be loaded from {folder}: {error}") from error
+    files = {part: folder / part / _weights(part, variant) for part, variant in variants.items()}
+    networks = _build(name, folder)
+    tensors = {part: _tensors(file, name) for part, file in files.items()}
+    _filled(name, folder, networks, tensors, dtype, "fetch it again")
+    return Parts(**networks._asdict(), **_configured(folder, networks), fingerprint=_digest(_files(folder, variants)))
 
 
 def _read_file(file: Path, dtype: torch.dtype, folder: Path) -> Parts:
+    networks = _build(str(file), folder)
+    tensors = converted(networks, _tensors(file, str(file)))
+    _filled(str(file), folder, networks, tensors, dtype, "say config=, of its kind")
+    fingerprint = _digest([("single file", file), *_files(folder)])
+    return Parts(**networks._asdict(), **_configured(folder, networks), fingerprint=fingerprint)
+
+
+def _build(name: str, folder: Path) -> Networks:
     try:
-        configured, vae_dtype = _configured(folder), _vae_dtype(folder, dtype)
-        unet, vae, text_encoder = read_single_file(file, folder, dtype, vae_dtype)
+        return build(folder)
+    except Unfit as error:
+        raise BaseUnavailable(f"base {name!r} is no Stable Diffusion 1.x or 2.x text-to-image model: {error}") from error
     except (OSError, ValueError) as error:
         raise BaseUnavailable(f"the configs in {folder} cannot be read: {error}") from error
-    fingerprint = _digest([("single file", file), *_files(folder)])
-    return Parts(unet=unet, vae=vae, text_encoder=text_encoder, fingerprint=fingerprint, **configured)
+
+
+def _tensors(file: Path, name: str) -> dict[str, Tensor]:
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise BaseUnavailable(f"{file} of base {name!r} cannot be read as safetensors ({error}): fetch it again") from error
+
+
+def _filled(
+    name: str, folder: Path, networks: Networks, tensors: Mapping[str, Mapping[str, Tensor]], dtype: torch.dtype, advice: str
+) -> None:
+    text_encoder = networks.text_encoder
+    named = {
+        "unet": (tensors["unet"], dtype),
+        "vae": (vae_tensors(tensors["vae"]), _vae_dtype(folder, dtype)),
+        "text_encoder": (text_tensors(text_encoder, tensors["text_encoder"]), dtype),
+    }
+    for part, network in networks._asdict().items():
+        try:
+            fill(network, *named[part])
+        except Unfit as error:
+            raise BaseUnavailable(
+                f"base {name!r} does not fit the configs in {folder}: its {part} {error}; {advice}"
+            ) from error
 
 
 def _configs_of(file: Path, config: str | None) -> Path:
@@ -96,24 +120,41 @@ def _configs_of(file: Path, config: str | None) -> Path:
         return folder
     folder = Path(config)
     if not folder.is_dir():
-        folder = _download(config, [])
+        folder = hub.download(config, _CONFIGS)
     if not (folder / "unet" / "config.json").is_file():
         raise BaseUnavailable(f"config {config!r} has no unet/config.json: give a whole diffusers folder")
     return folder
 
 
-def _configured(folder: Path) -> dict[str, Any]:
-    settings = folder / "tav.json"
-    return {
-        "tokenizer": CLIPTokenizer.from_pretrained(str(folder / "tokenizer"), local_files_only=True),
-        "scheduler_config": json.loads((folder / "scheduler" / "scheduler_config.json").read_text()),
-        "defaults": json.loads(settings.read_text()) if settings.exists() else {},
-    }
+def _configured(folder: Path, networks: Networks) -> dict[str, Any]:
+    try:
+        settings = folder / "tav.json"
+        return {
+            "tokenizer": _tokenizer(folder / "tokenizer", networks.text_encoder),
+            "scheduler_config": read_config(folder / "scheduler" / "scheduler_config.json"),
+            "defaults": read_config(settings) if settings.exists() else {},
+        }
+    except (OSError, ValueError) as error:
+        raise BaseUnavailable(f"the vocabulary or schedule in {folder} cannot be read: {error}") from error
+
+
+def _tokenizer(folder: Path, text_encoder: CLIPTextModel) -> CLIPTokenizer:
+    for name in () if (folder / "tokenizer.json").is_file() else ("vocab.json", "merges.txt"):
+        if not (folder / name).is_file():  # of nothing, transformers would make a vocabulary of two words
+            raise BaseUnavailable(f"{folder} has no {name}: give a whole diffusers folder of Stable Diffusion 1.x or 2.x")
+    tokenizer, config = CLIPTokenizer.from_pretrained(str(folder), local_files_only=True), text_encoder.config
+    if len(tokenizer) > config.vocab_size:
+        raise BaseUnavailable(
+            f"the vocabulary in {folder} has {len(tokenizer)} words, its text encoder {config.vocab_size}: fetch it again"
+        )
+    # 10^30 where its files do not say
+    tokenizer.model_max_length = min(tokenizer.model_max_length, config.max_position_embeddings)
+    return tokenizer
 
 
 def _vae_dtype(folder: Path, dtype: torch.dtype) -> torch.dtype:
     """fp32 for a VAE whose activations overflow fp16 (black frames), as most of Stable Diffusion's do."""
-    overflows = json.loads((folder / "vae" / "config.json").read_text()).get("force_upcast", True)
+    overflows = read_config(folder / "vae" / "config.json").get("force_upcast", True)
     return torch.float32 if overflows and dtype == torch.float16 else dtype
 
 
@@ -149,20 +190,10 @@ def find(name: str) -> Path:
     if Path(name).is_file():
         raise BaseUnavailable(f"{name!r} is a single file where a diffusers folder is needed: convert it with diffusers first")
     for variant in _VARIANTS:
-        folder = _download(name, [f"{part}/{_weights(part, variant)}" for part in _STEMS])
+        folder = hub.download(name, [*_CONFIGS, *(f"{part}/{_weights(part, variant)}" for part in _STEMS)])
         if (folder / "unet" / _weights("unet", variant)).is_file():
             break
     return folder
-
-
-def _download(name: str, weights: list[str]) -> Path:
-    try:
-        return Path(snapshot_download(name, allow_patterns=[*_CONFIGS, *weights]))
-    except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
-        raise BaseUnavailable(
-            f"{name!r} is neither a folder nor on the hub ({type(error).__name__}): check the path, "
-            "or use the shipped base 'offline'"
-        ) from error
 
 
 def _files(folder: Path, variants: dict[str, str | None] | None = None) -> Iterator[tuple[str, Path]]:

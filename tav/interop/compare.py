@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -13,7 +14,8 @@ from transformers import CLIPTextModel
 from tav.base import Base
 from tav.errors import BaseMismatch, InvalidCheckpoint
 from tav.inflation import inflate, is_tuned
-from tav.interop.reference import WEIGHTS, Checkpoint
+from tav.interop.reference import TEXT_WEIGHTS, WEIGHTS, Checkpoint, read_tensors
+from tav.networks import Unfit, build_text_encoder, build_vae, fill, text_tensors, vae_tensors
 
 _HALF = torch.finfo(torch.float16)
 
@@ -82,25 +84,43 @@ def _advice(checkpoint: Checkpoint) -> str:
 
 
 def read_vae(folder: Path) -> AutoencoderKL:
-    """A pipeline folder's, also of diffusers' older names.
+    """A pipeline folder's, also of diffusers' older names; in the type that it is stored in.
 
     Raises:
-        InvalidCheckpoint: missing or damaged.
+        InvalidCheckpoint: missing, damaged, or not all of it.
     """
-    try:
-        safe = (folder / "vae" / WEIGHTS[0]).is_file()
-        return AutoencoderKL.from_pretrained(folder / "vae", local_files_only=True, use_safetensors=safe)
-    except (OSError, ValueError) as error:
-        raise InvalidCheckpoint(f"{folder / 'vae'} cannot be read ({error}): fetch it again") from error
+    tensors = vae_tensors(_weights(folder / "vae", WEIGHTS))
+    with _told(folder / "vae"):
+        vae = build_vae(folder / "vae")
+        fill(vae, tensors)
+    return vae
 
 
 def read_text_encoder(folder: Path) -> CLIPTextModel:
-    """A pipeline folder's.
+    """A pipeline folder's, also of transformers' older names; in the type that it is stored in.
 
     Raises:
-        InvalidCheckpoint: missing or damaged.
+        InvalidCheckpoint: missing, damaged, or not all of it.
     """
+    tensors = _weights(folder / "text_encoder", TEXT_WEIGHTS)
+    with _told(folder / "text_encoder"):
+        text_encoder = build_text_encoder(folder / "text_encoder")
+        fill(text_encoder, text_tensors(text_encoder, tensors))
+    return text_encoder
+
+
+def _weights(folder: Path, names: tuple[str, ...]) -> dict[str, Tensor]:
+    weights = next((folder / name for name in names if (folder / name).is_file()), None)
+    if weights is None:
+        raise InvalidCheckpoint(f"{folder} holds no weights: one of {', '.join(names)} must be there")
+    return read_tensors(weights)
+
+
+@contextmanager
+def _told(folder: Path) -> Iterator[None]:
     try:
-        return CLIPTextModel.from_pretrained(folder / "text_encoder", local_files_only=True)
+        yield
+    except Unfit as error:
+        raise InvalidCheckpoint(f"{folder} {error}: fetch it again") from error
     except (OSError, ValueError) as error:
-        raise InvalidCheckpoint(f"{folder / 'text_encoder'} cannot be read ({error}): fetch it again") from error
+        raise InvalidCheckpoint(f"the config in {folder} cannot be read ({error}): fetch it again") from error

@@ -32,6 +32,7 @@ from tav.errors import InvalidCheckpoint
 from tav.latents import LatentsMeta
 
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+TEXT_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 RECORD = "tav_version.json"
 PARTS = ("vae", "text_encoder", "tokenizer", "scheduler")
 """What a base is made of, besides its UNet."""

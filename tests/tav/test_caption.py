@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from tav import Clip, Video
@@ -56,6 +57,16 @@ def test_what_is_no_captioner_is_refused_with_a_sentence(tmp_path: Path) -> None
     for name in (str(base / "text_encoder"), str(tmp_path / "nowhere")):
         with pytest.raises(CaptionerUnavailable, match=r"cannot be loaded .*: give a folder, or a hub id"):
             Captioner(name)
+
+
+@pytest.mark.parametrize("kind", ["blip", "blip2", "git"])
+def test_a_captioner_that_lacks_a_tensor_is_refused_not_drawn_at_random(tmp_path: Path, kind: str) -> None:
+    file = write_random_captioner(tmp_path, kind) / "model.safetensors"
+    tensors = load_file(file)
+    lost = next(name for name in tensors if name.endswith("mlp.fc1.weight"))
+    save_file({name: tensor for name, tensor in tensors.items() if name != lost}, file, {"format": "pt"})
+    with pytest.raises(CaptionerUnavailable, match=rf"lack {lost} and 0 more"):
+        Captioner(str(tmp_path))
 
 
 def test_a_captioner_without_words_asks_for_a_caption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
