@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from typing import Any
 
 import ray
@@ -14,12 +15,17 @@ from ray import serve
 from ray.serve.config import ProxyLocation
 from ray.serve.schema import LoggingConfig
 
+from registry.errors import StorageUnavailable
+from registry.migration import give_owners
 from services.api.app import build
 from services.settings import Settings
 from services.tuning.lease import NAMESPACE, SCHEDULER
 from services.tuning.scheduler import start_scheduler
 
+log = logging.getLogger(__name__)
+
 APPLICATION = "tav"
+_MLFLOW_SECONDS, _MLFLOW_PAUSE = 300.0, 5.0
 
 
 def deploy(settings: Settings) -> None:
@@ -38,10 +44,29 @@ def deploy(settings: Settings) -> None:
 
 
 def renew_scheduler(settings: Settings) -> None:
-    """A scheduler with these settings in place of the one that is there, if any; jobs are taken up again from their runs."""
+    """A scheduler with these settings in place of the one that is there, if any; jobs are taken up again from their runs.
+
+    Raises:
+        StorageUnavailable: MLflow does not answer for minutes.
+    """
     with contextlib.suppress(ValueError):  # there is none
         ray.kill(ray.get_actor(SCHEDULER, NAMESPACE), no_restart=True)
+    _migrate(settings)
     start_scheduler(settings)
+
+
+def _migrate(settings: Settings) -> None:
+    """Before anything works on it, what an earlier release kept is brought to this one's form; MLflow may still be starting."""
+    deadline = time.monotonic() + _MLFLOW_SECONDS
+    while True:
+        try:
+            give_owners(settings)
+            return
+        except StorageUnavailable as error:
+            if time.monotonic() > deadline:
+                raise
+            log.warning("what is kept cannot be looked at yet, trying again: %s", error)
+            time.sleep(_MLFLOW_PAUSE)
 
 
 def main() -> int:
