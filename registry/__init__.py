@@ -7,6 +7,7 @@ jobs        a tuning job is a run; the one table of statuses
 videos      a video is a run nested under its job's
 imports     a version from elsewhere is a run of its own kind
 versions    a model version is visible only when all its objects are there
+entries     the registry of models as MLflow has it, with copies and what other people put there
 pyfunc      what `mlflow.pyfunc.load_model` loads
 
 Names are imported on first use, so that reading settings does not pay for MLflow.
@@ -16,7 +17,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from registry.errors import InvalidReference, NotFound, NotReady, ObjectMissing, StorageUnavailable
+    from registry.errors import (
+        InvalidReference,
+        NotFound,
+        NotReady,
+        ObjectMissing,
+        StorageRefused,
+        StorageUnavailable,
+        VersionInUse,
+    )
     from registry.imports import ImportStore
     from registry.jobs import JobStore
     from registry.objects import ObjectStore
@@ -33,7 +42,9 @@ _HOME = {
     "ObjectMissing": "errors",
     "ObjectStore": "objects",
     "RegistrySettings": "settings",
+    "StorageRefused": "errors",
     "StorageUnavailable": "errors",
+    "VersionInUse": "errors",
     "VersionInfo": "versions",
     "VersionStore": "versions",
     "VideoStore": "videos",
@@ -48,7 +59,9 @@ __all__ = [
     "ObjectMissing",
     "ObjectStore",
     "RegistrySettings",
+    "StorageRefused",
     "StorageUnavailable",
+    "VersionInUse",
     "VersionInfo",
     "VersionStore",
     "VideoStore",

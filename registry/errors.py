@@ -2,6 +2,8 @@
 
 TavError
 ├── StorageUnavailable   S3 or MLflow did not answer, or refused the credentials
+├── StorageRefused       S3 or MLflow answered that it does not take what was asked
+├── VersionInUse         something relies on what is to be deleted
 ├── NotFound             no such job, batch, video, model, version, alias or cursor
 ├── NotReady             a video's content that does not exist, or not yet
 ├── InvalidReference     a name, alias or `s3://` address that is not well-formed or not allowed
@@ -13,13 +15,37 @@ from __future__ import annotations
 
 from tav.errors import CorruptVersion, TavError
 
-__all__ = ["CorruptVersion", "InvalidReference", "NotFound", "NotReady", "ObjectMissing", "StorageUnavailable"]
+__all__ = [
+    "CorruptVersion",
+    "InvalidReference",
+    "NotFound",
+    "NotReady",
+    "ObjectMissing",
+    "StorageRefused",
+    "StorageUnavailable",
+    "VersionInUse",
+]
 
 
 class StorageUnavailable(TavError):
-    """S3 or MLflow did not answer, or refused the credentials."""
+    """S3 or MLflow did not answer, or refused the credentials: asking again may help.
+
+    Callers of the service read the sentence, so it names settings, never addresses; the log has those.
+    """
 
     code = "storage_unavailable"
+
+
+class StorageRefused(TavError):
+    """S3 or MLflow answered that it does not take what was asked: asking again does not help."""
+
+    code = "storage_refused"
+
+
+class VersionInUse(TavError):
+    """An alias or a copy relies on what is to be deleted."""
+
+    code = "version_in_use"
 
 
 class NotFound(TavError):

@@ -7,6 +7,7 @@ MLflow has no compare-and-set, so one party, the scheduler, changes statuses.
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from mlflow.entities import Run
 
-from registry.errors import NotFound
+from registry.errors import InvalidReference, NotFound
 from registry.objects import ObjectStore
 from registry.settings import RegistrySettings
 from registry.tenants import DEFAULT_TENANT, TENANT
@@ -58,6 +59,7 @@ _KEY = "tav.idempotency_key"
 _CANCEL = "tav.cancel"
 _ESTIMATE = "tav.estimate"
 _BATCH, _METADATA = "tav.batch", "tav.metadata."
+_LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
 _MANY = 100_000
 _SEEN = 256
 
@@ -165,6 +167,11 @@ class JobStore:
         metadata: Mapping[str, str] | None = None,
     ) -> Page[TuningJob]:
         """Jobs, newest first, that meet every condition given."""
+        for key in metadata or {}:
+            if not _LABEL.fullmatch(key):
+                raise InvalidReference(
+                    f"{key[:80]!r} is no label: the keys of metadata have letters, digits, '.', '_' and '-'."
+                )
         conditions = [tag_equals(_METADATA + key, value) for key, value in (metadata or {}).items()]
         if tenant is not None:
             conditions.append(tag_equals(TENANT, tenant))

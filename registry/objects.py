@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import logging
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,18 +18,33 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
+from unicodedata import category
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, IncompleteReadError, ResponseStreamingError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    HTTPClientError,
+    IncompleteReadError,
+    ParamValidationError,
+    ResponseStreamingError,
+)
 
-from registry.errors import CorruptVersion, InvalidReference, ObjectMissing, StorageUnavailable
+from registry.errors import CorruptVersion, InvalidReference, ObjectMissing, StorageRefused, StorageUnavailable
 from registry.settings import RegistrySettings
 from tav_client.schemas import StoredFile
+
+log = logging.getLogger(__name__)
 
 _CHUNK = 1 << 20
 _SINGLE_PUT_LIMIT = 5 * 1024**3
 _MISSING = {"404", "NoSuchKey", "NotFound", "NoSuchBucket"}
+_REFUSALS = {"400", "InvalidArgument", "InvalidBucketName", "InvalidRequest", "InvalidURI", "KeyTooLongError"}
+"""Codes by which S3 says that the request is at fault; after HEAD there is only the status."""
+_FORBIDDEN = {"401", "403", "AccessDenied", "AllAccessDisabled"}
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_LONGEST_KEY = 1024
 _DOWNLOAD_ATTEMPTS = 3
 _CONTENT_TYPES = {
     ".mp4": "video/mp4",
@@ -51,12 +68,23 @@ class ObjectInfo:
 
 
 def parse_uri(uri: str) -> tuple[str, str]:
-    """`s3://bucket/key` → bucket and key; anything else is refused."""
+    """`s3://bucket/key` → bucket and key; anything else is refused.
+
+    So are keys that S3 servers and proxies do not all read alike: with `.` or `..` as a part, or with control characters.
+    """
     scheme, _, rest = uri.partition("://")
     bucket, _, key = rest.partition("/")
-    if scheme != "s3" or not bucket or not key:
+    if scheme != "s3" or not _BUCKET.fullmatch(bucket) or not key:
         raise InvalidReference(f"{uri!r} is not the address of an object; write s3://bucket/key.")
+    _check_key(key)
     return bucket, key
+
+
+def _check_key(key: str) -> None:
+    if any(part in (".", "..") for part in key.split("/")) or any(category(letter) in ("Cc", "Cs") for letter in key):
+        raise InvalidReference(f"{key[:80]!r} cannot be an object's key: leave out '.', '..' and control characters.")
+    if len(key.encode()) > _LONGEST_KEY:
+        raise InvalidReference(f"{key[:80]!r}… is longer than {_LONGEST_KEY} bytes, which no object's key is.")
 
 
 class ObjectStore:
@@ -268,19 +296,34 @@ class ObjectStore:
         return url
 
     def _locate(self, key: str) -> tuple[str, str]:
-        return parse_uri(key) if "://" in key else (self.settings.s3_bucket, key)
+        if "://" in key:
+            return parse_uri(key)
+        _check_key(key)
+        return self.settings.s3_bucket, key
 
     @contextmanager
     def _errors(self, uri: str) -> Iterator[None]:
-        where = self.settings.s3_endpoint_url or "Amazon S3"
+        """S3's exceptions as ours. What it said goes to the log, with its address: callers of the service shall see neither."""
         try:
             yield
         except ClientError as e:
             if _code(e) in _MISSING:
                 raise ObjectMissing(f"{uri} is not in the bucket. It was deleted, or never uploaded.") from e
-            raise StorageUnavailable(f"S3 at {where} refused {uri} ({e}). Check TAV_S3_* and the bucket's rights.") from e
+            self._log(uri, e)
+            if _code(e) in _REFUSALS:
+                raise StorageRefused(f"S3 does not take {uri}: correct the address.") from e
+            if _code(e) in _FORBIDDEN and not uri.startswith(f"s3://{self.settings.s3_bucket}/"):
+                raise StorageRefused(f"The service may not read {uri}: ask whoever owns the bucket to allow it.") from e
+            raise StorageUnavailable(f"S3 refused {uri}. Check TAV_S3_* and the bucket's rights; the log says more.") from e
+        except ParamValidationError as e:
+            self._log(uri, e)
+            raise StorageRefused(f"{uri} cannot be in S3: correct the address.") from e
         except BotoCoreError as e:
-            raise StorageUnavailable(f"S3 at {where} does not answer ({e}). Check that it runs, and TAV_S3_*.") from e
+            self._log(uri, e)
+            raise StorageUnavailable("S3 does not answer. Check that it runs, and TAV_S3_*; the log says more.") from e
+
+    def _log(self, uri: str, error: Exception) -> None:
+        log.warning("S3 at %s, asked for %s, says: %s", self.settings.s3_endpoint_url or "Amazon", uri, error)
 
 
 def _code(error: ClientError) -> str:

@@ -11,7 +11,7 @@ from registry.objects import ObjectStore
 from registry.settings import RegistrySettings
 from registry.tenants import TENANT
 from registry.tracking import Runs, tag_equals
-from registry.versions import VersionStore, objects_prefix
+from registry.versions import VersionStore
 from registry.videos import VideoStore
 from tav.errors import TavError
 from tav_client.schemas import TuningJob
@@ -32,10 +32,12 @@ class Removal:
         self._videos, self._video_runs = VideoStore(settings, objects), Runs(settings, "video", "video")
 
     def job(self, job: TuningJob) -> None:
-        """Remove a job that has ended: version, videos, checkpoint, artifacts and run; its clip if no other job has it."""
-        if (version := self._versions.of_job(job.id)) is not None:
-            self._versions.delete_version(version.name, version.version)
-        self._objects.delete_prefix(objects_prefix(job))
+        """Remove a job that has ended: version, videos, checkpoint, artifacts and run; its clip if no other job has it.
+
+        Raises:
+            VersionInUse: an alias or a copy relies on its version; nothing has been removed.
+        """
+        self._versions.delete_of_job(job)
         self._objects.delete_prefix(f"resume/{job.id}/")
         own = [tag_equals("mlflow.parentRunId", job.id), tag_equals(TENANT, job.tenant)]
         for run in list(self._video_runs.search(own)):  # another tenant's, of a shared model, are that tenant's to delete
@@ -50,15 +52,14 @@ class Removal:
     def sweep(self, jobs_before: float | None, videos_before: float | None) -> int:
         """Remove jobs and videos that ended before then (UNIX seconds; None: none). What cannot be removed is left for later.
 
-        A job whose version an alias points at is kept: somebody relies on it.
+        A job is kept while an alias points at its version or a copy of that exists: somebody relies on it.
 
         Returns:
             How many were removed.
         """
         removed = 0
         for job in [] if jobs_before is None else self._jobs.ended_before(jobs_before):
-            version = self._versions.of_job(job.id)
-            if version is None or not self._versions.get(version.name, version.version).aliases:
+            if self._versions.relied_on(job) is None:
                 removed += self._try(f"job {job.id}", lambda job=job: self.job(job))  # type: ignore[misc]
         for video in [] if videos_before is None else list(self._ended_videos(videos_before)):
             removed += self._try(f"video {video}", lambda video=video: self._videos.delete(video))  # type: ignore[misc]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -14,7 +16,7 @@ from mlflow import environment_variables as mlflow_env
 from mlflow.entities import Experiment, Metric, Param, Run, RunInfo, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
 
-from registry.errors import InvalidReference, NotFound, StorageUnavailable
+from registry.errors import InvalidReference, NotFound, StorageRefused, StorageUnavailable
 from registry.settings import RegistrySettings
 from registry.tenants import DEFAULT_TENANT, TENANT
 from tav.errors import TavError
@@ -28,6 +30,11 @@ OPEN = [f"attributes.status != '{status}'" for status in ("FINISHED", "FAILED", 
 REQUEST_ID = "tav.request_id"
 """Tag of the call that made a run."""
 
+log = logging.getLogger(__name__)
+
+_RUN_ID = re.compile(r"[0-9a-f]{32}")
+_REFUSALS = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST"}
+"""Codes by which MLflow says that the request is at fault. All others tell of its own state, its settings, or the way to it."""
 _TAG_LIMIT = 8000
 _PARAM_LIMIT = 6000
 _METRICS_PER_CALL = 1000
@@ -62,21 +69,43 @@ def key_digest(key: str) -> str:
 
 
 def tag_equals(key: str, value: str) -> str:
-    """A search condition; a value that holds both kinds of quotes is refused."""
+    """A search condition."""
+    return f"tags.`{key}` = {quoted(value)}"
+
+
+def quoted(value: str) -> str:
+    """A value in a search condition; one that MLflow's search cannot quote is refused."""
+    check_text(value)
     quote = '"' if "'" in value else "'"
-    if quote in value:
-        raise InvalidReference(f"{value!r} cannot be searched for: it holds both kinds of quotation marks.")
-    return f"tags.`{key}` = {quote}{value}{quote}"
+    if quote in value or value.endswith("\\"):
+        raise InvalidReference(
+            f"{value[:80]!r} cannot be searched for: it holds both kinds of quotation marks, or ends in a backslash."
+        )
+    return f"{quote}{value}{quote}"
+
+
+def check_text(*texts: str) -> None:
+    """Refuse what no database keeps: PostgreSQL has no place for the character NUL, UTF-8 none for half a surrogate pair."""
+    for text in texts:
+        if "\0" in text or (not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text)):
+            raise InvalidReference(
+                f"{text[:80]!r} holds a character that cannot be kept (NUL, or half of a pair): leave it out."
+            )
+
+
+def _keepable(text: str) -> str:
+    """What a program says, without what no database keeps."""
+    return text.encode(errors="replace").decode().replace("\0", "\ufffd")
 
 
 @contextmanager
 def mlflow_errors(
     settings: RegistrySettings, missing: TavError | None = None, *, invalid_is_missing: bool = False
 ) -> Iterator[None]:
-    """MLflow's exceptions as ours.
+    """MLflow's exceptions as ours. What it said goes to the log, with its address, which callers of the service shall not see.
 
     Args:
-        settings: Name the server in the sentence.
+        settings: Where MLflow is, for the log.
         missing: Raised where MLflow finds nothing of that name.
         invalid_is_missing: Also where MLflow finds the name itself not well-formed.
     """
@@ -86,9 +115,11 @@ def mlflow_errors(
     except MlflowException as e:
         if missing is not None and e.error_code in codes:
             raise missing from e
-        where = settings.mlflow_tracking_uri
+        log.warning("MLflow at %s says %s: %s", settings.mlflow_tracking_uri, e.error_code, str(e)[:2000])
+        if e.error_code in _REFUSALS:
+            raise StorageRefused("MLflow does not take this: leave out what is unusual in its names and texts.") from e
         raise StorageUnavailable(
-            f"MLflow at {where} does not do what was asked ({str(e)[:500]}). Check that it runs, and TAV_MLFLOW_TRACKING_URI."
+            "MLflow does not answer as it should. Check that it runs, and TAV_MLFLOW_TRACKING_URI; the log says more."
         ) from e
 
 
@@ -138,11 +169,17 @@ class Runs:
         return str(found.experiment_id)
 
     def create(self, name: str, tags: Mapping[str, str]) -> Run:
-        """A new run; MLflow makes it RUNNING."""
-        with mlflow_errors(self.settings):
-            return self._client.create_run(
-                self.experiment_id, start_time=now_ms(), tags={**tags, KIND: self.kind}, run_name=name
-            )
+        """A new run; MLflow makes it RUNNING. Texts that no database keeps are refused."""
+        check_text(name, *tags, *tags.values())
+        try:
+            with mlflow_errors(self.settings):
+                return self._client.create_run(
+                    self.experiment_id, start_time=now_ms(), tags={**tags, KIND: self.kind}, run_name=name
+                )
+        except StorageRefused:
+            with mlflow_errors(self.settings):
+                self._active(self._client.get_experiment_by_name(self.settings.experiment))
+            raise
 
     @contextmanager
     def creating(self, name: str, tags: Mapping[str, str]) -> Iterator[Run]:
@@ -173,9 +210,18 @@ class Runs:
     def get(self, run_id: str) -> Run:
         """A run of this kind; a deleted one counts as missing."""
         missing = NotFound(self.noun, run_id)
+        run = self._read(run_id, missing)
+        if run.info.lifecycle_stage != "active":
+            raise missing
+        return run
+
+    def _read(self, run_id: str, missing: NotFound) -> Run:
+        """A run of this kind, deleted or not."""
+        if not _RUN_ID.fullmatch(run_id):
+            raise missing
         with mlflow_errors(self.settings, missing, invalid_is_missing=True):
             run = self._client.get_run(run_id)
-        if run.data.tags.get(KIND) != self.kind or run.info.lifecycle_stage != "active":
+        if run.data.tags.get(KIND) != self.kind:
             raise missing
         return run
 
@@ -198,8 +244,8 @@ class Runs:
     ) -> None:
         """Metrics as (key, value, step, UNIX milliseconds), tags and params, in as few calls as MLflow's limits allow."""
         points = [Metric(key, float(value), int(ms), int(step)) for key, value, step, ms in metrics]
-        run_tags = [RunTag(k, str(v)[:_TAG_LIMIT]) for k, v in (tags or {}).items()]
-        run_params = [Param(k, str(v)[:_PARAM_LIMIT]) for k, v in (params or {}).items()]
+        run_tags = [RunTag(k, _keepable(str(v))[:_TAG_LIMIT]) for k, v in (tags or {}).items()]
+        run_params = [Param(k, _keepable(str(v))[:_PARAM_LIMIT]) for k, v in (params or {}).items()]
         free = _METRICS_PER_CALL - len(run_tags) - len(run_params)
         with mlflow_errors(self.settings, NotFound(self.noun, run_id)):
             self._client.log_batch(run_id, points[:free], run_params, run_tags)
@@ -260,9 +306,8 @@ class Runs:
         if after is None:
             return None
         missing = NotFound("cursor", after)
-        with mlflow_errors(self.settings, missing, invalid_is_missing=True):
-            run = self._client.get_run(after)
-        if run.data.tags.get(KIND) != self.kind or tenant not in (None, tenant_of(run)):
+        run = self._read(after, missing)
+        if tenant not in (None, tenant_of(run)):
             raise missing
         return run.info.start_time, run.info.run_id
 

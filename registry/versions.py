@@ -2,15 +2,18 @@
 
 A version becomes visible only when all its objects are in S3 and read back with the right digests: they are uploaded
 under the job's own prefix first, and the MLflow model version, which alone makes them findable, is created last.
+Objects are removed with the last version that names them (`registry.entries` says which do); reading removes nothing.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,11 +21,12 @@ from mlflow.entities.model_registry import ModelVersion as MlflowVersion
 from mlflow.entities.model_registry import RegisteredModel
 from mlflow.exceptions import MlflowException
 
-from registry.errors import CorruptVersion, InvalidReference, NotFound, ObjectMissing
+from registry.entries import FILES, INFO, JOB, Entries, folder_of, is_copy, version_of
+from registry.errors import CorruptVersion, InvalidReference, NotFound, ObjectMissing, VersionInUse
 from registry.objects import ObjectStore
 from registry.settings import RegistrySettings
-from registry.tenants import DEFAULT_TENANT, owner_of, prefix_of, registered
-from registry.tracking import connect, mlflow_errors
+from registry.tenants import DEFAULT_TENANT, called, owner_of, prefix_of, registered
+from registry.tracking import connect, mlflow_errors, quoted
 from tav_client.schemas import Model, ModelVersion, Page, StoredFile
 
 if TYPE_CHECKING:
@@ -33,12 +37,11 @@ if TYPE_CHECKING:
 NEEDED = ("delta.safetensors", "latents.safetensors", "config.json")
 """The files that sampling needs."""
 
-_NAME = r"(?:[a-z0-9][a-z0-9._-]{0,63}~)?[a-z0-9][a-z0-9._-]{0,63}"
-_REF = re.compile(rf"(?P<name>{_NAME})(?:@(?P<alias>[A-Za-z0-9_-]{{1,64}})|/(?P<version>[1-9][0-9]{{0,8}}))?")
+_NAME = re.compile(r"(?:[a-z0-9][a-z0-9._-]{0,63}~)?[a-z0-9][a-z0-9._-]{0,63}")
+_ALIAS = re.compile(r"(?!(?i:latest|v[0-9]+)$)[A-Za-z0-9_-]{1,64}")
+_REF = re.compile(rf"(?P<name>{_NAME.pattern})(?:@(?P<alias>{_ALIAS.pattern})|/(?P<version>[1-9][0-9]{{0,8}}))?")
 _SHARED = "tav.shared"
-_JOB = "tav.job_id"
-_INFO = "tav.info"
-_FILES = "tav.files"
+_LAST_OFFSET = 2**31
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,7 @@ class VersionStore:
         self.settings = settings
         self._objects = objects or ObjectStore(settings)
         self._client = connect(settings)
+        self._entries = Entries(settings)
 
     def register(self, job: Maker, folder: Path, info: VersionInfo, before: Callable[[], None] = lambda: None) -> ModelVersion:
         """Upload every file of `folder` and, once all are verified, create the job's version.
@@ -111,7 +115,7 @@ class VersionStore:
             info: What the delta was made with.
             before: Called last of all before the version exists; what it raises leaves nothing behind.
         """
-        if (done := self.of_job(job.id)) is not None:
+        if (done := self._once(job.id)) is not None:
             return done
         absent = [name for name in NEEDED if not (folder / name).is_file()]
         if absent:
@@ -129,8 +133,8 @@ class VersionStore:
                 raise CorruptVersion(f"{stored.uri} changed while the version was being registered. Try again.")
         self._ensure_model(name)
         tags = {
-            _JOB: job.id,
-            _INFO: json.dumps(
+            JOB: job.id,
+            INFO: json.dumps(
                 {
                     "base": info.base,
                     "base_fingerprint": info.base_fingerprint,
@@ -140,7 +144,7 @@ class VersionStore:
                 },
                 ensure_ascii=False,
             ),
-            _FILES: json.dumps({name: f.model_dump(mode="json") for name, f in files.items()}),
+            FILES: json.dumps({name: f.model_dump(mode="json") for name, f in files.items()}),
             "base": info.base,
             "caption": info.caption,
         }
@@ -153,21 +157,27 @@ class VersionStore:
             self._client.create_model_version(
                 name, self._objects.uri(prefix.rstrip("/")), job.id, tags=tags, await_creation_for=0
             )
-        made = self.of_job(job.id)
+        made = self._once(job.id)
         assert made is not None
         return made
 
-    def of_job(self, job_id: str) -> ModelVersion | None:
+    def _once(self, job_id: str) -> ModelVersion | None:
         """The version that a job registered.
 
-        MLflow's client repeats a request whose answer was lost, and so may have made more than one: those are removed.
+        MLflow's client repeats a request whose answer was lost, and so may have made more than one: of the same name and
+        source; none of them was told to anybody yet.
         """
+        own = _originals(self._entries.of_run(job_id))
         with mlflow_errors(self.settings):
-            found = self._client.search_model_versions(f"run_id = '{job_id}'", max_results=100)
-            own = sorted((mv for mv in found if mv.tags.get(_JOB) == job_id), key=lambda mv: int(mv.version))
             for again in own[1:]:
-                self._client.delete_model_version(again.name, again.version)
-        return self._version(own[0]) if own else None
+                if again.source == own[0].source:
+                    self._client.delete_model_version(again.name, again.version)
+        return version_of(own[0]) if own else None
+
+    def of_job(self, job_id: str) -> ModelVersion | None:
+        """The version that a job registered, under whatever name its model has now; never a copy of it."""
+        own = _originals(self._entries.of_run(job_id))
+        return version_of(own[0]) if own else None
 
     def _describe(self, run_id: str, caption: str, prefix: str) -> dict[str, StoredFile]:
         """Upload what makes the version a model of MLflow's."""
@@ -202,10 +212,10 @@ class VersionStore:
         return self._own(found, NotFound("alias", ref))
 
     def _latest(self, name: str) -> ModelVersion:
-        versions = self.list_versions(name, limit=1)
-        if not versions:
+        newest = next(self._own_versions(name), None)
+        if newest is None:
             raise NotFound("model", name)
-        return versions[0]
+        return newest
 
     def get(self, name: str, version: int) -> ModelVersion:
         """One version by its number."""
@@ -223,31 +233,36 @@ class VersionStore:
     def list_models(
         self, after: str | None = None, limit: int = 20, tenant: str | None = None, shared: bool = False
     ) -> Page[Model]:
-        """Named entries that have a version, last changed first; `after` is the former page's `next_cursor`.
+        """Named entries that have a version of ours, last changed first; `after` is the former page's `next_cursor`.
+
+        Other people's entries are left out: those without such a version, and those whose name no reference can hold.
 
         Args:
             after: Of the former page.
-            limit: A page may have fewer, but none only where there are no more.
+            limit: A page has so many, unless there are no more.
             tenant: Of this one only. MLflow cannot be asked for names without a `~`: the plain ones are picked out here.
             shared: Only those that others may sample.
         """
-        conditions = [f"name LIKE '{prefix_of(tenant)}%'"] if tenant is not None and prefix_of(tenant) else []
+        conditions = [f"name LIKE {quoted(prefix_of(tenant) + '%')}"] if tenant is not None and prefix_of(tenant) else []
         conditions += [f"tags.`{_SHARED}` = 'true'"] if shared else []
         models: list[Model] = []
+        token = _checked_cursor(after)
         while True:
-            with mlflow_errors(self.settings, NotFound("cursor", after or ""), invalid_is_missing=after is not None):
+            with mlflow_errors(self.settings):
                 page = self._client.search_registered_models(
                     " AND ".join(conditions) or None,
-                    max_results=limit,
+                    max_results=limit - len(models),
                     order_by=["last_updated_timestamp DESC"],
-                    page_token=after,
+                    page_token=token,
                 )
             for entry in page:
-                if tenant in (None, owner_of(entry.name)) and (newest := self.list_versions(entry.name, limit=1)):
-                    models.append(self._model(entry, newest[0].version))
-            after = page.token or None
-            if models or after is None:
-                return Page[Model](data=models, next_cursor=after, has_more=after is not None)
+                if not _NAME.fullmatch(entry.name) or tenant not in (None, owner_of(entry.name)):
+                    continue
+                if (newest := next(self._own_versions(entry.name), None)) is not None:
+                    models.append(self._model(entry, newest.version))
+            token = page.token or None
+            if token is None or len(models) == limit:
+                return Page[Model](data=models, next_cursor=token, has_more=token is not None)
 
     def share(self, name: str, shared: bool) -> None:
         """Let tenants other than its owner sample a model's versions, or no longer."""
@@ -265,41 +280,93 @@ class VersionStore:
     def list_versions(self, name: str, limit: int = 1000) -> list[ModelVersion]:
         """A model's versions, newest first."""
         self._registered(name)
-        with mlflow_errors(self.settings):
-            found = self._client.search_model_versions(f"name = '{name}'", max_results=limit, order_by=["version_number DESC"])
-        return [self._version(mv) for mv in found if _INFO in mv.tags]
+        return list(islice(self._own_versions(name), limit))
+
+    def _own_versions(self, name: str) -> Iterator[ModelVersion]:
+        return (version for mv in self._entries.named(name) if (version := version_of(mv)) is not None)
 
     def set_alias(self, name: str, alias: str, version: int) -> ModelVersion:
-        """Let an alias point at a version, wherever it pointed before."""
+        """Let an alias point at a version, wherever it pointed before. One that no reference can hold is refused."""
         self.get(name, version)
         refused = InvalidReference(
-            f"{alias!r} cannot be an alias: use letters, digits, - and _, and neither 'latest' nor v1, v2, ...."
+            f"{alias!r} cannot be an alias: use 1 to 64 of A-Z a-z 0-9 - and _, and neither 'latest' nor v1, v2, ...."
         )
+        if not _ALIAS.fullmatch(alias):
+            raise refused
         with mlflow_errors(self.settings, refused, invalid_is_missing=True):
             self._client.set_registered_model_alias(name, alias, str(version))
         return self.get(name, version)
 
     def delete_alias(self, name: str, alias: str) -> None:
         """Remove an alias; the version it points at stays."""
-        if alias not in self.get_model(name).aliases:
+        if alias not in self._registered(name).aliases:
             raise NotFound("alias", f"{name}@{alias}")
         with mlflow_errors(self.settings):
             self._client.delete_registered_model_alias(name, alias)
 
     def delete_version(self, name: str, version: int) -> None:
-        """Remove a version's objects and then itself, so that a delete that breaks off can be repeated."""
+        """Remove a version's objects, unless other versions name them, and then itself: one that breaks off can be repeated."""
         found = self.get(name, version)
-        self._objects.delete_prefix(f"models/{name}/{found.job_id}/")
+        folder = folder_of(found)
+        shared = folder is not None and self._remove_unnamed(folder, besides=(name, version))
         with mlflow_errors(self.settings):
             self._client.delete_model_version(name, str(version))
+        if shared and folder is not None:
+            self._remove_unnamed(folder)  # the others may have been deleted at the same time
 
     def delete_model(self, name: str) -> None:
-        """Remove a model, all its versions and their objects."""
+        """Remove a model with all its versions, and their objects unless versions of other models name them.
+
+        The entry in MLflow stays where other people have registered versions under its name.
+        """
         for version in self.list_versions(name):
             self.delete_version(name, version.version)
-        self._objects.delete_prefix(f"models/{name}/")  # what a registration that broke off has left
-        with mlflow_errors(self.settings):
-            self._client.delete_registered_model(name)
+        prefix = self._objects.uri(f"models/{name}/")
+        runs = {item.uri.removeprefix(prefix).partition("/")[0] for item in self._objects.list(prefix)}
+        for run in runs:  # what a registration that broke off has left
+            self._remove_unnamed(f"{prefix}{run}/")
+        if next(self._entries.named(name), None) is None:
+            with mlflow_errors(self.settings):
+                self._client.delete_registered_model(name)
+
+    def delete_of_job(self, job: Maker) -> None:
+        """Remove the version that a job made, and all its objects.
+
+        Raises:
+            VersionInUse: somebody relies on it; `relied_on` says how.
+        """
+        if (reason := self.relied_on(job)) is not None:
+            raise VersionInUse(reason)
+        for original in _originals(self._entries.of_run(job.id)):
+            self.delete_version(original.name, int(original.version))
+        self._remove_unnamed(self._objects.uri(objects_prefix(job)))  # what a registration that broke off has left
+
+    def relied_on(self, job: Maker) -> str | None:
+        """Why what a job made is to stay: an alias points at it, or a copy of it, in whatever model, names its objects."""
+        found = self._entries.of_run(job.id)
+        originals = _originals(found)
+        for own in originals:
+            if aliases := self.get(own.name, int(own.version)).aliases:
+                at = f"{called(own.name, job.tenant)}/{own.version}"
+                return f"@{aliases[0]} points at {at}: point it at another version, or delete the alias first."
+        ours = {(mv.name, mv.version) for mv in originals}
+        for folder in {folder for mv in found if (folder := folder_of(version_of(mv)))}:
+            for mv in self._entries.naming(folder):
+                if (mv.name, mv.version) in ours:
+                    continue
+                if owner_of(mv.name) != job.tenant:
+                    return f"Another tenant has a copy of what job {job.id} made: ask the operator, who can delete that first."
+                return f"{called(mv.name, job.tenant)}/{mv.version} is a copy of what job {job.id} made: delete that version first."
+        return None
+
+    def _remove_unnamed(self, folder: str, besides: tuple[str, int] | None = None) -> bool:
+        """Remove a folder's objects, unless versions other than `besides` name them; True if they do."""
+        if not folder.startswith(self._objects.uri("models/")):
+            return False  # not ours to remove
+        named = any((mv.name, int(mv.version)) != besides for mv in self._entries.naming(folder))
+        if not named:
+            self._objects.delete_prefix(folder)
+        return named
 
     def fetch(self, version: ModelVersion, folder: Path, files: tuple[str, ...] = NEEDED) -> Path:
         """Download a version's files into `folder`, each checked against its registered digest."""
@@ -311,13 +378,18 @@ class VersionStore:
         return folder
 
     def _registered(self, name: str) -> RegisteredModel:
-        with mlflow_errors(self.settings, NotFound("model", name), invalid_is_missing=True):
+        missing = NotFound("model", name)
+        if not _NAME.fullmatch(name):
+            raise missing
+        with mlflow_errors(self.settings, missing, invalid_is_missing=True):
             return self._client.get_registered_model(name)
 
-    def _own(self, found: MlflowVersion, missing: NotFound) -> ModelVersion:
-        if _INFO not in found.tags:
+    @staticmethod
+    def _own(found: MlflowVersion, missing: NotFound) -> ModelVersion:
+        version = version_of(found)
+        if version is None:
             raise missing
-        return self._version(found)
+        return version
 
     @staticmethod
     def _model(entry: RegisteredModel, latest: int) -> Model:
@@ -326,20 +398,26 @@ class VersionStore:
             created_at=entry.creation_timestamp / 1000,
             updated_at=entry.last_updated_timestamp / 1000,
             latest_version=latest,
-            aliases={alias: int(version) for alias, version in entry.aliases.items()},
+            aliases={alias: int(version) for alias, version in entry.aliases.items() if _ALIAS.fullmatch(alias)},
             tenant=owner_of(entry.name),
             shared=entry.tags.get(_SHARED) == "true",
         )
 
-    @staticmethod
-    def _version(found: MlflowVersion) -> ModelVersion:
-        files = json.loads(found.tags[_FILES])
-        return ModelVersion(
-            name=found.name,
-            version=int(found.version),
-            created_at=found.creation_timestamp / 1000,
-            job_id=found.tags[_JOB],
-            aliases=list(found.aliases or []),
-            files={name: StoredFile.model_validate(f) for name, f in files.items()},
-            **json.loads(found.tags[_INFO]),
-        )
+
+def _originals(found: list[MlflowVersion]) -> list[MlflowVersion]:
+    """Of a job's versions what the job registered: one, or more of that name until its registration has come to an end."""
+    made = [mv for mv in found if not is_copy(mv) and version_of(mv) is not None]
+    return [mv for mv in made if mv.name == made[0].name]
+
+
+def _checked_cursor(after: str | None) -> str | None:
+    """MLflow's own page token, which it would answer with an internal error if it is none."""
+    if after is None:
+        return None
+    try:
+        offset = int(json.loads(base64.b64decode(after, validate=True))["offset"])
+    except (ValueError, TypeError, LookupError, ArithmeticError, RecursionError) as error:
+        raise NotFound("cursor", after) from error
+    if not 0 < offset < _LAST_OFFSET:
+        raise NotFound("cursor", after)
+    return after

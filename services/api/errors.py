@@ -36,6 +36,7 @@ _STATUS = {
     "version_not_found": 404,
     "video_not_found": 404,
     "video_not_ready": 409,
+    "version_in_use": 409,
 }
 """Status of the codes of `TavError`s and failures; every other is 500."""
 
@@ -43,6 +44,7 @@ _RENAMED = {
     "alias_not_found": "version_not_found",
     "cursor_not_found": "invalid_request",
     "invalid_reference": "invalid_request",
+    "storage_refused": "invalid_request",
 }
 """Codes of the registry that the contract calls otherwise."""
 

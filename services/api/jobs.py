@@ -15,6 +15,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from registry.removal import Removal
+from registry.tenants import called
 from services import logs
 from services.api import bodies, clips
 from services.api.callers import Caller, Who
@@ -23,6 +24,7 @@ from services.api.estimates import expected
 from services.api.events import event_number, follow, overlaid
 from services.api.idempotency import IdempotencyKey, KeyLocks, checked_key, key_reused
 from services.api.logs import once, tail
+from services.api.models import refuse_while_driven
 from services.api.openapi import job_body, problems
 from services.api.parts import Parts
 from services.api.scheduler import SchedulerAway, SchedulerLink
@@ -294,6 +296,9 @@ def router(parts: Parts) -> APIRouter:
             raise ApiError(
                 409, "job_not_deletable", f"Job {job_id} is {job.status}: cancel it, then delete it when it has ended."
             )
+        if (made := await asyncio.to_thread(parts.versions.of_job, job_id)) is not None:
+            ref = f"{made.name}/{made.version}"
+            refuse_while_driven(parts, ref, called(ref, caller.viewer))
         await asyncio.to_thread(Removal(parts.settings, parts.objects).job, job)
         caller.did(f"deleted tuning job {job_id}", job.tenant)
         return JobDeleted(id=job_id)

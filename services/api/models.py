@@ -55,7 +55,7 @@ def router(parts: Parts) -> APIRouter:
         catalog = Catalog(versions, caller)
         found = await asyncio.to_thread(catalog.own, name)
         await asyncio.to_thread(catalog.get_model, name)
-        _refuse_while_driven(parts, found, name)
+        refuse_while_driven(parts, found, name)
         plain, owner = called(found, owner_of(found)), owner_of(found)
         for status in (JobStatus.queued, JobStatus.running):
             page = await asyncio.to_thread(parts.jobs.list, None, 1, status, plain, tenant=owner)
@@ -77,7 +77,7 @@ def router(parts: Parts) -> APIRouter:
         catalog = Catalog(versions, caller)
         await asyncio.to_thread(catalog.own, name)
         found = await asyncio.to_thread(catalog.get, name, version)
-        _refuse_while_driven(parts, f"{found.name}/{version}", f"{name}/{version}")
+        refuse_while_driven(parts, f"{found.name}/{version}", f"{name}/{version}")
         if found.aliases:
             alias = f"@{found.aliases[0]}"
             raise _in_use(f"{alias} points at {name}/{version}: point it at another version, or delete the alias first.")
@@ -108,7 +108,12 @@ def router(parts: Parts) -> APIRouter:
     return routes
 
 
-def _refuse_while_driven(parts: Parts, ref: str, shown: str) -> None:
+def refuse_while_driven(parts: Parts, ref: str, shown: str) -> None:
+    """See that no video of a model (`name`) or version (`name/version`) is on its way.
+
+    Raises:
+        ApiError: 409 `version_in_use`, which calls it as the caller does.
+    """
     if count := parts.driver.driven(ref):
         videos = "A video" if count == 1 else f"{count} videos"
         raise _in_use(f"{videos} of {shown} will be drawn: wait until they are completed, or delete them first.")

@@ -23,9 +23,9 @@ PASSWORD = "a$ecret"
 REDIS_PASSWORD = "red$s"
 
 
-def require_servers() -> None:
-    """Skip, and say why, where they are not installed."""
-    missing = [name for name in ("postgres", "redis-server", "runuser") if _program(name) is None]
+def require_servers(*programs: str) -> None:
+    """Skip, and say why, where they are not installed; left out, all of them."""
+    missing = [name for name in programs or ("postgres", "redis-server", "runuser") if _program(name) is None]
     if missing:
         pytest.skip(f"needs {', '.join(missing)}: `tools/system-packages.sh python3 servers` installs PostgreSQL and Redis")
 

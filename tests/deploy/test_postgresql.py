@@ -30,16 +30,20 @@ from tests.tav.conftest import write_random_base
 
 pytestmark = pytest.mark.slow
 
-ON_MLFLOW = [f"tests/registry/test_{name}.py" for name in ("jobs", "removal", "versions", "videos")]
+ON_MLFLOW = [f"tests/registry/test_{name}.py" for name in ("copies", "jobs", "refusals", "removal", "versions", "videos")]
 
 
 def test_the_registrys_tests_pass_on_postgresql() -> None:
-    servers.require_servers()
+    servers.require_servers("postgres", "runuser")
     with servers.postgresql("127.0.0.1") as database:
-        tests = [*ON_MLFLOW, "tests/platform/test_stack.py::test_gc_removes_the_rows_of_deleted_runs_and_no_others"]
+        tests = [
+            *ON_MLFLOW,
+            "tests/services/test_api_refusals.py",
+            "tests/platform/test_stack.py::test_gc_removes_the_rows_of_deleted_runs_and_no_others",
+        ]
         command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
         environment = os.environ | {"TAV_MLFLOW_DATABASE": database}
-        done = subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, timeout=400, check=False)
+        done = subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, timeout=900, check=False)
         said = done.stdout[-3000:] + done.stderr[-2000:]
         assert done.returncode == 0, said
         # It was PostgreSQL that they wrote to: what they left is there.
@@ -72,7 +76,7 @@ def cluster_command(word: str, folder: Path) -> None:
 
 
 def test_a_registry_that_was_lost_is_brought_back_and_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    servers.require_servers()
+    servers.require_servers("postgres", "runuser")
     saved, clip = tmp_path / "saved", tmp_path / "clip.mp4"
     clip.write_bytes(b"not really a video")
     result = write_untuned_result(write_random_base(tmp_path / "base", seed=0), tmp_path / "result")

@@ -204,5 +204,5 @@ def test_an_artifact_stays_in_its_run(new_job: NewJob, jobs: JobStore, name: str
 
 def test_an_mlflow_that_is_down_is_said_to_be(registry_settings: RegistrySettings) -> None:
     nowhere = registry_settings.model_copy(update={"mlflow_tracking_uri": "http://127.0.0.1:9"})
-    with pytest.raises(StorageUnavailable, match=r"MLflow at http://127\.0\.0\.1:9 .*Check that it runs"):
+    with pytest.raises(StorageUnavailable, match=r"MLflow does not answer .*Check that it runs"):
         JobStore(nowhere).get("0" * 32)

@@ -21,6 +21,11 @@ INFO = VersionInfo(base="offline", base_fingerprint="f" * 64, caption="a red bal
 NewJob = Callable[..., TuningJob]
 
 
+@pytest.fixture
+def client(registry_settings: RegistrySettings) -> MlflowClient:
+    return MlflowClient(registry_settings.mlflow_tracking_uri)
+
+
 def test_a_registered_version_tells_what_it_was_made_with(versions: VersionStore, new_job: NewJob, result: Path) -> None:
     job = new_job()
     made = versions.register(job, result, INFO)
@@ -37,16 +42,16 @@ def test_registering_twice_gives_the_same_version(versions: VersionStore, new_jo
     assert len(versions.list_versions(job.model)) == 1
 
 
-def test_a_version_that_mlflow_made_twice_is_one_again_when_the_job_is_looked_for(
-    versions: VersionStore, new_job: NewJob, result: Path, registry_settings: RegistrySettings
+def test_a_version_that_mlflow_made_twice_is_one_again_when_it_is_registered_again(
+    versions: VersionStore, new_job: NewJob, result: Path, client: MlflowClient
 ) -> None:
     job = new_job()
     made = versions.register(job, result, INFO)
-    client = MlflowClient(registry_settings.mlflow_tracking_uri)
     first = client.get_model_version(job.model, "1")
     client.create_model_version(job.model, first.source, job.id, tags=first.tags)  # as when the answer was lost
     assert len(versions.list_versions(job.model)) == 2
     assert versions.of_job(job.id) == made
+    assert versions.register(job, result, INFO) == made
     assert versions.list_versions(job.model) == [made]
 
 
@@ -126,7 +131,7 @@ def test_a_malformed_reference_is_refused(versions: VersionStore, ref: str) -> N
 def test_a_reserved_alias_is_refused(versions: VersionStore, new_job: NewJob, result: Path) -> None:
     job = new_job()
     versions.register(job, result, INFO)
-    for alias in ("latest", "v1", "no spaces"):
+    for alias in ("latest", "Latest", "v1", "V20", "no spaces", "é", "production\n", "ａ", "x" * 65, "a\0", ""):
         with pytest.raises(InvalidReference, match="cannot be an alias"):
             versions.set_alias(job.model, alias, 1)
 
@@ -174,14 +179,84 @@ def test_a_deleted_model_takes_its_objects_with_it(
     assert list(objects.list(f"models/{made.name}/")) == []
 
 
-def test_a_version_somebody_else_put_into_mlflow_is_none_of_ours(
-    versions: VersionStore, registry_settings: RegistrySettings
-) -> None:
-    client, name = MlflowClient(registry_settings.mlflow_tracking_uri), f"foreign-{uuid.uuid4().hex[:8]}"
+def test_a_version_somebody_else_put_into_mlflow_is_none_of_ours(versions: VersionStore, client: MlflowClient) -> None:
+    name = f"foreign-{uuid.uuid4().hex[:8]}"
     client.create_registered_model(name)
     client.create_model_version(name, "s3://elsewhere/model", await_creation_for=0)
     with pytest.raises(NotFound):
         versions.resolve(name)
     with pytest.raises(NotFound):
         versions.get(name, 1)
-    assert name not in [model.name for model in versions.list_models(limit=1000).data]
+    assert name not in listed(versions)
+
+
+def test_versions_that_others_register_under_our_name_hide_none_of_ours(
+    versions: VersionStore, new_job: NewJob, result: Path, client: MlflowClient
+) -> None:
+    made = versions.register(new_job(), result, INFO)
+    ours = client.get_model_version(made.name, "1")
+    client.create_model_version(made.name, "s3://elsewhere/model", await_creation_for=0)
+    client.create_model_version(made.name, ours.source, tags={**ours.tags, "tav.info": "{}"}, await_creation_for=0)
+    client.create_model_version(made.name, ours.source, tags={**ours.tags, "tav.files": "[1"}, await_creation_for=0)
+    assert versions.resolve(made.name) == made
+    assert versions.get_model(made.name).latest_version == 1
+    assert versions.list_versions(made.name) == versions.list_versions(made.name, limit=1) == [made]
+    assert made.name in listed(versions)
+    versions.delete_model(made.name)
+    assert [mv.version for mv in client.search_model_versions(f"name = '{made.name}'")] == ["4", "3", "2"]  # theirs
+    with pytest.raises(NotFound):
+        versions.resolve(made.name)
+
+
+FOREIGN = [
+    "O'Brien's",
+    "Capitals",
+    "two words",
+    "both \"kinds\" of 'quotes'",
+    "back\\",
+    "ünï-cödé",
+    "x" * 100,
+    "-dash",
+    "a`b",
+    "%",
+    "a\nb",
+]
+
+
+def test_models_with_names_that_no_reference_can_hold_are_left_out_and_disturb_nobody(
+    versions: VersionStore, new_job: NewJob, result: Path, client: MlflowClient
+) -> None:
+    made = versions.register(new_job(), result, INFO)
+    foreign = [f"{name}{uuid.uuid4().hex[:4]}{name[-1]}" for name in FOREIGN]
+    try:
+        for name in foreign:
+            client.copy_model_version(f"models:/{made.name}/1", name)
+        assert not set(foreign) & set(listed(versions)) and made.name in listed(versions)
+        for name in foreign:
+            with pytest.raises(NotFound, match="There is no model"):
+                versions.get_model(name)
+        page = versions.list_models(limit=1)  # filled from beyond the foreign ones, which changed last
+        assert [model.name for model in page.data] == [made.name]
+    finally:
+        for name in foreign:
+            client.delete_registered_model(name)
+
+
+def test_an_alias_that_others_set_and_no_reference_can_hold_is_not_shown_but_can_be_removed(
+    versions: VersionStore, new_job: NewJob, result: Path, client: MlflowClient
+) -> None:
+    made = versions.register(new_job(), result, INFO)
+    client.set_registered_model_alias(made.name, "é", "1")
+    assert versions.get_model(made.name).aliases == {}
+    versions.delete_alias(made.name, "é")
+    assert client.get_registered_model(made.name).aliases == {}
+
+
+def listed(versions: VersionStore) -> list[str]:
+    """The names of all models."""
+    names, page = [], versions.list_models(limit=50)
+    names += [model.name for model in page.data]
+    while page.next_cursor:
+        page = versions.list_models(page.next_cursor, limit=50)
+        names += [model.name for model in page.data]
+    return names
