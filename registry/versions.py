@@ -356,7 +356,8 @@ class VersionStore:
                     continue
                 if owner_of(mv.name) != job.tenant:
                     return f"Another tenant has a copy of what job {job.id} made: ask the operator, who can delete that first."
-                return f"{called(mv.name, job.tenant)}/{mv.version} is a copy of what job {job.id} made: delete that version first."
+                copy = f"{called(mv.name, job.tenant)}/{mv.version}"
+                return f"{copy} is a copy of what job {job.id} made: delete that version first."
         return None
 
     def _remove_unnamed(self, folder: str, besides: tuple[str, int] | None = None) -> bool:
