@@ -10,6 +10,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -155,6 +156,10 @@ class JobStore:
         """All jobs made since then (UNIX seconds) that have not ended, oldest first."""
         return [self._job(run) for run in self._runs.open(begun="tav.attempt", since=since)]
 
+    def deleted(self) -> Sequence[str]:
+        """Ids of the jobs whose run somebody deleted in MLflow before they had ended."""
+        return self._runs.deleted()
+
     def list(
         self,
         after: str | None = None,
@@ -239,16 +244,15 @@ class JobStore:
 
     def succeed(self, job_id: str, version: int) -> None:
         """The job ended with a registered version."""
-        self._runs.log(job_id, tags={"tav.version": str(version), "tav.phase": ""})
-        self._runs.set_status(job_id, RUN_STATUS[JobStatus.succeeded])
+        self._runs.end(job_id, RUN_STATUS[JobStatus.succeeded], {"tav.version": str(version), "tav.phase": ""})
 
     def fail(self, job_id: str, failure: Failure, traceback: str | None = None) -> None:
         """The job ended for a reason; the traceback becomes the artifact `traceback.txt`."""
         if traceback:
-            self.log_bytes(job_id, traceback.encode(), "traceback.txt")
+            with suppress(NotFound):  # of a run that was deleted
+                self.log_bytes(job_id, traceback.encode(), "traceback.txt")
         tags = {"tav.error": failure.message, "tav.error_code": failure.code.value, "tav.phase": ""}
-        self._runs.log(job_id, tags=tags)
-        self._runs.set_status(job_id, RUN_STATUS[JobStatus.failed])
+        self._runs.end(job_id, RUN_STATUS[JobStatus.failed], tags)
 
     def request_cancel(self, job_id: str) -> None:
         """The job runs, but is to stop."""
@@ -263,9 +267,8 @@ class JobStore:
         self._runs.log(job_id, tags={_ESTIMATE: estimate.model_dump_json()})
 
     def cancel(self, job_id: str) -> None:
-        """The job ended by a cancel call."""
-        self._runs.log(job_id, tags={"tav.phase": ""})
-        self._runs.set_status(job_id, RUN_STATUS[JobStatus.cancelled])
+        """The job ended by a cancel call, or by the deletion of its run."""
+        self._runs.end(job_id, RUN_STATUS[JobStatus.cancelled], {"tav.phase": ""})
 
     def log_metrics(self, job_id: str, points: Iterable[tuple[str, float, int, int]]) -> None:
         """Metrics as (key, value, step, UNIX milliseconds); collect some seconds' worth before calling."""

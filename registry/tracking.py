@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from mlflow import MlflowClient
 from mlflow import environment_variables as mlflow_env
-from mlflow.entities import Experiment, Metric, Param, Run, RunInfo, RunStatus, RunTag
+from mlflow.entities import Experiment, Metric, Param, Run, RunInfo, RunStatus, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 
 from registry.errors import InvalidReference, NotFound, StorageRefused, StorageUnavailable
@@ -228,11 +228,38 @@ class Runs:
     def set_status(self, run_id: str, status: str) -> RunInfo:
         """MLflow's status; the final ones note the end's time too. What the run is then, without its tags."""
         end = now_ms() if status in ("FINISHED", "FAILED", "KILLED") else None
-        with mlflow_errors(self.settings, NotFound(self.noun, run_id)):
+        with self._writing(run_id):
             # The store itself: the client's `update_run` reads the whole run before it writes.
             store = self._client._tracking_client.store
             info: RunInfo = store.update_run_info(run_id, RunStatus.from_string(status), end, None)
         return info
+
+    def end(self, run_id: str, status: str, tags: Mapping[str, str]) -> None:
+        """A final status, and the tags that belong to it.
+
+        Also of a run that somebody deleted in MLflow meanwhile: should they restore it, it says how it ended.
+        """
+        try:
+            self.log(run_id, tags=tags)
+            self.set_status(run_id, status)
+        except NotFound as missing:
+            with mlflow_errors(self.settings, missing):
+                self._client.restore_run(run_id)
+            try:
+                self.log(run_id, tags=tags)
+                self.set_status(run_id, status)
+            finally:
+                self.delete(run_id)
+
+    @contextmanager
+    def _writing(self, run_id: str) -> Iterator[None]:
+        """Writing to a run, which MLflow refuses when the run is deleted; that counts as missing."""
+        try:
+            with mlflow_errors(self.settings, NotFound(self.noun, run_id)):
+                yield
+        except StorageRefused:
+            self.get(run_id)
+            raise
 
     def log(
         self,
@@ -247,7 +274,7 @@ class Runs:
         run_tags = [RunTag(k, _keepable(str(v))[:_TAG_LIMIT]) for k, v in (tags or {}).items()]
         run_params = [Param(k, _keepable(str(v))[:_PARAM_LIMIT]) for k, v in (params or {}).items()]
         free = _METRICS_PER_CALL - len(run_tags) - len(run_params)
-        with mlflow_errors(self.settings, NotFound(self.noun, run_id)):
+        with self._writing(run_id):
             self._client.log_batch(run_id, points[:free], run_params, run_tags)
             for start in range(free, len(points), _METRICS_PER_CALL):
                 self._client.log_batch(run_id, points[start : start + _METRICS_PER_CALL])
@@ -257,14 +284,20 @@ class Runs:
         with mlflow_errors(self.settings, NotFound(self.noun, run_id)):
             self._client.delete_run(run_id)
 
-    def search(self, conditions: Sequence[str] = (), *, oldest_first: bool = False) -> Iterator[Run]:
+    def deleted(self) -> list[str]:
+        """Ids of the runs that somebody deleted before they had ended."""
+        return [run.info.run_id for run in self.search(OPEN, view=ViewType.DELETED_ONLY)]
+
+    def search(
+        self, conditions: Sequence[str] = (), *, oldest_first: bool = False, view: int = ViewType.ACTIVE_ONLY
+    ) -> Iterator[Run]:
         """All runs of this kind that meet the conditions, newest first unless told otherwise."""
         query = " AND ".join([tag_equals(KIND, self.kind), *conditions])
         order = f"attributes.start_time {'ASC' if oldest_first else 'DESC'}"
         token: str | None = None
         while True:
             with mlflow_errors(self.settings):
-                page = self._client.search_runs([self.experiment_id], query, 1, _PAGE, [order], token)
+                page = self._client.search_runs([self.experiment_id], query, view, _PAGE, [order], token)
             yield from page
             token = page.token
             if not token:

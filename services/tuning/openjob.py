@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
-from registry.errors import NotFound, StorageUnavailable
+from registry.errors import NotFound, StorageRefused, StorageUnavailable
 from registry.jobs import JobStore
 from services import logs, metrics
 from services.tuning.history import History
@@ -22,7 +22,6 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _WRITES_AT_A_TIME = 16
-_WRITES_BEFORE_A_LOOK = 4
 _PHASE_SECONDS = 1.0
 
 
@@ -33,7 +32,7 @@ class OpenJob:
     snapshot: TuningJob
     tuner: str | None = None
     stop: Failure | bool = False
-    """It shall end: True when somebody cancelled it, a failure when its time is over."""
+    """It shall end: True when somebody cancelled it or deleted its run, a failure when its time is over."""
     queued_at: float = field(default_factory=time.time)
     written_phase: JobPhase | None = None
     """The last one that its run was told."""
@@ -96,8 +95,11 @@ class Registry:
                 await self.write(job, partial(self._store.set_phase, phase=phase))
 
     async def write(self, job: OpenJob, write: Callable[..., None]) -> None:
-        """Change the job's run, again and again while MLflow or S3 are away: nothing is dropped."""
-        pause, tries = 0.5, 0
+        """Change the job's run, again and again while MLflow or S3 are away: nothing is dropped.
+
+        A run that somebody has deleted takes no change: the job is to stop.
+        """
+        pause = 0.5
         while True:
             try:
                 await self.call(write, job.snapshot.id)
@@ -106,22 +108,14 @@ class Registry:
                 with logs.about(**logs.about_job(job.snapshot)):
                     log.warning("registry away, trying again in %.1f s: %s", pause, error)
                 await asyncio.sleep(pause)
-                pause, tries = min(pause * 2, 10.0), tries + 1
-                if tries >= _WRITES_BEFORE_A_LOOK and not await self._exists(job.snapshot.id):
-                    return
+                pause = min(pause * 2, 10.0)
             except NotFound:
-                log.warning("job %s was deleted while it was open", job.snapshot.id)
+                log.warning("the run of job %s was deleted while it was open", job.snapshot.id)
+                job.stop = job.stop or True
                 return
-
-    async def _exists(self, job_id: str) -> bool:
-        try:
-            await self.call(self._store.get, job_id)
-        except NotFound:
-            log.warning("job %s was deleted while it was open", job_id)
-            return False
-        except StorageUnavailable:
-            pass  # it is away as a whole
-        return True
+            except StorageRefused as error:
+                log.error("job %s goes on, but its run does not say so: %s", job.snapshot.id, error)
+                return
 
     async def call(self, call: Callable[..., T], *args: Any) -> T:
         """A call in a thread."""

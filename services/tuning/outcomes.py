@@ -6,7 +6,7 @@ import traceback
 
 from ray.exceptions import RayError, RayTaskError
 
-from registry.errors import StorageUnavailable
+from registry.errors import NotFound, StorageUnavailable
 from services.tuning.lease import Outcome
 from tav.errors import OutOfMemory, TavError, is_disk_full
 from tav_client.schemas import Failure, FailureCode
@@ -26,6 +26,8 @@ def outcome_of(error: Exception) -> Outcome:
     """What the scheduler is told of an attempt that ended with `error`: the failure's code, and whether to try again."""
     if isinstance(error, StorageUnavailable):
         return Outcome(failure=Failure(code=FailureCode.storage_unavailable, message=str(error)), retry=True)
+    if isinstance(error, NotFound) and error.kind == "job":  # somebody deleted its run in MLflow, which is a cancel
+        return Outcome()
     if isinstance(error, OutOfMemoryForNow):
         return Outcome(failure=Failure(code=FailureCode.out_of_memory, message=str(error)), retry=True)
     if is_disk_full(error):

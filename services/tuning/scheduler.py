@@ -14,13 +14,14 @@ import logging
 import time
 from collections import Counter, deque
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 import ray
 from ray.exceptions import RayError
 
-from registry.errors import StorageUnavailable
+from registry.errors import NotFound, StorageUnavailable
 from registry.jobs import JobStore
 from services import logs, metrics
 from services.settings import Settings
@@ -196,12 +197,18 @@ class Scheduler:
             await asyncio.sleep(_TICK_SECONDS)
 
     async def _rescan(self) -> None:
-        """Adopt every open run that is not known yet: all of them once, later those made lately."""
+        """Adopt every open run that is not known yet: all of them once, later those made lately. Deleted ones are cancelled."""
         now = time.time()
         for snapshot in await self.registry.call(self.store.open, max(0.0, self.read_until - _RESCAN_OVERLAP_SECONDS)):
             if snapshot.id not in self.jobs:
                 self._take_in(snapshot)
         self.read_until = now
+        for job_id in await self.registry.call(self.store.deleted):
+            if job_id in self.jobs:
+                _background(self.cancel(job_id))
+            else:
+                with suppress(NotFound):  # gone for good
+                    await self.registry.call(self.store.cancel, job_id)  # restored, it is not to begin again
 
     async def _adopt(self, job_id: str) -> OpenJob:
         snapshot = await self.registry.call(self.store.get, job_id)
@@ -271,6 +278,10 @@ class Scheduler:
                 return None
             attempt, started_at = job.snapshot.attempt + 1, job.snapshot.started_at or time.time()
             await self.registry.write(job, partial(self.store.start, attempt=attempt))
+            if job.stop:
+                self._release(job)
+                await self._stopped(job)
+                return None
             job.written_phase = JobPhase.preparing
             job.publish(status=JobStatus.running, attempt=attempt, phase=job.written_phase, started_at=started_at)
             self.limits.runs(job)

@@ -126,7 +126,7 @@ class Attempt:
                 raise
             # A defect fails this job with its traceback, not the tuner.
             outcome = outcome_of(error)
-            log.error("%s", outcome.traceback or (outcome.failure and outcome.failure.message))
+            log.error("%s", outcome.traceback or (outcome.failure.message if outcome.failure else f"stopped: {error}"))
             return outcome
 
     def _work(self) -> int | None:
@@ -363,9 +363,14 @@ class Attempt:
             raise _Stopped
 
     def _last_word(self) -> None:
-        """After this the version exists."""
+        """After this the version exists.
+
+        Raises:
+            NotFound: somebody has deleted the job's run, of which the scheduler need not know yet.
+        """
         if self.report.ask_again() is not Verdict.go_on:
             raise _Stopped
+        self.store.get(self.job.id)
 
     def _patiently(self, call: Callable[[], T]) -> T:
         """Do a call that needs storage or room on the disk, again and again while it fails for want of them.

@@ -202,6 +202,37 @@ def test_an_artifact_stays_in_its_run(new_job: NewJob, jobs: JobStore, name: str
         jobs.log_bytes(job.id, b"", name)
 
 
+def test_a_deleted_run_takes_no_change_but_its_end_and_says_that_when_it_is_restored(
+    new_job: NewJob, jobs: JobStore, registry_settings: RegistrySettings
+) -> None:
+    client, failure = MlflowClient(registry_settings.mlflow_tracking_uri), Failure(code="internal", message="It broke.")
+    ends = {
+        JobStatus.cancelled: lambda job_id: jobs.cancel(job_id),
+        JobStatus.failed: lambda job_id: jobs.fail(job_id, failure, "a traceback"),
+        JobStatus.succeeded: lambda job_id: jobs.succeed(job_id, 3),
+    }
+    for status, end in ends.items():
+        job = new_job()
+        client.delete_run(job.id)
+        assert job.id in jobs.deleted()
+        for change in (
+            lambda job_id: jobs.start(job_id, 1),
+            lambda job_id: jobs.requeue(job_id, 1),
+            lambda job_id: jobs.set_phase(job_id, JobPhase.tuning),
+            lambda job_id: jobs.request_cancel(job_id),
+            lambda job_id: jobs.log_metrics(job_id, [("loss", 1.0, 1, 1)]),
+            lambda job_id: jobs.log_bytes(job_id, b"x", "x.txt"),
+        ):
+            with pytest.raises(NotFound, match="There is no job"):
+                change(job.id)
+        end(job.id)
+        with pytest.raises(NotFound):
+            jobs.get(job.id)
+        assert job.id not in jobs.deleted()
+        client.restore_run(job.id)
+        assert jobs.get(job.id).status is status
+
+
 def test_an_mlflow_that_is_down_is_said_to_be(registry_settings: RegistrySettings) -> None:
     nowhere = registry_settings.model_copy(update={"mlflow_tracking_uri": "http://127.0.0.1:9"})
     with pytest.raises(StorageUnavailable, match=r"MLflow does not answer .*Check that it runs"):

@@ -12,10 +12,13 @@ from dataclasses import replace
 import psutil
 import pytest
 import ray
+from mlflow import MlflowClient
 from ray.util.state import list_actors
 
+from registry.errors import NotFound
 from registry.jobs import JobStore
 from registry.objects import ObjectStore
+from registry.removal import Removal
 from registry.versions import VersionStore
 from services.platform import Stack
 from services.platform.processes import Record
@@ -91,6 +94,50 @@ def test_a_job_cancelled_in_a_phase_leaves_nothing_and_its_tuner_free(
     assert JobStore(settings).get(job.id).status == JobStatus.cancelled
     assert leaves_nothing(settings, job)
     wait_for("a free tuner", lambda: not any(t["job"] for t in ray.get(scheduler.status.remote())["tuners"].values()))
+
+
+def test_a_run_deleted_in_mlflow_while_its_job_is_queued_or_works_is_a_cancel(
+    scheduler: Actor, settings: Settings, submit, finished
+) -> None:
+    mlflow, store = MlflowClient(settings.mlflow_tracking_uri), JobStore(settings)
+    working, queued = submit(steps=100_000), submit()
+    follow(scheduler, working, lambda j: j.phase == JobPhase.tuning and j.step > 2)
+    for job in (working, queued):
+        mlflow.delete_run(job.id)
+    for job in (working, queued):
+        assert finished(job).status == JobStatus.cancelled  # nobody told the scheduler: it looks
+        assert leaves_nothing(settings, job)
+        with pytest.raises(NotFound):
+            store.get(job.id)
+        mlflow.restore_run(job.id)
+        assert store.get(job.id).status == JobStatus.cancelled
+        Removal(settings, ObjectStore(settings)).job(store.get(job.id))
+    assert finished(submit(steps=2)).status == JobStatus.succeeded  # the tuner is free again
+
+
+def test_a_run_deleted_just_before_its_job_registers_leaves_no_version(
+    scheduler: Actor, settings: Settings, submit, finished
+) -> None:
+    job = submit(steps=2)
+    seen = follow(scheduler, job, lambda j: j.phase in (JobPhase.validating, JobPhase.registering) or j.status.final)
+    assert not seen.status.final
+    MlflowClient(settings.mlflow_tracking_uri).delete_run(job.id)
+    assert finished(job).status == JobStatus.cancelled
+    assert leaves_nothing(settings, job)
+
+
+def test_a_run_deleted_while_no_scheduler_looked_is_cancelled_and_stays_so_when_restored(
+    scheduler: Actor, settings: Settings, submit
+) -> None:
+    mlflow, store = MlflowClient(settings.mlflow_tracking_uri), JobStore(settings)
+    done = submit(steps=2)
+    follow(scheduler, done, lambda j: j.status.final)
+    unknown = store.create(store.request(done.id), done.clip, settings.base, "red-square")
+    mlflow.delete_run(unknown.id)
+    ray.get(scheduler.notify.remote())  # look at the runs
+    mlflow.restore_run(unknown.id)
+    assert store.get(unknown.id).status == JobStatus.cancelled
+    assert ray.get(scheduler.live.remote(unknown.id)) is None
 
 
 def test_a_job_that_runs_too_long_fails_and_one_that_waits_too_long_too(

@@ -22,7 +22,7 @@ from tav.errors import InvalidClip, NanLoss, OutOfMemory
         (StorageUnavailable("S3 does not answer"), "storage_unavailable", True),
         (OSError(errno.ENOSPC, "No space left on device", "/scratch/clip"), "disk_full", True),
         (OSError(errno.EACCES, "Permission denied"), "internal", False),
-        (NotFound("job", "x"), "internal", False),
+        (NotFound("model", "x"), "internal", False),
         (ZeroDivisionError("a defect"), "internal", False),
     ],
 )
@@ -31,6 +31,11 @@ def test_an_error_has_its_code_and_only_what_may_pass_is_tried_again(error: Exce
     assert outcome.failure is not None
     assert (outcome.failure.code, outcome.retry, outcome.version) == (code, retry, None)
     assert bool(outcome.traceback) == (code == "internal")
+
+
+def test_a_job_whose_run_was_deleted_is_cancelled() -> None:
+    outcome = outcome_of(NotFound("job", "x"))
+    assert (outcome.failure, outcome.version, outcome.last) == (None, None, True)
 
 
 @pytest.mark.parametrize("error", [ActorDiedError(), NodeDiedError("the node was cut off")])
