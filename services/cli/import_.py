@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 from pydantic import TypeAdapter, ValidationError
 
+from registry.tenants import DEFAULT_TENANT
 from services.cli.common import DataDir, ServerCommand, registry_settings
 from tav.config import AttentionMode, GroupNormMode
 from tav.errors import InvalidConfig
@@ -28,6 +29,7 @@ def import_(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for delta.safetensors and latents.safetensors.")] = None,
     register: Annotated[str | None, typer.Option(metavar="NAME", help="Make it a version of this model.")] = None,
+    tenant: Annotated[str, typer.Option(help="Whose model it shall be.")] = DEFAULT_TENANT,
     latents: Annotated[Path | None, typer.Option(help="ddim_latent-*.pt; left out, the folder's own.")] = None,
     clip: Annotated[Path | None, typer.Option(help="The source video, to invert it here instead.")] = None,
     caption: Annotated[str | None, typer.Option(help="What the clip shows.")] = None,
@@ -82,7 +84,7 @@ def import_(
             from registry.imports import ImportStore
 
             store = ImportStore(registry_settings(data_dir))
-            version = store.register(name, files, VersionInfo.of(made.delta), str(folder), made.deviation)
+            version = store.register(name, files, VersionInfo.of(made.delta), str(folder), made.deviation, tenant)
             typer.echo(f"{version.name}/{version.version}")
         if out is not None:
             shutil.copytree(files, out, dirs_exist_ok=True)

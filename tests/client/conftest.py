@@ -138,7 +138,7 @@ def _server() -> Iterator[tuple[str, list[Service]]]:
     current: list[Service] = []
     app = FastAPI()
 
-    @app.api_route("/{path:path}", methods=["GET", "POST", "PUT", "DELETE"])
+    @app.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
     async def anything(request: Request) -> Response:
         form = {}
         if request.headers.get("content-type", "").startswith("multipart/"):

@@ -34,6 +34,7 @@ REQUESTS = {
     "/videos": schemas.VideoCreate,
     "/uploads": schemas.UploadCreate,
     "/aliases": schemas.AliasSet,
+    "/models/red-ball ": schemas.ModelUpdate,
 }
 
 

@@ -222,6 +222,12 @@ def job_events(id: str, last_event_id: str | None) -> Call[None]:
     return Call("GET", f"/v1/tuning-jobs/{_segment('job id', id)}/events", _is_event_stream, headers=headers)
 
 
+def share_model(name: str, shared: bool) -> Call[schemas.Model]:
+    """`PATCH /v1/models/{name}`"""
+    body = request_of(schemas.ModelUpdate, {"shared": shared})
+    return Call("PATCH", f"/v1/models/{_segment('model name', name)}", _one(schemas.Model), body=body)
+
+
 def set_alias(name: str, alias: str, version: int) -> Call[schemas.Model]:
     """`PUT /v1/models/{name}/aliases/{alias}`"""
     body = request_of(schemas.AliasSet, {"version": version})

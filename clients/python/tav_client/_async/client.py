@@ -24,6 +24,7 @@ class AsyncTavClient:
         *,
         timeout: float = 60.0,
         max_retries: int = 2,
+        tenant: str | None = None,
     ) -> None:
         """
         Args:
@@ -31,8 +32,9 @@ class AsyncTavClient:
             api_key: Left out, `TAV_API_KEY`, then none.
             timeout: Seconds without an answer after which a request counts as lost.
             max_retries: How often a request that may be repeated is repeated.
+            tenant: With an operator's key, whose things it is about: a tenant's name, or `*` for all tenants'.
         """
-        self._transport = AsyncTransport(base_url, api_key, timeout, RetryPolicy(max_retries=max_retries))
+        self._transport = AsyncTransport(base_url, api_key, timeout, RetryPolicy(max_retries=max_retries), tenant)
         self.jobs = AsyncJobs(self._transport)
         """Tuning jobs."""
         self.models = AsyncModels(self._transport)

@@ -48,6 +48,14 @@ class Models:
         """
         return Listing(self._transport.every(lambda after: _calls.list_versions(name, after, page_size)))
 
+    def share(self, name: str, shared: bool = True) -> schemas.Model:
+        """Lets other tenants look at a model and sample it, as `TENANT~NAME`, or no longer.
+
+        Raises:
+            NotFound: There is no such model.
+        """
+        return self._transport.send(_calls.share_model(name, shared))
+
     def set_alias(self, name: str, alias: str, version: int) -> schemas.Model:
         """Makes `name@alias` mean a version, from the next request on.
 

@@ -27,8 +27,11 @@ S = TypeVar("S", schemas.TuningJob, schemas.Video)
 class Transport:
     """A connection pool to one service."""
 
-    def __init__(self, base_url: str | None, api_key: str | None, timeout: float, policy: RetryPolicy) -> None:
+    def __init__(
+        self, base_url: str | None, api_key: str | None, timeout: float, policy: RetryPolicy, tenant: str | None = None
+    ) -> None:
         self.url = service_url(base_url)
+        self.tenant = tenant
         self.api_key = api_key
         self.timeout = timeout
         self.policy = policy
@@ -156,6 +159,8 @@ class Transport:
 
     def _request(self, call: Call[T], files: ExitStack, read_timeout: float | None = None) -> httpx.Request:
         request = self.http.build_request(**call.arguments(files))
+        if self.tenant is not None:
+            request.url = request.url.copy_set_param("tenant", self.tenant)
         if (seconds := read_timeout or call.timeout) is not None:
             request.extensions["timeout"]["read"] = seconds
         return request

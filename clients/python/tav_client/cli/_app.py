@@ -40,10 +40,13 @@ def root(
     ctx: typer.Context,
     url: Annotated[str | None, typer.Option(help="Where the service is; left out, $TAV_URL, then this machine.")] = None,
     api_key: Annotated[str | None, typer.Option(help="Left out, $TAV_API_KEY.")] = None,
+    tenant: Annotated[
+        str | None, typer.Option(help="With an operator's key, whose things it is about; '*' for all tenants'.")
+    ] = None,
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
 ) -> None:
     """One-shot video tuning: submit a clip, then sample edited prompts with its motion."""
-    ctx.obj = {"base_url": url, "api_key": api_key}
+    ctx.obj = {"base_url": url, "api_key": api_key, "tenant": tenant}
 
 
 def _attach(name: str, module: str, help: str) -> None:

@@ -113,6 +113,24 @@ def alias(
 
 
 @app.command()
+def share(
+    ctx: typer.Context,
+    name: ModelName,
+    *,
+    stop: Annotated[bool, typer.Option("--stop", help="Share it no longer.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Let other tenants look at a model and sample it, as TENANT~NAME; it stays yours to change."""
+    model = client_of(ctx).models.share(name, not stop)
+    if json:
+        print_json(model)
+    elif model.shared:
+        typer.echo(f"{name} is shared: others name it {model.tenant}~{name}")
+    else:
+        typer.echo(f"{name} is shared no longer")
+
+
+@app.command()
 def delete(
     ctx: typer.Context,
     model: Annotated[str, typer.Argument(metavar="NAME[/VERSION]", help="A model with all its versions, or one of them.")],
