@@ -28,7 +28,7 @@ class Settings(RegistrySettings):
 
     base: str = Field(
         "offline",
-        description="The base: a hub id (`owner/name` or `owner/name@revision`), a diffusers folder, or `offline` for the shipped one.",
+        description="The base: a hub id (`owner/name[@revision]`), a diffusers folder, or the shipped `offline`.",
     )
     bases: list[str] = Field(default_factory=list, description="Further bases to tune on and to sample from.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where tuners and samplers compute.")

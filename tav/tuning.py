@@ -27,6 +27,10 @@ OnStep = Callable[[Progress], None]
 Draw = tuple[Tensor, Tensor]
 """The posterior's and the diffusion's noise, `[2, 1, 4, F, h, w]`, and the timestep, `[1]`."""
 
+UPDATES = "updates"
+"""In an engine's state: how often AdamW has updated, which is less often than there were steps where fp16 overflowed."""
+_SCALER = ("scale", "_growth_tracker")
+"""What changes in torch's loss scaler."""
 GRADIENTS_OVERFLOW = "the gradients overflow fp16 in every step, however little the loss is scaled: use bf16 or fp32 instead"
 
 
@@ -50,11 +54,11 @@ class Engine(Protocol):
         ...
 
     def state(self) -> dict[str, Tensor]:
-        """The optimizer's state on the CPU, keys like `exp_avg/<parameter>`."""
+        """The optimizer's and the loss scaler's state on the CPU, keys like `exp_avg/<parameter>`, and `updates`."""
         ...
 
     def restore(self, state: dict[str, Tensor], step: int) -> None:
-        """Take back what `state` gave after `step` steps."""
+        """Take back what `state` gave after `step` steps. Where it does not say how many updates these were, as many."""
         ...
 
 
@@ -79,10 +83,13 @@ class AdamWEngine:
         self.narrow = net.dtype != torch.float32
         self.masters = {n: p.detach().float().requires_grad_() for n, p in self.params.items()} if self.narrow else self.params
         self.on_gpu = net.device.type == "cuda"
-        self.scaler = torch.amp.GradScaler(net.device.type, enabled=net.dtype == torch.float16)
         self._begin(config)
 
     def _begin(self, config: TuneConfig) -> None:
+        """As if nothing had been tuned before: an earlier job may have ended in the middle of a step."""
+        for parameter in (*self.params.values(), *self.masters.values()):
+            parameter.grad = None
+        self.scaler = torch.amp.GradScaler(self.net.device.type, enabled=self.net.dtype == torch.float16)
         self.max_grad_norm = config.max_grad_norm
         self.optimizer = torch.optim.AdamW(
             self.masters.values(),
@@ -123,17 +130,25 @@ class AdamWEngine:
         return {name: master.detach().cpu().clone() for name, master in self.masters.items()}
 
     def state(self) -> dict[str, Tensor]:
-        kept = {}
+        kept = {UPDATES: torch.tensor(0.0)}
         for name, master in self.masters.items():
+            of_master = self.optimizer.state.get(master, {})  # empty before the first update
             for key in ("exp_avg", "exp_avg_sq"):
-                kept[f"{key}/{name}"] = self.optimizer.state[master][key].cpu().clone()
-        return kept
+                kept[f"{key}/{name}"] = of_master.get(key, torch.zeros_like(master)).detach().cpu().clone()
+            kept[UPDATES] = of_master.get("step", kept[UPDATES]).cpu().clone()
+        scaler = self.scaler.state_dict()
+        return kept | {f"scaler/{name}": torch.tensor(float(scaler[name])) for name in _SCALER if scaler}
 
     def restore(self, state: dict[str, Tensor], step: int) -> None:
         for name, master in self.masters.items():
             kept = {key: state[f"{key}/{name}"].to(master.device, copy=True) for key in ("exp_avg", "exp_avg_sq")}
-            count = torch.tensor(float(step), device=master.device if self.on_gpu else None)  # the fused AdamW's is there
-            self.optimizer.state[master] = kept | {"step": count}
+            count = state.get(UPDATES, torch.tensor(float(step))).clone()
+            self.optimizer.state[master] = kept | {
+                "step": count.to(master.device) if self.on_gpu else count
+            }  # as the fused one
+        if self.scaler.is_enabled():
+            kept_of_scaler = {name: state[f"scaler/{name}"].item() for name in _SCALER}
+            self.scaler.load_state_dict(self.scaler.state_dict() | kept_of_scaler)
 
     @torch.no_grad()
     def _masters_to_net(self) -> None:

@@ -28,7 +28,7 @@ from tav.config import TuneConfig
 from tav.errors import NanLoss
 from tav.inflation import VideoUNet
 from tav.memory import MemorySetting
-from tav.tuning import GRADIENTS_OVERFLOW
+from tav.tuning import GRADIENTS_OVERFLOW, UPDATES
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 _GATHERED = 100_000_000
@@ -134,14 +134,15 @@ class DeepSpeedEngine:
             for name, parameter in self.params.items()
             for moment in _MOMENTS
         }
-        return moments | self._scaler()
+        (updates, *_) = (values["step"] for values in self.zero.optimizer.state.values())
+        return moments | self._scaler() | {UPDATES: updates.detach().float().cpu().reshape(()).clone()}
 
     @torch.no_grad()
     def restore(self, state: dict[str, Tensor], step: int) -> None:
         for moment in _MOMENTS:
             self._write({name: state[f"{moment}/{name}"] for name in self.params}, moment)
         for values in self.zero.optimizer.state.values():
-            values["step"].fill_(step)
+            values["step"].fill_(state[UPDATES].item() if UPDATES in state else step)
         self._set_scaler(state)
 
     # -- inside
