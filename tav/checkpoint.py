@@ -58,8 +58,7 @@ def read(name: str, dtype: torch.dtype, config: str | None = None) -> Parts:
             raise BaseUnavailable(f"base {name!r} is not there: check the path")
         return _read_file(path, dtype, _configs_of(path, config))
     folder = find(name)
-    variants = {part: _variant(folder, part) for part in _STEMS}
-    files = {part: folder / part / _weights(part, variant) for part, variant in variants.items()}
+    variants, files = _variants(folder), weight_files(folder)
     networks = _build(name, folder)
     tensors = {part: _tensors(file, name) for part, file in files.items()}
     _filled(name, folder, networks, tensors, dtype, "fetch it again")
@@ -156,6 +155,19 @@ def _vae_dtype(folder: Path, dtype: torch.dtype) -> torch.dtype:
     """fp32 for a VAE whose activations overflow fp16 (black frames), as most of Stable Diffusion's do."""
     overflows = read_config(folder / "vae" / "config.json").get("force_upcast", True)
     return torch.float32 if overflows and dtype == torch.float16 else dtype
+
+
+def weight_files(folder: Path) -> dict[str, Path]:
+    """The safetensors file of each network in a diffusers folder: its own, or else the `fp16` variant.
+
+    Raises:
+        BaseUnavailable: a network has none.
+    """
+    return {part: folder / part / _weights(part, variant) for part, variant in _variants(folder).items()}
+
+
+def _variants(folder: Path) -> dict[str, str | None]:
+    return {part: _variant(folder, part) for part in _STEMS}
 
 
 def _variant(folder: Path, part: str) -> str | None:

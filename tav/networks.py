@@ -132,11 +132,12 @@ def old_text_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 _CLASSES = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL"}
 _TEXT_ENCODERS = ("clip_text_model", "clip")
 
-_DEFAULTS = {
+DEFAULTS = {
     name: parameter.default
     for name, parameter in inspect.signature(UNet2DConditionModel.__init__).parameters.items()
     if name != "self"
 }
+"""Of a UNet's config."""
 _FREE = {
     *("sample_size", "in_channels", "out_channels", "block_out_channels", "layers_per_block", "downsample_padding"),
     *("attention_head_dim", "cross_attention_dim", "transformer_layers_per_block", "reverse_transformer_layers_per_block"),
@@ -175,10 +176,10 @@ _KNOWN = {
 def odd_unet(config: Mapping[str, Any]) -> str | None:
     """What keeps a UNet of this config from being inflated, as a clause that begins with "its UNet"; None: nothing."""
     for key, known in _BLOCKS.items():
-        value = config.get(key, _DEFAULTS[key])
+        value = config.get(key, DEFAULTS[key])
         if odd := {value} - known if isinstance(value, str | None) else {*value} - known:
             return f"its UNet has {key} of {odd.pop()!r}"
-    for key, default in _DEFAULTS.items():
+    for key, default in DEFAULTS.items():
         value = config.get(key, default)
         given = set(value) if isinstance(value, list | tuple) else {value}  # some are also given block by block
         if key not in _FREE and key not in _BLOCKS and not given <= {default, None, False}:
@@ -202,7 +203,7 @@ def _odd_together(unet: Mapping[str, Any], vae: Mapping[str, Any], text: Mapping
     channels, made = unet.get("in_channels", 4), vae.get("latent_channels", 4)
     if not channels == unet.get("out_channels", 4) == made:
         return f"its UNet takes {channels} channels, its VAE gives {made}, as for inpainting"
-    width, given = unet.get("cross_attention_dim", _DEFAULTS["cross_attention_dim"]), _text_width(text)
+    width, given = unet.get("cross_attention_dim", DEFAULTS["cross_attention_dim"]), _text_width(text)
     if width != given:
         return f"its UNet wants text of width {width}, its text encoder gives {given}"
     return None

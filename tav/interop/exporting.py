@@ -11,11 +11,12 @@ import torch
 from safetensors.torch import save_file
 
 from tav.base import Base
-from tav.checkpoint import find
+from tav.checkpoint import find, weight_files
 from tav.delta import HEADER_KEY, Delta
 from tav.errors import InvalidConfig
 from tav.inflation import inflate
 from tav.interop.importing import CLIP, CLIP_WEIGHTS, LATENTS
+from tav.interop.older import copy_texts, write_parts
 from tav.interop.reference import PARTS, RECORD, Record, to_3d
 from tav.latents import Latents
 
@@ -39,7 +40,8 @@ def export_tune_a_video(
 
     Raises:
         BaseMismatch: made with another base.
-        InvalidConfig: `out` holds something, or `dtype` would lose what the delta holds.
+        InvalidConfig: `out` holds something, `dtype` would lose what the delta holds, or the public implementation cannot have
+            such a base at all.
     """
     _begin(base, delta, latents, out)
     net = inflate(base.unet)
@@ -49,8 +51,9 @@ def export_tune_a_video(
     if lost := [n for n, tensor in delta.tensors.items() if not torch.equal(state[n].to(tensor.dtype), tensor)]:
         raise InvalidConfig(f"{lost[0]} does not fit into {dtype} without loss: export in float32")
     record = _record(delta, latents)
-    _copy_parts(base, out)
-    _write(out / "unet" / "config.json", to_3d(dict(base.unet.config)))
+    config = to_3d(dict(base.unet.config))
+    differs = write_parts(base, find(base.name), out)
+    _write(out / "unet" / "config.json", config)
     torch.save(state, out / "unet" / "diffusion_pytorch_model.bin")
     if latents is not None:
         steps = delta.meta.tune.steps if delta.meta.tune else 0
@@ -59,16 +62,13 @@ def export_tune_a_video(
     (out / RECORD).write_text(record.model_dump_json(indent=2) + "\n")
     components = {**_components(out), "unet": ["tuneavideo.models.unet", "UNet3DConditionModel"]}
     _write(out / "model_index.json", {"_class_name": "TuneAVideoPipeline", "_diffusers_version": "0.11.1", **components})
-    differs = []
     if delta.meta.attention != "sparse_causal":
-        differs.append(f"this delta was tuned with {delta.meta.attention} attention")
+        differs.append(
+            f"this delta was tuned with {delta.meta.attention} attention; the public implementation has sparse-causal"
+        )
     if delta.meta.group_norm != "video":
-        differs.append("this delta was tuned with GroupNorm per frame")
-    return [
-        f"{reason}; the public implementation knows only sparse-causal attention and GroupNorm over the video, "
-        "so that its samples will differ from ours"
-        for reason in differs
-    ]
+        differs.append("this delta was tuned with GroupNorm per frame; the public implementation's is over the video")
+    return [f"{difference}: its samples will differ from ours" for difference in differs]
 
 
 def export_diffusers(base: Base, delta: Delta, latents: Latents | None, out: Path) -> None:
@@ -90,8 +90,7 @@ def export_diffusers(base: Base, delta: Delta, latents: Latents | None, out: Pat
         InvalidConfig: `out` holds something.
     """
     _begin(base, delta, latents, out)
-    _copy_parts(base, out)
-    shutil.copytree(find(base.name) / "unet", out / "unet")
+    _copy_base(find(base.name), out)
     shutil.copy(_PIPELINE / "pipeline.py", out)
     (out / CLIP).mkdir()
     shutil.copy(_PIPELINE / "tuned_clip.py", out / CLIP)
@@ -137,10 +136,13 @@ def _record(delta: Delta, latents: Latents | None) -> Record:
     return Record(delta=delta.meta, delta_dtype=kinds.pop(), latents=latents.meta if latents else None)
 
 
-def _copy_parts(base: Base, out: Path) -> None:
-    folder = find(base.name)
-    for part in PARTS:
-        shutil.copytree(folder / part, out / part)
+def _copy_base(folder: Path, out: Path) -> None:
+    """Configs, vocabulary and the weights that are used, under their plain name."""
+    weights = weight_files(folder)
+    for part in ("unet", *PARTS):
+        copy_texts(folder / part, out / part)
+        if part in weights:
+            shutil.copy(weights[part], out / part / weights[part].name.replace(".fp16.", "."))
 
 
 def _components(out: Path) -> dict[str, list[str]]:

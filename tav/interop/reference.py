@@ -28,8 +28,9 @@ from torch import Tensor
 
 from tav.config import AttentionMode
 from tav.delta import DeltaMeta
-from tav.errors import InvalidCheckpoint
+from tav.errors import InvalidCheckpoint, InvalidConfig
 from tav.latents import LatentsMeta
+from tav.networks import DEFAULTS
 
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 TEXT_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
@@ -145,7 +146,14 @@ class Checkpoint:
 
 
 def to_3d(config: dict[str, Any]) -> dict[str, Any]:
-    """A base's UNet config as the public implementation writes it."""
+    """A base's UNet config as the public implementation writes it.
+
+    Raises:
+        InvalidConfig: its network cannot be made so.
+    """
+    for key, default in DEFAULTS.items():
+        if key not in _NETWORK_KEYS and config.get(key, default) != default:
+            raise InvalidConfig(f"the public implementation's network has no {key}, which is {config[key]!r} in this base's")
     kept = {key: config[key] for key in _NETWORK_KEYS if key in config}
     return {"_class_name": "UNet3DConditionModel", "_diffusers_version": "0.11.1", **_renamed(kept, "2D", "3D")}
 
