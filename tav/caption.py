@@ -10,9 +10,10 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from tav.apart import probe_isolated, read_frames_isolated
 from tav.errors import CaptionerUnavailable, InvalidClip
-from tav.probe import ClipLimits, probe
-from tav.video import Frames, read_frames
+from tav.probe import ClipLimits
+from tav.video import Frames
 
 DEFAULT = "Salesforce/blip2-opt-2.7b"
 """BLIP-2, as the public Tune-A-Video demos caption with."""
@@ -81,11 +82,12 @@ class Captioner:
         return " ".join(words)
 
     def caption_clip(self, path: str | Path, limits: ClipLimits | None = None) -> str:
-        """What the middle frame of a video file shows.
+        """What the middle frame of a video file shows; it is decoded in a process of its own.
 
         Raises:
             InvalidClip: unreadable, beyond `limits`, or the captioner has no word for it.
         """
-        found = probe(path, limits)
-        frames, _ = read_frames(path, 1, (found.width, found.height), start=found.num_frames // 2, stride=1)
+        found = probe_isolated(path, limits)
+        size, middle = (found.width, found.height), found.num_frames // 2
+        frames, _ = read_frames_isolated(path, 1, size, middle, 1, limits)
         return self.caption(frames[0])

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from tav.apart import read_frames_isolated
 from tav.errors import InvalidClip, InvalidConfig
+from tav.probe import ClipLimits
 from tav.video import Frames, Video, read_frames
 
 CaptionSource = Literal["given", "automatic"]
@@ -31,18 +33,25 @@ class Clip:
         size: tuple[int, int] = (512, 512),
         start: int = 0,
         stride: int | None = None,
+        stranger: ClipLimits | None = None,
     ) -> Clip:
         """Decode a clip; see `tav.video.read_frames` for the arguments.
 
+        Args:
+            stranger: limits for a file of somebody else's, which is then decoded in a process of its own.
+
         Raises:
-            InvalidClip: unreadable, too few frames, or no caption.
+            InvalidClip: unreadable, too few frames, beyond the limits, or no caption.
             InvalidConfig: `size` is not a pair of multiples of 8.
         """
         if not caption.strip():
             raise InvalidClip("the clip has no caption: say what it shows, e.g. 'a man is skiing'")
         if any(n < 8 or n % 8 for n in size):
             raise InvalidConfig(f"size {size[0]}x{size[1]} will not do: width and height must be multiples of 8")
-        frames, fps = read_frames(path, num_frames, size, start, stride)
+        if stranger is None:
+            frames, fps = read_frames(path, num_frames, size, start, stride)
+        else:
+            frames, fps = read_frames_isolated(path, num_frames, size, start, stride, stranger)
         return cls(frames, fps, caption.strip())
 
     @property

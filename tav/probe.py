@@ -1,31 +1,29 @@
-"""Looks at an untrusted clip before anything else touches it. No torch; `python -m tav.probe FILE` prints JSON.
-
-`probe_isolated` runs the decoder in a process of its own, with limits on memory and time, so that a file made to crash or
-stall FFmpeg harms nothing.
-"""
+"""Looks at a clip before anything else touches it: every frame is decoded once. No torch."""
 
 from __future__ import annotations
 
-import json
-import os
-import resource
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import av
 from pydantic import BaseModel, Field
 
 from tav.errors import InvalidClip
+from tav.shown import colour_notes, shown_size
+from tav.source import Source, open_source
+from tav.timing import Timing
 
-FORMATS = "mov,matroska,avi,gif"
-"""FFmpeg demuxers for mp4/mov, mkv/webm, avi and gif. Playlists and `concat` are out: they open other files."""
-CODECS = frozenset({"h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mjpeg", "gif", "prores"})
-_MEMORY_BYTES = 4 << 30
+_FASTEST = 240
+"""Frames per second, on average, beyond which a clip is no video any more but work for the decoder."""
+_LONGEST_SHAPE = 20
+"""The longer side over the shorter."""
+_SAME_SHAPE = 0.02
+_MISSING = 0.1
+"""Share of what the container says that may be missing where it says seconds, which writers round and estimate."""
 
 
 class ClipLimits(BaseModel):
-    """What is accepted as a clip."""
+    """What is accepted as a clip. Pixels are those of every frame."""
 
     max_bytes: int = Field(256 << 20, description="File size.")
     max_pixels: int = Field(3840 * 2160, description="Width × height.")
@@ -36,98 +34,109 @@ class ClipLimits(BaseModel):
 class ClipProbe(BaseModel):
     """What the file holds; every frame has been decoded once."""
 
-    width: int
+    width: int = Field(description="As shown: turned as the file says, in square pixels.")
     height: int
     num_frames: int
-    fps: float
+    fps: float = Field(description="By the frames' times.")
+    duration: float = Field(description="Seconds.")
     codec: str
+    notes: list[str] = Field(default_factory=list, description="What is done to its pixels or times, e.g. `deinterlaced`.")
 
 
-def open_video(path: str | Path) -> av.container.InputContainer:
-    """Open a local video file; nothing it refers to is opened.
+class Survey:
+    """One look at every frame.
 
-    Raises:
-        InvalidClip: not a video in one of the accepted containers.
-    """
-    try:
-        container = av.open(str(path), options={"format_whitelist": FORMATS, "protocol_whitelist": "file"})
-    except (av.FFmpegError, OSError) as error:
-        raise InvalidClip("the clip is not a readable video: send an mp4 (H.264), mov, mkv, webm, avi or gif file") from error
-    if not container.streams.video:
-        container.close()
-        raise InvalidClip("the clip has no video stream: send a file with pictures in it")
-    return container
-
-
-def probe(path: str | Path, limits: ClipLimits | None = None) -> ClipProbe:
-    """Decode a clip within `limits`.
+    Args:
+        path: a local file.
+        limits: None: any size and length, and one frame will do.
 
     Raises:
         InvalidClip: says which limit it breaks, or that it cannot be decoded.
     """
-    limits = limits or ClipLimits()
-    size = Path(path).stat().st_size
-    if size == 0:
-        raise InvalidClip("the clip is empty: send a video file")
-    if size > limits.max_bytes:
-        raise InvalidClip(f"the clip has {size} bytes, more than the {limits.max_bytes} allowed: shorten or compress it")
-    with open_video(path) as container:
-        stream = container.streams.video[0]
-        codec = stream.codec_context.name
-        if codec not in CODECS:
-            raise InvalidClip(f"codec {codec!r} is not supported: send one of {', '.join(sorted(CODECS))}")
-        width, height = stream.width, stream.height
-        if width * height > limits.max_pixels:
-            raise InvalidClip(f"the clip is {width}x{height}, more than {limits.max_pixels} pixels: scale it down")
-        fps = float(stream.average_rate or 0) or 8.0
-        max_frames = int(limits.max_seconds * fps)
-        num_frames = 0
-        try:
-            for _ in container.decode(stream):
-                num_frames += 1
-                if num_frames > max_frames:
-                    raise InvalidClip(f"the clip is longer than {limits.max_seconds:g} seconds: cut it")
-        except av.FFmpegError as error:
-            raise InvalidClip(f"the clip breaks off after frame {num_frames}: export it again") from error
-    if num_frames < limits.min_frames:
-        raise InvalidClip(f"the clip has {num_frames} frame(s): at least {limits.min_frames} are needed")
-    return ClipProbe(width=width, height=height, num_frames=num_frames, fps=fps, codec=codec)
+
+    def __init__(self, path: str | Path, limits: ClipLimits | None = None) -> None:
+        if limits and (size := Path(path).stat().st_size) > limits.max_bytes:
+            raise InvalidClip(f"the clip has {size} bytes, more than the {limits.max_bytes} allowed: shorten or compress it")
+        self.interlaced, self._notes = False, dict[str, None]()
+        self._times: list[float | None] = []
+        with open_source(path, limits.max_pixels if limits else None) as source:
+            self._codec, self._aspect, last = source.codec, source.pixel_aspect, 0.0
+            for frame in _within(source.frames(), limits):
+                self._look(frame)
+                last = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 0.0
+            self.timing = self._timed(source, last, limits)
+
+    def probe(self) -> ClipProbe:
+        """What was found."""
+        return ClipProbe(
+            width=self._shown[0],
+            height=self._shown[1],
+            num_frames=self.timing.count,
+            fps=self.timing.rate,
+            duration=self.timing.duration,
+            codec=self._codec,
+            notes=[*self._notes, *self.timing.notes],
+        )
+
+    def _look(self, frame: av.VideoFrame) -> None:
+        stored = frame.width, frame.height
+        shown = shown_size(frame, self._aspect)
+        if not self._times:
+            self._stored, self._shown = stored, shown
+            if max(shown) > _LONGEST_SHAPE * min(shown):
+                raise InvalidClip(f"the clip is {shown[0]}x{shown[1]}, longer than {_LONGEST_SHAPE} to 1: crop it")
+            if shown != stored:
+                self._note(f"{stored[0]}x{stored[1]} as stored")
+        elif (stored, shown) != (self._stored, self._shown):
+            number, (width, height) = len(self._times), self._shown
+            if abs(shown[0] * height / (shown[1] * width) - 1) > _SAME_SHAPE:
+                raise InvalidClip(
+                    f"the picture turns from {width}x{height} to {shown[0]}x{shown[1]} at frame {number}: cut it there"
+                )
+            self._note("the picture's size changes")
+        if frame.interlaced_frame:
+            self.interlaced = True
+            self._note("deinterlaced")
+        for note in colour_notes(frame):
+            self._note(note)
+        self._times.append(frame.time)
+
+    def _note(self, text: str) -> None:
+        self._notes[text] = None
+
+    def _timed(self, source: Source, last: float, limits: ClipLimits | None) -> Timing:
+        count = len(self._times)
+        if count < (limits.min_frames if limits else 1):
+            raise InvalidClip(f"the clip has {count} frame(s): at least {limits.min_frames if limits else 1} are needed")
+        timing = Timing(self._times, last, source.rate)
+        said, end = source.said_seconds, self._times[-1]
+        if said is not None and end is not None and said - end > max(_MISSING * said, 3 / timing.rate):
+            raise InvalidClip(f"the clip is cut off: it says {said:.1f} seconds and ends at {end:.1f}: export it again")
+        if limits and timing.duration > limits.max_seconds + 1e-6:
+            raise _too_long(limits)
+        return timing
 
 
-def probe_isolated(path: str | Path, limits: ClipLimits | None = None, timeout_s: float = 60.0) -> ClipProbe:
-    """`probe` in a process of its own.
+def _within(frames: Iterator[av.VideoFrame], limits: ClipLimits | None) -> Iterator[av.VideoFrame]:
+    """The frames, up to the first one beyond the time allowed."""
+    first: float | None = None
+    for number, frame in enumerate(frames):
+        if limits:
+            first = frame.time if first is None else first
+            beyond = first is not None and frame.time is not None and frame.time - first > limits.max_seconds
+            if beyond or number >= _FASTEST * limits.max_seconds:
+                raise _too_long(limits)
+        yield frame
+
+
+def _too_long(limits: ClipLimits) -> InvalidClip:
+    return InvalidClip(f"the clip is longer than {limits.max_seconds:g} seconds: cut it")
+
+
+def probe(path: str | Path, limits: ClipLimits | None = None) -> ClipProbe:
+    """Decode a clip within `limits`, or the default ones.
 
     Raises:
-        InvalidClip: as `probe`, or the decoder crashed or took longer than `timeout_s`.
+        InvalidClip: says which limit it breaks, or that it cannot be decoded.
     """
-    command = [sys.executable, "-m", "tav.probe", str(path), (limits or ClipLimits()).model_dump_json()]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False, env=_bare_environment())
-    except subprocess.TimeoutExpired as error:
-        raise InvalidClip(f"the clip took longer than {timeout_s:g} seconds to decode: shorten or re-encode it") from error
-    if done.returncode == 0:
-        return ClipProbe.model_validate_json(done.stdout)
-    if done.returncode == 2 and done.stdout:
-        raise InvalidClip(json.loads(done.stdout)["detail"])
-    raise InvalidClip("the clip made the decoder fail: re-encode it, e.g. with ffmpeg -c:v libx264 -pix_fmt yuv420p")
-
-
-def _bare_environment() -> dict[str, str]:
-    # No credentials in the process that meets untrusted bytes.
-    return {k: v for k, v in os.environ.items() if k in ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "LANG")}
-
-
-def main(path: str, limits: str) -> int:
-    """Entry of the isolated process: JSON on stdout; 0 accepted, 2 refused."""
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
-    av.logging.set_level(None)
-    try:
-        print(probe(path, ClipLimits.model_validate_json(limits)).model_dump_json())
-    except InvalidClip as error:
-        print(json.dumps({"detail": str(error)}))
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else "{}"))
+    return Survey(path, limits or ClipLimits()).probe()

@@ -9,10 +9,11 @@ from pathlib import Path
 from registry.objects import ObjectStore
 from services.api.errors import invalid
 from services.settings import Settings
+from tav.apart import probe_isolated
 from tav.bases import OFFLINE
 from tav.config import ClipConfig
-from tav.probe import ClipProbe, probe_isolated
-from tav.video import frame_indices
+from tav.probe import ClipProbe
+from tav.timing import frame_indices
 from tav_client.schemas import ClipInfo, TuningJobCreate, model_slug
 
 
@@ -63,6 +64,9 @@ def store(path: Path, found: ClipProbe, objects: ObjectStore) -> ClipInfo:
         height=found.height,
         num_frames=found.num_frames,
         fps=found.fps,
+        duration=found.duration,
+        codec=found.codec,
+        notes=found.notes,
     )
 
 

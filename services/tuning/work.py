@@ -147,9 +147,8 @@ class Attempt:
 
         def prepare() -> tuple[Clip, TuneState | None]:
             self._check_in(JobPhase.preparing)
-            clip = Clip.read(
-                self._source(), caption, clip_config.num_frames, clip_config.size, clip_config.start, clip_config.stride
-            )
+            c = clip_config
+            clip = Clip.read(self._source(), caption, c.num_frames, c.size, c.start, c.stride, self.settings.clip_limits)
             clip.caption_source = self.job.caption_source
             return clip, self._patiently(self.resume.load)
 

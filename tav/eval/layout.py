@@ -22,7 +22,8 @@ from tav.config import ClipConfig
 from tav.errors import InvalidClip, InvalidConfig
 from tav.eval.suite import Case, Suite, SuiteClip
 from tav.probe import ClipLimits, probe
-from tav.video import Frames, frame_indices
+from tav.timing import frame_indices
+from tav.video import Frames
 from tav.video import read_frames as video_frames
 
 CSV = "LOVEU-TGVE-2023_Dataset.csv"
@@ -32,7 +33,7 @@ BETWEEN = ("480p_frames", "480p_videos")
 """Folders in which a set keeps its sources."""
 
 _PICTURES = (".jpg", ".jpeg", ".png")
-VIDEO_ENDINGS = (".mp4", ".mov", ".webm", ".mkv", ".avi", ".gif")
+VIDEO_ENDINGS = (".mp4", ".mov", ".webm", ".mkv", ".avi", ".ts", ".mts", ".m2ts", ".gif", ".webp")
 _QUALITY = 95
 FRAMES_FPS = 8.0
 """A folder of frames has no rate of its own."""

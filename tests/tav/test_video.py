@@ -1,5 +1,8 @@
 """Decoding, encoding and the probe, on real files."""
 
+import io
+import subprocess
+import sys
 from pathlib import Path
 
 import av
@@ -7,9 +10,11 @@ import numpy as np
 import pytest
 
 from tav import Clip, ClipLimits, Video
+from tav.apart import probe_isolated
 from tav.errors import InvalidClip, InvalidConfig
-from tav.probe import probe, probe_isolated
-from tav.video import frame_indices, read_frames
+from tav.probe import probe
+from tav.timing import frame_indices
+from tav.video import Format, encode, read_frames
 
 
 @pytest.fixture(scope="module")
@@ -88,13 +93,67 @@ def test_webm_is_vp9_and_the_same_bytes_every_time(tmp_path: Path, ramp: Path) -
     assert np.abs(back.astype(int) - frames).mean() < 4
 
 
+@pytest.mark.parametrize("format", ["mp4", "webm"])
+@pytest.mark.parametrize(("side", "matrix"), [(64, 6), (512, 6), (720, 1), (768, 1)])  # FFmpeg's numbers: smpte170m, bt709
+def test_files_say_their_colours_and_are_right_for_players_that_do_not_look(format: Format, side: int, matrix: int) -> None:
+    drawn = np.array([40, 200, 60])
+    with av.open(io.BytesIO(encode(np.full((3, side, side, 3), drawn, np.uint8), 8.0, format))) as file:
+        frame = next(file.decode(video=0))
+    said = frame.colorspace, frame.color_range, frame.color_primaries, frame.color_trc
+    assert said == (matrix, 1, 1, 13)  # limited range, BT.709's primaries, sRGB's transfer
+    assumed = "ITU709" if side >= 720 else "ITU601"
+    shown = frame.reformat(format="rgb24", src_colorspace=assumed).to_ndarray()[side // 2, side // 2]
+    assert np.abs(shown - drawn).max() <= 3
+
+
+def test_the_same_frames_are_the_same_bytes_in_every_process() -> None:
+    program = (
+        "import hashlib, numpy as np; from tav.video import encode\n"
+        "rng = np.random.default_rng(5)\n"
+        "for side in (16, 32, 64, 96):\n"
+        "    still = rng.integers(0, 255, (side // 8, side // 8, 3), np.uint8).repeat(8, 0).repeat(8, 1)\n"
+        "    frames = np.stack([np.roll(still, 3 * i, 1) for i in range(8)])\n"
+        "    print(side, hashlib.sha256(encode(frames, 3.652)).hexdigest())\n"
+    )
+    running = [subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) for _ in range(6)]
+    written = {process.communicate()[0] for process in running}
+    assert len(written) == 1 and len(written.pop().splitlines()) == 4
+
+
+@pytest.mark.parametrize("fps", [0, -1, 1e-300, 1e-4, 241, 1e9, float("nan"), float("inf")])
+@pytest.mark.parametrize("format", ["mp4", "webm", "gif"])
+def test_a_rate_that_makes_no_sense_is_refused(fps: float, format: Format) -> None:
+    with pytest.raises(InvalidConfig, match="frames per second will not do"):
+        encode(np.zeros((2, 16, 16, 3), np.uint8), fps, format)
+
+
+@pytest.mark.parametrize("fps", [0.01, 0.117, 0.9, 3.652, 23.976, 120])
+def test_a_rate_is_written_as_it_is(fps: float, tmp_path: Path) -> None:
+    for name in ("v.mp4", "v.webm"):
+        Video(np.zeros((3, 16, 16, 3), np.uint8), fps).save(tmp_path / name)
+        assert probe(tmp_path / name, ClipLimits(max_seconds=1000)).fps == pytest.approx(fps, rel=0.01)
+
+
+def test_a_format_that_is_none_is_refused() -> None:
+    with pytest.raises(InvalidConfig, match="ask for mp4, gif or webm"):
+        encode(np.zeros((2, 16, 16, 3), np.uint8), 8, "avi")  # type: ignore[arg-type]
+
+
 def test_an_unknown_ending_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidConfig, match=r"\.mp4, \.gif or \.webm"):
         Video(np.zeros((1, 8, 8, 3), np.uint8), 8).save(tmp_path / "v.avi")
 
 
 def test_probe_tells_what_a_clip_holds(ramp: Path) -> None:
-    assert probe_isolated(ramp).model_dump() == {"width": 64, "height": 48, "num_frames": 20, "fps": 10.0, "codec": "h264"}
+    assert probe_isolated(ramp).model_dump() == {
+        "width": 64,
+        "height": 48,
+        "num_frames": 20,
+        "fps": 10.0,
+        "duration": 2.0,
+        "codec": "h264",
+        "notes": [],
+    }
 
 
 @pytest.mark.parametrize(

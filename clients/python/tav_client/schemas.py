@@ -346,14 +346,19 @@ class TuningJobCreate(_Request):
 
 
 class ClipInfo(_Response):
-    """The stored clip."""
+    """The stored clip, and how it was read."""
 
     uri: str
     sha256: str
-    width: int
+    width: int = Field(description="As used: turned as the file says, in square pixels.")
     height: int
     num_frames: int
-    fps: float
+    fps: float = Field(description="Frames per second, by the frames' times.")
+    duration: float | None = Field(None, description="Seconds.")
+    codec: str | None = None
+    notes: list[str] = Field(
+        default_factory=list, description="What was done to show it as a player does, e.g. `tone-mapped from HLG`."
+    )
 
 
 class TuningJob(_Response):

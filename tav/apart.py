@@ -1,0 +1,160 @@
+"""Strangers' files are decoded in a process of its own, with limits on memory, time and output, and without credentials.
+
+What comes back is not parsed further than it must be: a line of JSON, and the bytes of as many pixels as were asked for. A file
+made to crash, stall or take over FFmpeg harms nothing but that process.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import IO
+
+import av
+import numpy as np
+from pydantic import BaseModel, ValidationError
+
+from tav.errors import InvalidClip
+from tav.probe import ClipLimits, ClipProbe, Survey
+from tav.video import Frames, pick_frames
+
+PROBE_SECONDS = 60.0
+READ_SECONDS = 300.0
+"""Reading goes over the frames twice, and may share its processor with tuning."""
+_MEMORY_BYTES = 4 << 30
+_ANSWER_BYTES = 1 << 16
+_REFUSED = 2
+
+
+class _Choice(BaseModel):
+    """The arguments of `tav.video.read_frames`."""
+
+    num_frames: int
+    size: tuple[int, int]
+    start: int = 0
+    stride: int | None = None
+
+
+class _Request(BaseModel):
+    path: str
+    limits: ClipLimits
+    choice: _Choice | None = None
+    frames_fd: int | None = None
+
+
+class _Answer(BaseModel):
+    probe: ClipProbe | None = None
+    fps: float | None = None
+    refused: str | None = None
+
+
+def probe_isolated(path: str | Path, limits: ClipLimits | None = None, timeout_s: float = PROBE_SECONDS) -> ClipProbe:
+    """`tav.probe.probe` in a process of its own.
+
+    Raises:
+        InvalidClip: as `probe`, or the decoder crashed or took longer than `timeout_s`.
+    """
+    found = _ask(_Request(path=os.path.abspath(path), limits=limits or ClipLimits()), timeout_s).probe
+    if found is None:
+        raise _failed()
+    return found
+
+
+def read_frames_isolated(
+    path: str | Path,
+    num_frames: int,
+    size: tuple[int, int],
+    start: int = 0,
+    stride: int | None = None,
+    limits: ClipLimits | None = None,
+    timeout_s: float = READ_SECONDS,
+) -> tuple[Frames, float]:
+    """`tav.video.read_frames` in a process of its own, within `limits` or the default ones.
+
+    Raises:
+        InvalidClip: as `read_frames`, beyond the limits, or the decoder crashed or took longer than `timeout_s`.
+    """
+    choice = _Choice(num_frames=num_frames, size=size, start=start, stride=stride)
+    with tempfile.TemporaryFile() as file:
+        request = _Request(path=os.path.abspath(path), limits=limits or ClipLimits(), choice=choice, frames_fd=file.fileno())
+        fps = _ask(request, timeout_s).fps
+        shape = num_frames, size[1], size[0], 3
+        if fps is None or os.fstat(file.fileno()).st_size != np.prod(shape):
+            raise _failed()
+        file.seek(0)
+        return np.fromfile(file, np.uint8).reshape(shape), fps
+
+
+def _ask(request: _Request, timeout_s: float) -> _Answer:
+    command = [sys.executable, "-P", "-m", "tav.apart", request.model_dump_json()]
+    passed = [] if request.frames_fd is None else [request.frames_fd]
+    with tempfile.TemporaryFile() as answer:  # not a pipe: what comes is limited by the process's own limit on files
+        try:
+            done = subprocess.run(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=answer,
+                stderr=subprocess.DEVNULL,
+                pass_fds=passed,
+                timeout=timeout_s,
+                check=False,
+                env=_bare_environment(),
+            )
+        except subprocess.TimeoutExpired as error:
+            raise InvalidClip(f"the clip took longer than {timeout_s:g} seconds to decode: shorten or re-encode it") from error
+        return _told(answer, done.returncode)
+
+
+def _told(answer: IO[bytes], code: int) -> _Answer:
+    answer.seek(0)
+    try:
+        told = _Answer.model_validate_json(answer.read(_ANSWER_BYTES))
+    except ValidationError as error:
+        raise _failed() from error
+    if code == _REFUSED and told.refused:
+        raise InvalidClip(told.refused)
+    if code:
+        raise _failed()
+    return told
+
+
+def _failed() -> InvalidClip:
+    return InvalidClip("the clip made the decoder fail: re-encode it, e.g. with ffmpeg -c:v libx264 -pix_fmt yuv420p")
+
+
+def _bare_environment() -> dict[str, str]:
+    # No credentials in the process that meets untrusted bytes; it finds the same packages as this one.
+    kept = {k: v for k, v in os.environ.items() if k in ("PATH", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "LANG", "TMPDIR")}
+    return kept | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
+
+
+def main(text: str) -> int:
+    """Entry of the isolated process: JSON on stdout, frames in the file handed to it; 0 done, 2 refused."""
+    request = _Request.model_validate_json(text)
+    choice = request.choice
+    written = 0 if choice is None else choice.num_frames * choice.size[0] * choice.size[1] * 3
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES + 2 * written, _MEMORY_BYTES + 2 * written))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (max(written, _ANSWER_BYTES),) * 2)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    av.logging.set_level(None)
+    try:
+        survey = Survey(request.path, request.limits)
+        answer = _Answer(probe=survey.probe())
+        if choice is not None and request.frames_fd is not None:
+            frames, fps = pick_frames(request.path, survey, choice.num_frames, choice.size, choice.start, choice.stride)
+            with open(request.frames_fd, "wb") as file:
+                file.write(frames.data)
+            answer.fps = fps
+    except InvalidClip as error:
+        print(_Answer(refused=str(error)).model_dump_json())
+        return _REFUSED
+    print(answer.model_dump_json())
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1]))
