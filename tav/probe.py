@@ -11,10 +11,8 @@ from pydantic import BaseModel, Field
 from tav.errors import InvalidClip
 from tav.shown import colour_notes, shown_size
 from tav.source import Source, open_source
-from tav.timing import Timing
+from tav.timing import FASTEST, Timing
 
-_FASTEST = 240
-"""Frames per second, on average, beyond which a clip is no video any more but work for the decoder."""
 _LONGEST_SHAPE = 20
 """The longer side over the shorter."""
 _SAME_SHAPE = 0.02
@@ -110,8 +108,10 @@ class Survey:
             raise InvalidClip(f"the clip has {count} frame(s): at least {limits.min_frames if limits else 1} are needed")
         timing = Timing(self._times, last, source.rate)
         said, end = source.said_seconds, self._times[-1]
-        if said is not None and end is not None and said - end > max(_MISSING * said, 3 / timing.rate):
+        if said is not None and end is not None and said - (end + last) > max(_MISSING * said, 3 / timing.rate):
             raise InvalidClip(f"the clip is cut off: it says {said:.1f} seconds and ends at {end:.1f}: export it again")
+        if timing.rate > FASTEST:
+            raise InvalidClip(f"the clip has {timing.rate:.0f} frames a second, more than {FASTEST:g}: slow it down")
         if limits and timing.duration > limits.max_seconds + 1e-6:
             raise _too_long(limits)
         return timing
@@ -124,8 +124,10 @@ def _within(frames: Iterator[av.VideoFrame], limits: ClipLimits | None) -> Itera
         if limits:
             first = frame.time if first is None else first
             beyond = first is not None and frame.time is not None and frame.time - first > limits.max_seconds
-            if beyond or number >= _FASTEST * limits.max_seconds:
+            if beyond:
                 raise _too_long(limits)
+            if number >= FASTEST * limits.max_seconds:
+                raise InvalidClip(f"the clip has more than {number} frames: cut it, or take out frames")
         yield frame
 
 

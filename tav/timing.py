@@ -10,6 +10,8 @@ from tav.errors import InvalidClip
 
 _USUAL_RATE = 8.0
 """Frames per second of a file that says nothing of time."""
+FASTEST = 240.0
+"""Frames per second beyond which a file is no video to look at."""
 _SAME, _TICKS = 0.01, 0.0015
 """A rate that the file says is right where the times differ by no more than this share, or by rounding two of them to
 milliseconds."""
@@ -94,5 +96,5 @@ class Timing:
         """Frames per second at which chosen frames keep the source's speed."""
         first, last, steps = indices[0], indices[-1], len(indices) - 1
         if self._times is not None and last > first:
-            return steps / float(self._times[last] - self._times[first])
+            return min(steps / float(self._times[last] - self._times[first]), FASTEST)
         return self.rate / ((last - first) / max(steps, 1) or 1.0)

@@ -18,12 +18,13 @@ from tav.errors import InvalidConfig
 from tav.probe import Survey
 from tav.shown import HD_LINES, cover, deinterlaced
 from tav.source import open_source
+from tav.timing import FASTEST
 
 Frames = NDArray[np.uint8]
 Format = Literal["mp4", "gif", "webm"]
 CONTENT_TYPES: dict[str, str] = {"mp4": "video/mp4", "gif": "image/gif", "webm": "video/webm"}
 """The media type of each format."""
-RATES = (1 / 600, 240.0)
+RATES = (1 / 3600, FASTEST)
 """The slowest and the fastest that is written, in frames per second."""
 _SMALL = 128
 """Pixels of the shorter side, up to which x264's macroblock tree is left out: it gives the same frames other bytes each time

@@ -108,6 +108,26 @@ def test_an_upload_goes_to_s3_without_the_services_key(service: Any, tmp_path: P
     assert all("authorization" not in put.headers and put.headers["content-length"] == "4000" for put in puts)
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("a.MTS", "video/mp2t"),
+        ("a.ts", "video/mp2t"),
+        ("a.webp", "image/webp"),
+        ("a.mov", "video/quicktime"),
+        ("a.xyz", "video/mp4"),
+    ],
+)
+def test_an_upload_is_sent_as_a_type_that_the_service_takes(service: Any, tmp_path: Path, name: str, kind: str) -> None:
+    (tmp_path / name).write_bytes(b"clip")
+    upload = schemas.Upload(url=f"{service.url}/put", headers={}, clip_uri="s3://tav/uploads/5a", expires_at=9.0)
+    service.on("POST", "/v1/uploads", service.ok(upload, 201))
+    service.on("PUT", "/put", content())
+    with TavClient() as client:
+        client.uploads.create(tmp_path / name)
+    assert schemas.UploadCreate.model_validate(service.asked[0].json).content_type == kind
+
+
 def test_notebooks_show_jobs_models_and_videos(service: Any, client: TavClient) -> None:
     job = service.job("running", phase="tuning", step=1, total_steps=2, caption="<a ball>", mlflow_url="http://mlflow/#/1")
     service.on("GET", "/v1/tuning-jobs/j1", service.ok(job))

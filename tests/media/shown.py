@@ -157,6 +157,7 @@ TIMES: list[Case] = [
         _timed("a.mp4", "mpeg4", [float(i) for i in range(62)], Fraction(1, 1000)),
         Refused("longer than 60 seconds"),
     ),
+    Case("1,000 frames a second", _timed("a.mkv", "libx264", [i / 1000 for i in range(12)]), Refused("1000 frames a second")),
     Case(
         "5,000 frames a second",
         lambda f: write(
@@ -166,7 +167,7 @@ TIMES: list[Case] = [
             times=[i / 1000 * 0.2 for i in range(14_700)],
             base=Fraction(1, 5000),
         ),
-        Refused("longer than 60 seconds"),
+        Refused("more than 14400 frames"),
     ),
 ]
 

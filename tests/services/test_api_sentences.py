@@ -22,7 +22,7 @@ BAD = [
     ("POST", "/v1/videos", b"[]", "The body must be an object"),
     ("POST", "/v1/tuning-jobs", b'{"params": {"steps": 0}}', "params.steps must be 1 or more, not 0."),
     ("POST", "/v1/estimates", b'{"videos": 9}', "videos must be 8 or less, not 9."),
-    ("POST", "/v1/uploads", b'{"bytes": 9, "content_type": "text/html"}', "it is video/… or image/gif"),
+    ("POST", "/v1/uploads", b'{"bytes": 9, "content_type": "text/html"}', "it is video/…, image/gif or image/webp"),
     ("PUT", "/v1/models/ball/aliases/a", b"{}", "version is missing."),
 ]
 

@@ -503,7 +503,9 @@ class UploadCreate(_Request):
 
     bytes: int = Field(gt=0, description="The clip's size.")
     content_type: Annotated[
-        str, StringConstraints(pattern=r"^(video/[a-z0-9.+-]{1,64}|image/gif)$"), _told("it is video/… or image/gif")
+        str,
+        StringConstraints(pattern=r"^(video/[a-z0-9.+-]{1,64}|image/(gif|webp))$"),
+        _told("it is video/…, image/gif or image/webp"),
     ] = "video/mp4"
 
 
@@ -569,7 +571,7 @@ class _VideoFields(BaseModel):
     )
     num_frames: int | None = Field(None, ge=1, le=512, description="Only without inverted latents.")
     size: VideoSize | None = Field(None, description="`[width, height]` or `WIDTHxHEIGHT`; only without inverted latents.")
-    fps: float | None = Field(None, gt=0, le=120, description="Left out, the clip's sampled rate.")
+    fps: float | None = Field(None, ge=0.01, le=120, description="Left out, the clip's sampled rate.")
     seconds: float | None = Field(
         None, gt=0, le=3600, description="How long the frames play: sets their rate. Give fps or seconds, not both."
     )

@@ -31,7 +31,15 @@ class Uploads:
         """
         path = Path(clip)
         _calls.check_clip(path)
-        kind = mimetypes.guess_type(path.name)[0] or "video/mp4"
+        kind = _media_type(path)
         upload = self._transport.send(_calls.create_upload(path.stat().st_size, kind))
         self._transport.put(upload, path)
         return upload.clip_uri
+
+
+def _media_type(path: Path) -> str:
+    """As the service takes it; the system's table takes camcorders' files for 3-D models, and .ts for translations."""
+    if path.suffix.lower() in (".ts", ".mts", ".m2ts"):
+        return "video/mp2t"
+    kind = mimetypes.guess_type(path.name)[0] or ""
+    return kind if kind.startswith("video/") or kind in ("image/gif", "image/webp") else "video/mp4"
