@@ -64,7 +64,7 @@ def _bytes(name: str, data: bytes) -> Made:
     return make
 
 
-def _hidden(folder: Path) -> Path:
+def hidden(folder: Path) -> Path:
     """A webm whose header says 64x64 and whose frames are 4000x3000."""
     path = write(folder / "a.webm", [np.zeros((3000, 4000, 3), np.uint8)] * 2, "libvpx", options={"deadline": "realtime"})
     data = path.read_bytes()
@@ -94,7 +94,7 @@ def _resized(folder: Path, *sizes: tuple[int, int]) -> Path:
 
 
 STRANGE: list[Case] = [
-    Case("frames larger than their header", _hidden, Refused("4000x3000, more than")),
+    Case("frames larger than their header", hidden, Refused("4000x3000, more than")),
     Case(
         "too many pixels",
         lambda f: write(f / "a.mp4", [np.zeros((2400, 4000, 3), np.uint8)] * 2, "mpeg4"),

@@ -7,12 +7,16 @@ import json
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tav.probe import ClipLimits
 from tav_client.schemas import Estimates, JobPhase, JobStatus, TuningJob
+from tests.media.files import woven, write
+from tests.media.refused import hidden
 from tests.services.conftest import Running, moving_square
 
 
@@ -38,6 +42,22 @@ def test_a_submitted_clip_becomes_a_queued_job_with_everything_kept(gateway: Run
     assert gateway.parts.jobs.read_artifact(job.id, "source.mp4") == mp4
     assert gateway.scheduler.notified == 1
     assert gateway.http.get(answer.headers["location"]).json() == answer.json()
+    assert list(gateway.parts.settings.work_dir.glob("*")) == []
+
+
+def test_a_job_says_how_its_clip_was_read(gateway: Running, tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "a.mts", woven(), "libx264", aspect=Fraction(4, 3), options={"flags": "+ildct", "x264-params": "tff=1"}
+    )
+    clip = TuningJob.model_validate(gateway.submit(path.read_bytes(), caption(params={"num_frames": 8})).json()).clip
+    assert (clip.width, clip.height, clip.num_frames, clip.fps, clip.codec) == (128, 64, 12, 12.0, "h264")
+    assert clip.duration == pytest.approx(1.0) and clip.notes == ["96x64 as stored", "deinterlaced"]
+
+
+def test_limits_hold_for_frames_that_are_larger_than_their_header(gateway: Running, tmp_path: Path) -> None:
+    answer = gateway.submit(hidden(tmp_path).read_bytes(), caption(params={"num_frames": 2}))
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_clip")
+    assert "4000x3000" in answer.json()["detail"]
     assert list(gateway.parts.settings.work_dir.glob("*")) == []
 
 
