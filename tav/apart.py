@@ -1,7 +1,8 @@
 """Strangers' files are decoded in a process of its own, with limits on memory, time and output, and without credentials.
 
 What comes back is not parsed further than it must be: a line of JSON, and the bytes of as many pixels as were asked for. A file
-made to crash, stall or take over FFmpeg harms nothing but that process.
+made to crash, stall or take over FFmpeg harms nothing but that process, which where the kernel can do it (`tav.fence`) opens no
+other file than it and Python's packages, and connects to nobody.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 import resource
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from pathlib import Path
 from typing import IO
@@ -19,6 +21,7 @@ import numpy as np
 from pydantic import BaseModel, ValidationError
 
 from tav.errors import InvalidClip
+from tav.fence import fence_in
 from tav.probe import ClipLimits, ClipProbe, Survey
 from tav.video import Frames, pick_frames
 
@@ -137,10 +140,11 @@ def main(text: str) -> int:
     request = _Request.model_validate_json(text)
     choice = request.choice
     written = 0 if choice is None else choice.num_frames * choice.size[0] * choice.size[1] * 3
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES + 2 * written, _MEMORY_BYTES + 2 * written))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (max(written, _ANSWER_BYTES),) * 2)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _limit(resource.RLIMIT_AS, _MEMORY_BYTES + 2 * written)
+    _limit(resource.RLIMIT_FSIZE, max(written, _ANSWER_BYTES))
+    _limit(resource.RLIMIT_CORE, 0)
     av.logging.set_level(None)
+    fence_in(request.path, *{sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
     try:
         survey = Survey(request.path, request.limits)
         answer = _Answer(probe=survey.probe())
@@ -154,6 +158,12 @@ def main(text: str) -> int:
         return _REFUSED
     print(answer.model_dump_json())
     return 0
+
+
+def _limit(kind: int, wanted: int) -> None:
+    _, hard = resource.getrlimit(kind)
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(kind, (most, most))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from tav import Clip, ClipLimits
 from tav.apart import probe_isolated, read_frames_isolated
 from tav.errors import InvalidClip
+from tav.fence import fence_version
 from tav.probe import probe
 from tav.video import read_frames
 from tests.media.files import pictures, write
@@ -120,11 +122,39 @@ def test_frames_are_bytes_and_nothing_else(decoder: Path, clip: Path) -> None:
     assert (frames.reshape(-1) == np.tile(np.arange(256, dtype=np.uint8), 6)).all()
 
 
-def test_memory_is_limited(clip: Path, tmp_path: Path) -> None:
-    path = tmp_path / "limits.py"
-    path.write_text(
-        "import resource, sys\nfrom tav import apart\napart.Survey = lambda *_: bytearray(5 << 30)\n"
+def decoding(clip: Path, act: str) -> subprocess.CompletedProcess[str]:
+    """The process as it is, with this Python instead of the first look at the clip."""
+    program = (
+        f"import os, socket, sys\nfrom tav import apart\ndef look(*_):\n    {act}\napart.Survey = look\n"
         f"sys.exit(apart.main(apart._Request(path={str(clip)!r}, limits=apart.ClipLimits()).model_dump_json()))\n"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    assert os.spawnve(os.P_WAIT, sys.executable, [sys.executable, str(path)], environment) == 1
+    return subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+
+
+def test_memory_is_limited(clip: Path) -> None:
+    assert "MemoryError" in decoding(clip, "bytearray(5 << 30)").stderr
+
+
+@pytest.mark.skipif(not fence_version(), reason="this kernel has no Landlock")
+@pytest.mark.parametrize(
+    "act",
+    [
+        "open(f'/proc/{os.getppid()}/environ', 'rb').read()",
+        "open('/etc/passwd').read()",
+        "open('/tmp/left-behind', 'w')",
+        "os.listdir('/')",
+        "os.execv('/bin/true', ['true'])",
+        pytest.param(
+            "socket.create_connection(('127.0.0.1', 9), 1)",
+            marks=pytest.mark.skipif(fence_version() < 4, reason="this kernel's Landlock knows no TCP"),
+        ),
+        pytest.param(
+            "os.kill(os.getppid(), 0)",
+            marks=pytest.mark.skipif(fence_version() < 6, reason="this kernel's Landlock knows no signals"),
+        ),
+    ],
+)
+def test_it_opens_no_other_file_and_reaches_nobody(clip: Path, act: str) -> None:
+    assert "PermissionError" in decoding(clip, act).stderr.splitlines()[-1]
+    assert "PermissionError" not in decoding(clip, f"open({str(clip)!r}, 'rb').read()").stderr

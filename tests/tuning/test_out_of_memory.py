@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import av
 import numpy as np
 import psutil
 import pytest
@@ -69,6 +70,15 @@ def attempts(rank: int, port: int, folder: str, out: str) -> None:
     from services.tuning.ranks import Ranks
     from services.tuning.warm import WarmTuner
 
+    decoded: list[str] = []
+    opened = av.open
+
+    def watched(file: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
+        if mode == "r":
+            decoded.append(str(file))
+        return opened(file, mode, *args, **kwargs)
+
+    av.open = watched
     outcomes: list[Outcome] = []
     deltas: dict[str, Delta] = {}
     objects = Objects()
@@ -114,21 +124,29 @@ def attempts(rank: int, port: int, folder: str, out: str) -> None:
     seen |= {"auto": confined("auto", "auto"), "explicit": confined("explicit", PLAIN), "later": attempt("later", PLAIN)}
     one, other = (deltas[name].tensors if name in deltas else {} for name in ("roomy", "auto"))
     seen["same"] = one.keys() == other.keys() and all(torch.equal(other[name], tensor) for name, tensor in one.items())
+    seen["decoded"] = decoded
     Path(out).write_text(json.dumps(seen))
     torch.distributed.destroy_process_group()
 
 
-def test_auto_steps_down_when_memory_runs_out_and_an_explicit_setting_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(
-        "MALLOC_MMAP_THRESHOLD_", str(2**20)
-    )  # what is freed goes back to the kernel, so that limits mean something
-    base = write_random_base(tmp_path / "base", seed=0)
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """What came of the attempts."""
+    folder = tmp_path_factory.mktemp("attempts")
+    base = write_random_base(folder / "base", seed=0)
     (base / "tav.json").write_text(json.dumps({"invert": {"num_inference_steps": 1}}))
-    arguments = (any_free("127.0.0.1"), str(base), str(tmp_path / "seen.json"))
-    mp.start_processes(attempts, arguments, nprocs=1, start_method="spawn")
-    seen = json.loads((tmp_path / "seen.json").read_text())
+    arguments = (any_free("127.0.0.1"), str(base), str(folder / "seen.json"))
+    with pytest.MonkeyPatch.context() as patch:  # what is freed goes back to the kernel, so that limits mean something
+        patch.setenv("MALLOC_MMAP_THRESHOLD_", str(2**20))
+        mp.start_processes(attempts, arguments, nprocs=1, start_method="spawn")
+    return json.loads((folder / "seen.json").read_text())
+
+
+def test_a_tuner_decodes_no_clip_in_its_own_process(seen: Any) -> None:
+    assert seen["roomy"]["failure"] is None and seen["decoded"] == []
+
+
+def test_auto_steps_down_when_memory_runs_out_and_an_explicit_setting_fails(seen: Any) -> None:
     assert seen["roomy"]["failure"] is None and seen["later"]["failure"] is None, seen
     assert seen["auto"]["failure"] is None and seen["auto"]["setting"]["gradient_checkpointing"], seen
     assert seen["same"]  # as a job that was given that setting
