@@ -16,6 +16,7 @@ from tav.timing import FASTEST, Timing
 _LONGEST_SHAPE = 20
 """The longer side over the shorter."""
 _SAME_SHAPE = 0.02
+_RESIZED = "the picture's size changes"
 _MISSING = 0.1
 """Share of what the container says that may be missing where it says seconds, which writers round and estimate."""
 
@@ -91,10 +92,14 @@ class Survey:
                 raise InvalidClip(
                     f"the picture turns from {width}x{height} to {shown[0]}x{shown[1]} at frame {number}: cut it there"
                 )
-            self._note("the picture's size changes")
+            self._note(_RESIZED)
         if frame.interlaced_frame:
             self.interlaced = True
             self._note("deinterlaced")
+        if self.interlaced and _RESIZED in self._notes:
+            raise InvalidClip(
+                f"the clip is interlaced, and its picture's size changes at frame {len(self._times)}: cut it there"
+            )
         for note in colour_notes(frame):
             self._note(note)
         self._times.append(frame.time)
