@@ -12,7 +12,7 @@ CLUSTER = .deploy/$(CLOUD)
 BENCH_GPU = benchmarks.method --base sd14 --device cuda --dtype bf16 --frames 8 16 24 32 --size 256 512
 QUALITY = $(BIN)/tav eval run --suite offline --out $(OUT)/quality --processes 2 --threads 1
 
-.PHONY: help setup demo up down status deploy undeploy tunnel test test-fast lint format bench bench-gpu chaos quality constraints clean
+.PHONY: help setup demo up down status deploy undeploy tunnel test test-fast lint format bench bench-gpu fuzz chaos quality constraints clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -85,6 +85,9 @@ bench-gpu: $(READY) ## The same on a GPU, with SD1.4's configuration and random 
 	$(BIN)/python -m $(BENCH_GPU) --out benchmarks/results/method-gpu.json
 	$(BIN)/python -m $(BENCH_GPU) --compile --out benchmarks/results/method-gpu-compiled.json
 	$(BIN)/python -m $(BENCH_GPU) --compile --gradient-checkpointing --out benchmarks/results/method-gpu-checkpointing.json
+
+fuzz: $(READY) ## 100,000 requests made from the gateway's description, checked against it; about an hour
+	TAV_FUZZ_CASES=100000 $(BIN)/python -m pytest tests/services/test_api_fuzzed.py
 
 chaos: $(READY) ## Jobs while everything fails, into benchmarks/results/; some ten minutes
 	$(BIN)/python -m benchmarks.chaos

@@ -71,10 +71,10 @@ class NotFound(TavError):
 _HINTS = {
     "job": "List the tuning jobs to see which there are.",
     "batch": "List the tuning jobs to see their batches.",
-    "import": "Show the model to see its versions.",
+    "import": "Ask for the model: it names its latest version and its aliases.",
     "video": "List the videos to see which there are.",
     "model": "List the models to see which there are.",
-    "version": "Show the model to see its versions.",
+    "version": "Ask for the model: it names its latest version and its aliases.",
     "alias": "Show the model to see its aliases.",
     "cursor": "Start the list again without `after`.",
 }

@@ -11,15 +11,19 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from fastapi import Depends, FastAPI
+from fastapi_offline import FastAPIOffline
 from ray import serve
 from ray.serve.config import BackpressureConfig
 from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import ASGIApp
 
 import tav
 from services import logs
 from services.api import batches, errors, estimates, jobs, mlflow, models, openapi, operations, uploads, videos
 from services.api.auth import Doorkeeper, check_door
+from services.api.cors import Cors
+from services.api.heads import Heads
 from services.api.mlflow import MlflowDoor
 from services.api.origins import Origins
 from services.api.parts import Parts
@@ -51,7 +55,7 @@ def create_app(parts: Parts, behind_serve: bool = False) -> FastAPI:
             await parts.driver.close()
             await mlflow_door.close()
 
-    app = FastAPI(
+    app = FastAPIOffline(
         title="tav",
         summary="One-shot video tuning as a service",
         description=openapi.DESCRIPTION,
@@ -60,19 +64,26 @@ def create_app(parts: Parts, behind_serve: bool = False) -> FastAPI:
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         lifespan=lifespan,
         redoc_url=None,
+        static_url="/docs/files",
+        generate_unique_id_function=openapi.operation_id,
         redirect_slashes=False,
         middleware=[
             Middleware(Requests, body_seconds=parts.settings.request_seconds, behind_serve=behind_serve),
+            Middleware(Heads),
+            Middleware(Cors, origins=parts.settings.cors_origins),
             Middleware(Origins, trusted=parts.settings.cors_origins),
+            Middleware(GZipMiddleware, minimum_size=1000, compresslevel=6),
         ],
     )
     guard = [Depends(door.check)]
     for module in (jobs, estimates, batches, uploads, models, videos):
-        app.include_router(module.router(parts), prefix="/v1", dependencies=guard, responses=openapi.problems(401, 429, 500))
+        app.include_router(
+            module.router(parts), prefix="/v1", dependencies=guard, responses=openapi.problems(401, 403, 429, 500, 503)
+        )
     app.include_router(operations.router(parts))
     app.include_router(mlflow.router(mlflow_door, door))
     errors.install(app)
-    openapi.install(app)
+    openapi.install(app, keys=parts.settings.api_keys_file is not None)
     return app
 
 

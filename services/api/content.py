@@ -17,6 +17,7 @@ from tav.video import CONTENT_TYPES
 from tav_client.schemas import Video
 
 _SHEET_COLUMNS = 4
+_SUFFIXES = {media_type: f".{name}" for name, media_type in CONTENT_TYPES.items()} | {"image/jpeg": ".jpg"}
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
 
@@ -59,6 +60,12 @@ def headers_of(video: Video) -> dict[str, str]:
     return {"x-tav-model-version": video.model_version, "x-tav-video-id": video.id}
 
 
+def named(model_version: str, media_type: str, video_id: str = "") -> dict[str, str]:
+    """By what name a browser or `curl -OJ` saves the bytes: `red-ball-1-c41d7e0f.mp4`. It shows them where it can."""
+    name = "-".join(filter(None, [re.sub(r"[^A-Za-z0-9._-]", "-", model_version), video_id[:8]]))
+    return {"content-disposition": f'inline; filename="{name}{_SUFFIXES[media_type]}"'}
+
+
 def answer(request: Request, video: Video, data: bytes, media_type: str) -> Response:
     """All of the bytes, or the one range asked for (RFC 9110); several ranges at once are answered by all of them.
 
@@ -66,7 +73,8 @@ def answer(request: Request, video: Video, data: bytes, media_type: str) -> Resp
         ApiError: 416, nothing of the range exists.
     """
     etag = f'"{hashlib.sha256(data).hexdigest()}"'
-    headers = {**headers_of(video), "etag": etag, "accept-ranges": "bytes", "cache-control": "private, no-cache"}
+    known = headers_of(video) | named(video.model_version, media_type, video.id)
+    headers = {**known, "etag": etag, "accept-ranges": "bytes", "cache-control": "private, no-cache"}
     if etag in re.split(r"\s*,\s*", request.headers.get("if-none-match", "").replace("W/", "")):
         return Response(status_code=304, headers=headers)
     match = _RANGE.fullmatch(request.headers.get("range", "").strip())

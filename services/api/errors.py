@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 
 from services import metrics
+from services.api.heads import ASKED
 from tav.errors import TavError, is_disk_full
 from tav.sentences import faults, told
 from tav_client.schemas import FailureCode, Problem
@@ -122,6 +123,16 @@ def answer(request: Request, error: ApiError) -> Response:
     return Response(json.dumps(body, ensure_ascii=False), error.status, headers=headers, media_type="application/problem+json")
 
 
+def _allowed(request: Request) -> str:
+    """The methods of a path, as the description has them: a route knows its own alone, and a path may have several."""
+    paths: dict[str, Any] = request.app.openapi()["paths"]
+    fitting = [path for path in paths if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", path), request.url.path)]
+    known = [method.upper() for path in sorted(fitting, key=lambda path: path.count("{"))[:1] for method in paths[path]] or [
+        "GET"
+    ]
+    return ", ".join(known + ["HEAD"] * ("GET" in known))
+
+
 def install(app: FastAPI) -> None:
     """Let the application answer errors this way. What is none of these is `requests.Requests`' to answer."""
 
@@ -140,11 +151,14 @@ def install(app: FastAPI) -> None:
     async def http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         code = _PATH_CODES.get(error.status_code, "invalid_request")
+        asked = request.scope.get(ASKED, request.method)
         detail = {
             404: f"There is no {request.url.path}: see /docs for the calls there are.",
-            405: f"{request.url.path} does not know {request.method}: see /docs for the calls there are.",
+            405: f"{request.url.path} does not know {asked}: see /docs for the calls there are.",
         }.get(error.status_code, _sentence(str(error.detail)))
         headers = {name.lower().replace("-", "_"): value for name, value in (error.headers or {}).items()}
+        if error.status_code == 405 and not request.url.path.startswith("/mlflow"):
+            headers["allow"] = _allowed(request)
         return answer(request, ApiError(error.status_code, code, detail, errors=None, **headers))
 
     async def system_error(request: Request, error: Exception) -> Response:

@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 _CREATES_AT_A_TIME = 4
 _HIGHEST = 100
 """Priority, of an operator's jobs."""
+_MADE_BEFORE: dict[str, Any] = {"model": TuningJob, "description": "Made before, by this key"}
 
 
 class JobMaker:
@@ -194,7 +195,7 @@ def router(parts: Parts) -> APIRouter:
         summary="Submit a tuning job",
         responses={
             **problems(403, 409, 413, 415, 422, 429, 503),
-            200: {"model": TuningJob, "description": "Made before, by this key"},
+            200: _MADE_BEFORE,
         },
         openapi_extra=job_body(),
     )
@@ -256,7 +257,12 @@ def router(parts: Parts) -> APIRouter:
             raise ApiError(409, "job_not_cancellable", f"Job {job_id} has {job.status}: there is nothing left to cancel.")
         return job
 
-    @routes.post("/{job_id}/retry", status_code=201, summary="Retry a tuning job", responses=problems(404, 409, 429, 503))
+    @routes.post(
+        "/{job_id}/retry",
+        status_code=201,
+        summary="Retry a tuning job",
+        responses={**problems(404, 409, 422, 429, 503), 200: _MADE_BEFORE},
+    )
     async def retry(job_id: str, response: Response, caller: Who, key: IdempotencyKey = None) -> TuningJob:
         """A new job that asks for the same as one that failed or was cancelled, and says so in `retry_of`."""
         job = await asyncio.to_thread(parts.jobs.get, job_id, caller.scope)
@@ -276,7 +282,7 @@ def router(parts: Parts) -> APIRouter:
         "/{job_id}/logs",
         summary="Read a tuning job's log",
         response_class=StreamingResponse,
-        responses={200: {"content": {"text/plain": {}}}, **problems(404, 503)},
+        responses={200: {"content": {"text/plain": {}}}, **problems(404, 422, 503)},
     )
     async def logs(
         job_id: str,

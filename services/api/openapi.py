@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from services.api.examples import EXAMPLES
 from tav_client.schemas import AliasSet, EstimateCreate, Problem, TuningJobCreate, UploadCreate, VideoCreate
 
 _REF = "#/components/schemas/{model}"
@@ -16,7 +19,7 @@ _BODIES: tuple[type[BaseModel], ...] = (AliasSet, EstimateCreate, TuningJobCreat
 """Handlers read them themselves, so that FastAPI does not see them."""
 _ABOUT = {
     401: "A key is needed",
-    403: "`clip_uri` is not in an allowed bucket",
+    403: "The clip's bucket, the page that asked, or the host's name is not allowed",
     404: "There is no such thing",
     409: "The present state does not allow it",
     408: "The body did not come in time",
@@ -27,6 +30,62 @@ _ABOUT = {
     422: "The request, or the clip, is invalid",
     500: "A defect of the service, or the sampling failed",
     503: "Something that is needed does not answer, or too much is waiting",
+}
+
+_KEY = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "An API key, as the operator makes them with `tav keys create`. Needed only where the service has keys.",
+}
+_FASTAPIS = ("HTTPValidationError", "ValidationError")
+"""Its errors' schemas, which no answer has."""
+
+
+def _header(about: str, kind: str = "string", **more: Any) -> dict[str, Any]:
+    return {"description": about, "schema": {"type": kind}, **more}
+
+
+ANSWER_HEADERS = {
+    "x-request-id": _header("The request's id; the service's log has it too.", required=True),
+    "Location": _header("The job's own path.", required=True),
+    "retry-after": _header("Seconds after which to ask again.", "integer", required=True),
+    "retry-after-ms": _header("The same in milliseconds.", "integer", required=True),
+    "x-should-retry": _header("`false`: the same request would fail again."),
+    "openai-poll-after-ms": _header("When to ask again, while the video is not final.", "integer"),
+    "x-tav-model-version": _header("`name/version` that was sampled.", required=True),
+    "x-tav-video-id": _header("The video's id, where it is recorded."),
+    "Content-Disposition": _header("A name to save the bytes by.", required=True),
+    "Cache-Control": _header("Whether the answer may be kept."),
+    "ETag": _header("Changes when the bytes do.", required=True),
+    "Accept-Ranges": _header("`bytes`: a range of them may be asked for."),
+    "Content-Range": _header("Which bytes these are, and of how many.", required=True),
+    "WWW-Authenticate": _header("`Bearer`: a key is needed.", required=True),
+}
+"""Headers that answers have besides HTTP's own."""
+
+_SENT_WITH = {
+    "401": ("WWW-Authenticate",),
+    "409": ("x-should-retry",),
+    "416": ("Content-Range",),
+    "429": ("retry-after", "retry-after-ms"),
+    "500": ("x-should-retry",),
+    "503": ("retry-after", "retry-after-ms"),
+}
+_JOBS, _VIDEO = "/v1/tuning-jobs", "/v1/videos/{video_id}"
+_OF_BYTES = ("x-tav-model-version", "x-tav-video-id", "Content-Disposition")
+_OF_CONTENT = (*_OF_BYTES, "ETag", "Accept-Ranges", "Cache-Control")
+_SENT_BY = {
+    f"POST {_JOBS} 201": ("Location",),
+    f"POST {_JOBS}/{{job_id}}/retry 201": ("Location",),
+    f"GET {_JOBS}/{{job_id}}/events 200": ("Cache-Control",),
+    f"GET {_JOBS}/{{job_id}}/logs 200": ("Cache-Control",),
+    "POST /v1/videos 200": ("openai-poll-after-ms",),
+    f"GET {_VIDEO} 200": ("openai-poll-after-ms",),
+    f"GET {_VIDEO}/events 200": ("Cache-Control",),
+    f"GET {_VIDEO}/content 200": _OF_CONTENT,
+    f"GET {_VIDEO}/content 206": (*_OF_CONTENT, "Content-Range"),
+    f"GET {_VIDEO}/content 304": _OF_CONTENT,
+    "POST /v1/videos/sync 200": _OF_BYTES,
 }
 
 TAGS = [
@@ -86,8 +145,21 @@ def job_body() -> dict[str, Any]:
     return body
 
 
-def install(app: FastAPI) -> None:
-    """Describe the bodies that handlers read themselves, and problems, too."""
+def operation_id(route: APIRoute) -> str:
+    """`submit_tuning_job`: the summary's words, by which programs made from the description call it."""
+    if "operations" in route.tags:
+        return route.name
+    words = re.findall(r"[a-z]+", re.sub(r"'s\b", "", str(route.summary).lower()))
+    return "_".join(word for word in words if word not in ("a", "an", "the"))
+
+
+def install(app: FastAPI, keys: bool) -> None:
+    """Describe what FastAPI does not see: bodies that handlers read themselves, problems, headers, keys, examples.
+
+    Args:
+        app: The application.
+        keys: Whether it asks for keys.
+    """
 
     def describe() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -99,10 +171,34 @@ def install(app: FastAPI) -> None:
                 (Problem, "serialization"),
             ]
             _, definitions = models_json_schema(models, ref_template=_REF)
-            known = schema.setdefault("components", {}).setdefault("schemas", {})
+            components = schema.setdefault("components", {})
+            known = components.setdefault("schemas", {})
             for name, definition in definitions["$defs"].items():
                 known.setdefault(name, definition)
+            for name in _FASTAPIS:
+                known.pop(name, None)
+            for name, example in EXAMPLES.items():
+                known[name]["examples"] = [example]
+            components["headers"] = ANSWER_HEADERS
+            components["securitySchemes"] = {"key": _KEY}
+            for path, methods in schema["paths"].items():
+                for method, operation in methods.items():
+                    _complete(operation, f"{method.upper()} {path}", [{"key": []}] if keys else [{}, {"key": []}])
             app.openapi_schema = schema
         return app.openapi_schema
 
     app.openapi = describe  # type: ignore[method-assign]
+
+
+def _complete(operation: dict[str, Any], call: str, security: list[dict[str, list[str]]]) -> None:
+    answers = operation["responses"]
+    phantom = answers.get("422", {}).get("content", {}).get("application/json")
+    if phantom is not None:  # FastAPI's, for every call with a parameter; where it can come, the call says so itself
+        del answers["422"]
+    if "requestBody" in operation:
+        answers.update({str(status): answer for status, answer in problems(408, 415, 422).items()} | answers)
+    if " /v1/" in call:
+        operation["security"] = security
+    for status, answer in answers.items():
+        names = ["x-request-id", *_SENT_WITH.get(status, ()), *_SENT_BY.get(f"{call} {status}", ())]
+        answer["headers"] = {name: {"$ref": f"#/components/headers/{name}"} for name in names}

@@ -28,7 +28,7 @@ def router(parts: Parts) -> APIRouter:
     @routes.post(
         "",
         status_code=201,
-        summary="Get an address to upload a clip to",
+        summary="Create an upload",
         responses=problems(413, 415, 422, 503),
         openapi_extra=json_body(UploadCreate),
     )

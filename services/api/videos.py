@@ -116,7 +116,9 @@ def router(parts: Parts) -> APIRouter:
             await asyncio.wait({gone, done}, return_when=asyncio.FIRST_COMPLETED)
             if not done.done():
                 return Response(status_code=499)  # nobody hears it
-            return Response(done.result(), media_type=CONTENT_TYPES[wanted.format], headers=headers)
+            kind = CONTENT_TYPES[wanted.format]
+            told = headers | content.named(headers["x-tav-model-version"], kind, headers.get("x-tav-video-id", ""))
+            return Response(done.result(), media_type=kind, headers=told)
         except SamplingFailed as error:
             failure = of_failure(error.failure.code, error.failure.message)
             failure.headers |= headers
@@ -168,7 +170,6 @@ def router(parts: Parts) -> APIRouter:
             headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
         )
 
-    @routes.head("/{video_id}/content", include_in_schema=False)
     @routes.get(
         "/{video_id}/content",
         summary="Get a video's content",
