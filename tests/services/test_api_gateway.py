@@ -136,6 +136,7 @@ def test_the_description_covers_every_call_and_resolves(gateway: Running) -> Non
         "POST /v1/batches/{batch}/cancel",
         "GET /v1/models",
         "GET /v1/models/{name}",
+        "PATCH /v1/models/{name}",
         "DELETE /v1/models/{name}",
         "GET /v1/models/{name}/versions/{version}",
         "DELETE /v1/models/{name}/versions/{version}",
