@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -12,11 +13,10 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from services.api.examples import EXAMPLES
-from tav_client.schemas import AliasSet, EstimateCreate, Problem, TuningJobCreate, UploadCreate, VideoCreate
+from tav_client import schemas
+from tav_client.schemas import Problem, TuningJobCreate
 
 _REF = "#/components/schemas/{model}"
-_BODIES: tuple[type[BaseModel], ...] = (AliasSet, EstimateCreate, TuningJobCreate, UploadCreate, VideoCreate)
-"""Handlers read them themselves, so that FastAPI does not see them."""
 _ABOUT = {
     401: "A key is needed",
     403: "The clip's bucket, the page that asked, or the host's name is not allowed",
@@ -166,13 +166,14 @@ def install(app: FastAPI, keys: bool) -> None:
             schema = get_openapi(
                 title=app.title, version=app.version, description=app.description, tags=app.openapi_tags, routes=app.routes
             )
-            models: list[tuple[type[BaseModel], Any]] = [
-                *((model, "validation") for model in _BODIES),
-                (Problem, "serialization"),
-            ]
-            _, definitions = models_json_schema(models, ref_template=_REF)
             components = schema.setdefault("components", {})
             known = components.setdefault("schemas", {})
+            named = {ref.rpartition("/")[2] for ref in re.findall(r'"\$ref": "([^"]+)"', json.dumps(schema))}
+            models: list[tuple[type[BaseModel], Any]] = [
+                (getattr(schemas, name), "serialization" if name == Problem.__name__ else "validation")
+                for name in sorted(named - known.keys())
+            ]
+            _, definitions = models_json_schema(models, ref_template=_REF)
             for name, definition in definitions["$defs"].items():
                 known.setdefault(name, definition)
             for name in _FASTAPIS:
