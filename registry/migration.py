@@ -15,19 +15,21 @@ from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion as MlflowVersion
 from mlflow.exceptions import MlflowException
 
+from registry.entries import INFO, JOB
 from registry.errors import InvalidReference
 from registry.settings import RegistrySettings
-from registry.tenants import DEFAULT_TENANT, TENANT, owner_of, registered
-from registry.tracking import KIND, Runs, connect, mlflow_errors
+from registry.tenants import DEFAULT_TENANT, TENANT, registered
+from registry.tracking import KIND, Runs, connect, mlflow_errors, quoted
 
 log = logging.getLogger(__name__)
 
 _DONE = "tav.tenants"
 """Tag of an experiment whose things have their owners."""
 
-_JOB, _INFO = "tav.job_id", "tav.info"
 _KINDS = {"tuning": "job", "import": "import", "video": "video"}
 _THREADS = 8
+_PLAIN = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+"""Of names without an owner those that a service can have given; what others name otherwise it does not see."""
 _COPY = re.compile(r"models:/([^/]+)/([0-9]+)")
 
 
@@ -90,7 +92,7 @@ class _Migration:
     def _own_models(self) -> None:
         """A model whose versions are all of one tenant is renamed; of others, versions are moved one by one, copies last."""
         mixed = []
-        for name in [name for name in self._names() if owner_of(name) == DEFAULT_TENANT and "~" not in name]:
+        for name in filter(_PLAIN.fullmatch, self._names()):
             versions = list(self._versions(name))
             owners = {self._owner(version) for version in versions}
             if owners <= {DEFAULT_TENANT}:
@@ -133,12 +135,12 @@ class _Migration:
             there[int(made.version)] = made
             if int(made.version) < number:
                 self._client.delete_model_version(target, made.version)
-        if number not in there or there[number].tags.get(_JOB, version.tags[_JOB]) != version.tags[_JOB]:
+        if number not in there or there[number].tags.get(JOB, version.tags[JOB]) != version.tags[JOB]:
             raise InvalidReference(
                 f"Model {target} in MLflow has had a version {number} already, as which {version.name}/{number} shall go on: "
                 "rename one of the two models in MLflow, then start again."
             )
-        for key in sorted(version.tags, key=_INFO.__eq__):
+        for key in sorted(version.tags, key=INFO.__eq__):
             self._client.set_model_version_tag(target, str(number), key, version.tags[key])
 
     def _empty(self, target: str, version: MlflowVersion) -> MlflowVersion:
@@ -153,7 +155,7 @@ class _Migration:
         )
 
     def _owner(self, version: MlflowVersion) -> str:
-        return self._owner_of_run(version.tags[_JOB]) if _JOB in version.tags else DEFAULT_TENANT
+        return self._owner_of_run(version.tags[JOB]) if JOB in version.tags else DEFAULT_TENANT
 
     def _names(self) -> list[str]:
         names: list[str] = []
@@ -167,14 +169,13 @@ class _Migration:
 
     def _versions(self, name: str) -> Iterator[MlflowVersion]:
         """Oldest first."""
-        quote = '"' if "'" in name else "'"
         token = None
         while True:
-            page = self._client.search_model_versions(f"name = {quote}{name}{quote}", 1000, ["version_number ASC"], token)
+            page = self._client.search_model_versions(f"name = {quoted(name)}", 1000, ["version_number ASC"], token)
             yield from page
             token = page.token
             if not token:
                 return
 
     def _exists(self, name: str) -> bool:
-        return bool(self._client.search_registered_models(f"name = '{name}'", 1))
+        return bool(self._client.search_registered_models(f"name = {quoted(name)}", 1))

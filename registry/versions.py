@@ -39,7 +39,8 @@ NEEDED = ("delta.safetensors", "latents.safetensors", "config.json")
 
 _NAME = re.compile(r"(?:[a-z0-9][a-z0-9._-]{0,63}~)?[a-z0-9][a-z0-9._-]{0,63}")
 _ALIAS = re.compile(r"(?!(?i:latest|v[0-9]+)$)[A-Za-z0-9_-]{1,64}")
-_REF = re.compile(rf"(?P<name>{_NAME.pattern})(?:@(?P<alias>{_ALIAS.pattern})|/(?P<version>[1-9][0-9]{{0,8}}))?")
+_NUMBER = re.compile(r"[1-9][0-9]{0,8}")
+_REF = re.compile(rf"(?P<name>{_NAME.pattern})(?:@(?P<alias>{_ALIAS.pattern})|/(?P<version>{_NUMBER.pattern}))?")
 _SHARED = "tav.shared"
 _LAST_OFFSET = 2**31
 
@@ -282,6 +283,18 @@ class VersionStore:
         self._registered(name)
         return list(islice(self._own_versions(name), limit))
 
+    def page_versions(self, name: str, after: str | None = None, limit: int = 20) -> Page[ModelVersion]:
+        """Likewise page by page; `after` is the former page's `next_cursor`, its last version's number."""
+        self._registered(name)
+        if after is not None and not _NUMBER.fullmatch(after):
+            raise NotFound("cursor", after)
+        older = (version for version in self._own_versions(name) if after is None or version.version < int(after))
+        found = list(islice(older, limit + 1))
+        if not found and after is None:
+            raise NotFound("model", name)
+        cursor = str(found[limit - 1].version) if len(found) > limit else None
+        return Page[ModelVersion](data=found[:limit], next_cursor=cursor, has_more=cursor is not None)
+
     def _own_versions(self, name: str) -> Iterator[ModelVersion]:
         return (version for mv in self._entries.named(name) if (version := version_of(mv)) is not None)
 
@@ -346,6 +359,8 @@ class VersionStore:
         found = self._entries.of_run(job.id)
         originals = _originals(found)
         for own in originals:
+            if owner_of(own.name) != job.tenant:
+                return f"The version that job {job.id} made is another tenant's by now: ask the operator."
             if aliases := self.get(own.name, int(own.version)).aliases:
                 at = f"{called(own.name, job.tenant)}/{own.version}"
                 return f"@{aliases[0]} points at {at}: point it at another version, or delete the alias first."

@@ -69,6 +69,14 @@ class Catalog:
         with self._as_named():
             return self._versions.get(found, version)
 
+    def versions(self, name: str, after: str | None, limit: int) -> Page[ModelVersion]:
+        """A model's versions, newest first."""
+        found = self.readable(name)
+        with self._as_named():
+            page = self._versions.page_versions(found, after, limit)
+        page.data = [self.as_named(version) for version in page.data]
+        return page
+
     def resolve(self, ref: str) -> ModelVersion:
         """What a well-formed reference means now, under its registered name: what samplers know."""
         self.readable(re.split("[@/]", ref)[0])

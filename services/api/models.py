@@ -65,6 +65,16 @@ def router(parts: Parts) -> APIRouter:
         caller.did(f"deleted model {name}", owner)
         return ModelDeleted(name=called(found, caller.viewer))
 
+    @routes.get("/{name}/versions", summary="List a model's versions", responses=problems(404, 422, 503))
+    def list_versions(
+        name: str,
+        caller: Who,
+        after: Annotated[str | None, Query(max_length=512, description="The former page's `next_cursor`.")] = None,
+        limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    ) -> Page[ModelVersion]:
+        """Newest first."""
+        return Catalog(versions, caller).versions(name, after, limit)
+
     @routes.get("/{name}/versions/{version}", summary="Get a model version", responses=problems(404, 422, 503))
     def get_version(name: str, version: Number, caller: Who) -> ModelVersion:
         """One numbered delta and its inverted latents. It is visible only when all its files are there."""

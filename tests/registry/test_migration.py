@@ -15,6 +15,7 @@ from registry.errors import InvalidReference, NotFound
 from registry.jobs import JobStore
 from registry.migration import give_owners
 from registry.objects import ObjectStore
+from registry.removal import Removal
 from registry.settings import RegistrySettings
 from registry.versions import NEEDED, VersionStore
 from registry.videos import VideoStore
@@ -121,6 +122,12 @@ def test_a_model_that_tenants_tuned_under_one_name_is_divided_and_every_version_
         assert [(one.version, one.job_id) for one in found] == [(number, jobs[number].id) for number in numbers]
         assert versions.get_model(name).aliases == aliases
     assert VideoStore(old.settings).get(video, "alice").model_version == f"{model}/5"
+    versions.delete_model(model)  # the objects of all lie below its name, and are their versions' own
+    assert old.objects.get_bytes(versions.resolve(f"{model}/5", "alice").files["delta.safetensors"].uri) == b"{}"
+    versions.delete_alias(f"bob~{model}", "bobs")
+    Removal(old.settings, old.objects).job(jobs[3])
+    left = {item.uri.split("/")[5] for item in old.objects.list(f"models/{model}/")}
+    assert left == {jobs[1].id, jobs[5].id}
 
 
 def test_what_was_broken_off_is_finished_by_starting_again(old: Old, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,7 +169,8 @@ def test_what_is_nobodys_stays_as_it_is(old: Old) -> None:
     model, foreign = ball(), ball()
     job = old.version(None, model)
     video = old.video(job, uuid.uuid4().hex)
-    old.client.create_registered_model(foreign)
+    for name in (foreign, f"""it's "{foreign}" """):
+        old.client.create_registered_model(name)
     old.client.create_model_version(foreign, "s3://elsewhere/model", await_creation_for=0)
     give_owners(old.settings)
     assert VersionStore(old.settings).resolve(model).job_id == job.id

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
-from registry.errors import NotFound
+from registry.errors import NotFound, VersionInUse
 from registry.jobs import JobStore
 from registry.objects import ObjectStore
 from registry.removal import Removal
@@ -115,6 +116,17 @@ def test_a_jobs_cursor_is_a_tenants(jobs: JobStore, tuned: Tuned) -> None:
     for tenant in ("bob", "default"):
         with pytest.raises(NotFound, match="cursor"):
             jobs.list(after=job_id, tenant=tenant)
+
+
+def test_who_deletes_a_job_deletes_no_version_that_is_anothers_by_now(
+    registry_settings: RegistrySettings, jobs: JobStore, versions: VersionStore, tuned: Tuned, objects: ObjectStore
+) -> None:
+    made, new_name = tuned("alice", f"ball-{uuid.uuid4().hex[:8]}"), f"bob~ball-{uuid.uuid4().hex[:8]}"
+    client = MlflowClient(registry_settings.mlflow_tracking_uri, registry_settings.mlflow_tracking_uri)
+    client.rename_registered_model(made.name, new_name)  # as an operator may
+    with pytest.raises(VersionInUse, match="another tenant's by now"):
+        Removal(registry_settings, objects).job(jobs.get(made.job_id))
+    assert versions.get(new_name, 1).job_id == made.job_id
 
 
 def test_who_deletes_a_job_deletes_no_video_of_another_tenant(

@@ -58,6 +58,21 @@ def test_what_is_not_in_the_registry_is_said_so(
     assert (answer.status_code, answer.json()["code"]) == (status, code), answer.text
 
 
+def test_a_models_versions_are_listed_newest_first_page_by_page(gateway: Running, version: ModelVersion) -> None:
+    numbers = [version.version, another(gateway, version), another(gateway, version)]
+    url, seen, after = f"/v1/models/{version.name}/versions", [], None
+    while True:
+        page = gateway.http.get(url, params={"limit": 2, **({"after": after} if after else {})}).json()
+        assert 1 <= len(page["data"]) <= 2 and page["has_more"] is (page["next_cursor"] is not None)
+        seen += [one["version"] for one in page["data"]]
+        if (after := page["next_cursor"]) is None:
+            break
+    assert seen == numbers[::-1]
+    for cursor in ("nonsense", "0", "1' OR '1'='1", "²"):
+        assert gateway.http.get(url, params={"after": cursor}).json()["code"] == "invalid_request"
+    assert gateway.http.get("/v1/models/nobody/versions").json()["code"] == "model_not_found"
+
+
 def test_a_cursor_nobody_gave_is_refused(gateway: Running) -> None:
     answer = gateway.http.get("/v1/models", params={"after": "nonsense"})
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
