@@ -133,7 +133,9 @@ class Settings(RegistrySettings):
     sampler_grace_seconds: float = Field(900, ge=0, description="How long a sampler that shall end may finish its video.")
     sampler_deltas: TierSize = Field("16", description="Deltas a sampler keeps in host memory: a number, or bytes as in 8GiB.")
     sampler_device_deltas: TierSize = Field("4", description="Deltas a sampler keeps on its GPU besides, likewise.")
-    sampler_preload: list[ModelRef] = Field(default_factory=list, description="Versions that a sampler loads when it starts.")
+    sampler_preload: list[ModelRef] = Field(
+        default_factory=list, description="Versions that a sampler loads when it starts; a tenant's are `TENANT~NAME…`."
+    )
     sampler_pinned: list[ModelRef] = Field(default_factory=list, description="Likewise, and they are never dropped.")
     max_queued_videos: int = Field(64, ge=1, description="Videos waiting for a sampler before new ones get 503.")
     max_queued_videos_per_tenant: int | None = Field(

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from registry.tenants import DEFAULT_TENANT, registered
 from services import metrics
 from services.sampling.client import version_id
 from services.sampling.tiers import Budget, Tier
@@ -71,8 +72,8 @@ class DeltaCache:
         host: Kept in host memory, pinned on CUDA.
         device: Kept on the device as well.
         work_dir: Holds the files while they are read.
-        pinned: References (`name`, `name@alias`, `name/version`) whose versions are never dropped once loaded. An alias that
-            moves takes its pin along with the next request for its new version.
+        pinned: References (`name`, `name@alias`, `name/version`, of a tenant `TENANT~name…`) whose versions are never dropped
+            once loaded. An alias that moves takes its pin along with the next request for its new version.
         clock: Seconds that only grow.
     """
 
@@ -90,7 +91,7 @@ class DeltaCache:
         self._base = base
         self._work_dir = work_dir
         self._clock = clock
-        self._pins: dict[str, str | None] = dict.fromkeys(pinned)
+        self._pins: dict[str, str | None] = dict.fromkeys(registered(ref, DEFAULT_TENANT) for ref in pinned)
         self.host: Tier[Loaded] = Tier(host, _nbytes, self._is_pinned)
         self.device: Tier[Loaded] | None = Tier(device, _nbytes, self._is_pinned) if base.device.type != "cpu" else None
         self._loading: dict[str, asyncio.Task[Loaded]] = {}
