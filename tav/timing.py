@@ -68,7 +68,6 @@ class Timing:
         right = said_rate and abs(len(steps) / said_rate - span) <= max(_SAME * span, _TICKS)
         self.rate = said_rate if said_rate and right else len(steps) / span
         self.duration = span + (last or 1 / self.rate)
-        self._typical = float(np.median(steps))
         if np.abs(self._times - np.linspace(0, span, self.count)).max() <= 0.5 * span / len(steps):
             self._times = None  # numbers say the same, without the rounding of times
         else:
@@ -77,8 +76,7 @@ class Timing:
     def choose(self, num_frames: int, start: int = 0, stride: int | None = None) -> list[int]:
         """`frame_indices` of this file. Where its rate varies, spread evenly means evenly in time.
 
-        A frame counts for the moments at which it is shown, and the next one already where that is nearer and begins within
-        half a usual frame's time. One that stays long may come more than once.
+        Of each moment the nearest frame is taken; in a long gap one may so come twice.
 
         Raises:
             InvalidClip: there are too few frames.
@@ -87,10 +85,8 @@ class Timing:
         if self._times is None or stride is not None or num_frames in (1, self.count - start):
             return indices
         moments = np.linspace(self._times[start], self._times[-1], num_frames)
-        shown = np.searchsorted(self._times, moments, side="right") - 1
-        after = np.minimum(shown + 1, self.count - 1)
-        wait, age = self._times[after] - moments, moments - self._times[shown]
-        return [int(i) for i in np.where(wait < np.minimum(age, self._typical / 2), after, shown)]
+        halfway = (self._times[1:] + self._times[:-1]) / 2
+        return [int(i) for i in np.searchsorted(halfway, moments)]
 
     def rate_of(self, indices: Sequence[int]) -> float:
         """Frames per second at which chosen frames keep the source's speed."""

@@ -143,7 +143,7 @@ TIMES: list[Case] = [
     Case(
         "a still while in mp4",
         _timed("a.mp4", "libx264", _GAP, Fraction(1, 6000)),
-        Good(seconds=3.1, notes=[_VARIABLE], shares=[0, 0.5 / 3, 0.5 / 3, 1]),
+        Good(seconds=3.1, notes=[_VARIABLE], shares=[0, 0.5 / 3, 2.5 / 3, 1]),
     ),
     Case("times that run backwards", kind("a.mp4", "libx264", packets=_backwards), Good(notes=[_ORDER])),
     Case(
