@@ -9,7 +9,7 @@ import av
 from pydantic import BaseModel, Field
 
 from tav.errors import InvalidClip
-from tav.shown import colour_notes, shown_size
+from tav.shown import colour_notes, cover, shown_size
 from tav.source import Source, open_source
 from tav.timing import FASTEST, Timing
 
@@ -84,6 +84,7 @@ class Survey:
             self._stored, self._shown = stored, shown
             if max(shown) > _LONGEST_SHAPE * min(shown):
                 raise InvalidClip(f"the clip is {shown[0]}x{shown[1]}, longer than {_LONGEST_SHAPE} to 1: crop it")
+            cover(frame, (8, 8), self._aspect)  # that it can be
             if shown != stored:
                 self._note(f"{stored[0]}x{stored[1]} as stored")
         elif (stored, shown) != (self._stored, self._shown):

@@ -13,6 +13,7 @@ from av.sidedata.sidedata import Type
 from av.video.reformatter import Colorspace
 from numpy.typing import NDArray
 
+from tav.errors import InvalidClip
 from tav.tonemap import HDR, WIDE, to_bt709
 
 HD_LINES = 720
@@ -91,7 +92,18 @@ def _pulled(graph: Graph) -> Iterator[av.VideoFrame]:
 
 
 def cover(frame: av.VideoFrame, size: tuple[int, int], pixel_aspect: Fraction = Fraction(1)) -> NDArray[np.uint8]:
-    """A frame as shown, resized to cover `size` (width, height) and cropped at the centre: uint8 `[height, width, 3]`."""
+    """A frame as shown, resized to cover `size` (width, height) and cropped at the centre: uint8 `[height, width, 3]`.
+
+    Raises:
+        InvalidClip: its colours are of no kind that can be converted.
+    """
+    try:
+        return _cover(frame, size, pixel_aspect)
+    except av.FFmpegError as error:
+        raise InvalidClip("the clip's colours cannot be converted: re-encode it, e.g. with ffmpeg -pix_fmt yuv420p") from error
+
+
+def _cover(frame: av.VideoFrame, size: tuple[int, int], pixel_aspect: Fraction) -> NDArray[np.uint8]:
     transfer, primaries = frame.color_trc, frame.color_primaries
     mapped = transfer in HDR or primaries in WIDE
     pixels = "rgb48le" if mapped else "rgb24"

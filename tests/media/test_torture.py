@@ -1,6 +1,8 @@
 """Files as people have them end with the right frames or with a sentence: each case and its expectation stand in `shown` and
 `refused`."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +47,13 @@ def check_frames(path: Path, expected: Good) -> None:
     assert 3 / fps == pytest.approx(expected.seconds * (1 - 1 / expected.count), rel=0.15)
     if "deinterlaced" in expected.notes:
         assert max(combing(frame) for frame in frames) < 3
+
+
+def test_files_with_bytes_changed_at_random_end_with_frames_or_a_sentence() -> None:
+    done = subprocess.run([sys.executable, "-m", "tests.media.fuzz", "7", "3000"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    read = int(done.stdout.split()[0])
+    assert 300 < read < 2700, done.stdout
 
 
 def test_there_are_enough_kinds_of_files() -> None:
