@@ -111,6 +111,11 @@ def test_one_thing_is_fields_or_json(service: Any) -> None:
     assert "steps=7" in shown
     assert "64x64, 24 frames at 12/s" in shown
     assert json.loads(tav("jobs", "show", "j1", "--json").stdout)["id"] == "j1"
+    clip = {"uri": "s3://b/c", "sha256": "9b", "width": 1920, "height": 1080, "num_frames": 234, "fps": 29.21996488}
+    how = {"duration": 7.99, "codec": "hevc", "notes": ["1080x1920 as stored", "tone-mapped from HLG"]}
+    service.on("GET", "/v1/tuning-jobs/j2", service.ok(service.job(clip=clip | how)))
+    shown = tav("jobs", "show", "j2").stdout
+    assert "1920x1080, 234 frames at 29.22/s (8.0 s), hevc" in shown and "1080x1920 as stored; tone-mapped from HLG" in shown
     assert "delta.safetensors" in tav("models", "show", "red-ball/1").stdout
     assert json.loads(tav("models", "show", "red-ball/1", "--json").stdout)["version"] == 1
 

@@ -24,7 +24,7 @@ from tav_client.cli._common import (
     when,
 )
 from tav_client.cli._submit import estimate, follow, submit
-from tav_client.schemas import JobStatus, TuningJob
+from tav_client.schemas import ClipInfo, JobStatus, TuningJob
 
 app = group("Submit clips to be tuned, and follow them.")
 
@@ -163,7 +163,8 @@ def _fields(job: TuningJob) -> dict[str, object]:
             for name, seconds in (("queue", job.queue_deadline_seconds), ("run", job.run_deadline_seconds))
             if seconds
         ),
-        "clip": f"{job.clip.width}x{job.clip.height}, {job.clip.num_frames} frames at {job.clip.fps:g}/s  {job.clip.uri}",
+        "clip": _clip(job.clip),
+        "read as": "; ".join(job.clip.notes),
         "params": "  ".join(f"{name}={value}" for name, value in params.items()),
         "validation": "; ".join(job.validation_prompts),
         "batch": job.batch,
@@ -174,3 +175,9 @@ def _fields(job: TuningJob) -> dict[str, object]:
         "metadata": "  ".join(f"{name}={value}" for name, value in job.metadata.items()),
         "mlflow": job.mlflow_url,
     }
+
+
+def _clip(clip: ClipInfo) -> str:
+    lasts = f" ({clip.duration:.1f} s)" if clip.duration is not None else ""
+    codec = f", {clip.codec}" if clip.codec else ""
+    return f"{clip.width}x{clip.height}, {clip.num_frames} frames at {clip.fps:.4g}/s{lasts}{codec}  {clip.uri}"
