@@ -1,7 +1,5 @@
 """The device a tuner or sampler computes on, and its base."""
 
-import os
-
 import torch
 
 from services.settings import Settings
@@ -29,5 +27,5 @@ def load_base(name: str, settings: Settings, precision: Precision | None = None)
     """
     cuda = on_cuda(settings)
     if not cuda:
-        torch.set_num_threads(settings.compute_threads or os.cpu_count() or 1)
+        torch.set_num_threads(settings.threads)
     return Base.load(name, device="cuda" if cuda else "cpu", dtype=DTYPES[precision or default_precision(settings)])

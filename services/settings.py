@@ -1,10 +1,11 @@
 """All settings of the services, read once from `TAV_*` at the edge and passed on as one object."""
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, StringConstraints, field_validator
+from pydantic import ByteSize, Field, SecretStr, StringConstraints, field_validator
 
 from registry.settings import RegistrySettings
 from services.keys import TenantName
@@ -94,7 +95,7 @@ class Settings(RegistrySettings):
     run_deadline_seconds: float | None = Field(
         None, gt=0, description="A job that runs longer, counted from its first start, fails, unless it says otherwise itself."
     )
-    cancel_grace_seconds: float = Field(60, gt=0, description="A tuner that does not stop a job in this time is ended.")
+    cancel_grace_seconds: float = Field(60, gt=0, description="A tuner or sampler that does not stop in this time is ended.")
     tuner_workers: int = Field(1, ge=1, description="Ranks, one GPU each, that tune one clip together.")
     tuner_cpus: float = Field(1, ge=0, description="CPUs that Ray reserves for each rank.")
     tuner_gpus: float | None = Field(
@@ -131,6 +132,14 @@ class Settings(RegistrySettings):
     sampler_max_replicas: int = Field(1, ge=1, description="Samplers of each base at a time.")
     sampler_idle_seconds: float = Field(600, ge=0, description="Samplers beyond the minimum end after this.")
     sampler_grace_seconds: float = Field(900, ge=0, description="How long a sampler that shall end may finish its video.")
+    sampler_memory: ByteSize | None = Field(
+        None,
+        description="Memory of one sampler, as in 16GiB: a video that takes more is refused. None: its share of its GPU, or "
+        "on CPUs of its node.",
+    )
+    max_video_seconds: float = Field(
+        86_400, gt=0, description="A video that is estimated to take a sampler longer than this is refused."
+    )
     sampler_deltas: TierSize = Field("16", description="Deltas a sampler keeps in host memory: a number, or bytes as in 8GiB.")
     sampler_device_deltas: TierSize = Field("4", description="Deltas a sampler keeps on its GPU besides, likewise.")
     sampler_preload: list[ModelRef] = Field(
@@ -150,6 +159,11 @@ class Settings(RegistrySettings):
     def served_bases(self) -> tuple[str, ...]:
         """The default base first."""
         return tuple(dict.fromkeys([self.base, *self.bases]))
+
+    @property
+    def threads(self) -> int:
+        """Of one tuner or sampler on a CPU."""
+        return self.compute_threads or os.cpu_count() or 1
 
     def precision_on(self, cuda: bool) -> Precision:
         """`precision`; bf16 on CUDA and fp32 on a CPU where it names none."""

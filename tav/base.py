@@ -122,9 +122,12 @@ class Base:
     def decode_latents(self, latents: Tensor) -> Frames:
         """Latents `[1, 4, F, h, w]` -> frames uint8 `[F, H, W, 3]`."""
         folded = latents[0].transpose(0, 1).to(self.vae.dtype) / self.vae.config.scaling_factor
-        pixels = self._finite(torch.cat([self.vae.decode(chunk).sample for chunk in folded.split(_FRAMES_AT_ONCE)]))
+        return np.concatenate([self._decode(chunk) for chunk in folded.split(_FRAMES_AT_ONCE)])
+
+    def _decode(self, latents: Tensor) -> Frames:
+        pixels = self._finite(self.vae.decode(latents).sample)
         frames = ((pixels.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-        return np.ascontiguousarray(frames.permute(0, 2, 3, 1).cpu().numpy())
+        return frames.permute(0, 2, 3, 1).cpu().numpy()
 
     def _finite(self, out: Tensor) -> Tensor:
         if not out.isfinite().all():

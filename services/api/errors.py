@@ -27,6 +27,7 @@ INTERNAL = "Something went wrong inside the service: try again, and report the x
 _STATUS = {
     "invalid_clip": 422,
     "invalid_config": 422,
+    "out_of_memory": 422,
     "base_mismatch": 409,
     "storage_unavailable": 503,
     "no_resources": 503,

@@ -5,51 +5,43 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 
-import ray
 from fastapi import APIRouter, Request
 
 from services.api.bodies import read_json
 from services.api.errors import invalid
 from services.api.openapi import json_body, problems
 from services.api.parts import Parts
+from services.devices import described, likely_device, tuner_memory
 from services.settings import Settings
-from services.tuning.memory import forecast, rungs, work_of
+from services.tuning.memory import beyond, forecast, rungs, work_of
 from tav.bases import recommended
 from tav.estimate import Profile
-from tav.estimate.device import KNOWN, known
+from tav.estimate.device import KNOWN
 from tav.estimate.profile import of_base
 from tav_client.schemas import Estimate, EstimateCreate, Estimates, TuningJobCreate
 
-_TYPE = "accelerator_type:"
-
 
 def expected(wanted: TuningJobCreate, settings: Settings, gpus: int) -> Estimate | None:
-    """What a job will take in the setting that it will begin with; None where base or device are not known. Blocks."""
+    """What a job will take in the setting that it will begin with; None where base or device are not known. Blocks.
+
+    Raises:
+        ApiError: 422, on CPUs, where it takes more memory than any node has.
+    """
     base = wanted.base or settings.base
     profile, device = of_base(base), wanted.gpu_type or likely_device(settings)
     if profile is None or device not in KNOWN:
         return None
     asked = EstimateCreate(base=base, params=wanted.params, videos=len(wanted.validation_prompts), gpus=gpus, device=device)
     found = _estimates(asked, base, profile, device, settings)
+    if refused := beyond(found, tuner_memory(settings)):
+        raise invalid(f"{refused}.", "params")
     return found.settings[found.chosen]
-
-
-def likely_device(settings: Settings) -> str | None:
-    """What tuners of jobs that ask for no GPU type compute on; None: nobody knows before they do."""
-    if settings.device == "cpu":
-        return "cpu"
-    cluster = ray.cluster_resources() if ray.is_initialized() else {}
-    types = settings.gpu_types or [name.removeprefix(_TYPE) for name in sorted(cluster) if name.startswith(_TYPE)]
-    found = next((name for name in types if name in KNOWN), None)
-    if found is None and settings.device == "auto" and not cluster.get("GPU"):
-        return "cpu"
-    return found
 
 
 def _estimates(asked: EstimateCreate, base: str, profile: Profile, device: str, settings: Settings) -> Estimates:
     steps = rungs(asked.params, settings, cuda=device != "cpu")
     work = work_of(asked.params, recommended(base), videos=asked.videos, gpus=asked.gpus)
-    return forecast(work, profile, steps, partial(known, device))
+    return forecast(work, profile, steps, partial(described, device, settings=settings))
 
 
 def router(parts: Parts) -> APIRouter:
@@ -71,6 +63,6 @@ def router(parts: Parts) -> APIRouter:
         if device not in KNOWN:
             problem = "Which GPUs the service will have is not known" if device is None else f"No device {device!r} is known"
             raise invalid(f"{problem}: name one of {', '.join(KNOWN)}.", "device")
-        return _estimates(asked, base, profile, device, settings)
+        return await asyncio.to_thread(_estimates, asked, base, profile, device, settings)
 
     return routes

@@ -13,6 +13,7 @@ from services.api import content
 from services.api.bodies import read_fields
 from services.api.callers import Caller, Who
 from services.api.catalog import Catalog
+from services.api.costs import check_cost
 from services.api.driver import SamplingFailed
 from services.api.errors import ApiError, invalid, of_failure
 from services.api.events import event_number, follow_video
@@ -64,7 +65,9 @@ def router(parts: Parts) -> APIRouter:
     async def accept(request: Request, caller: Caller) -> tuple[VideoCreate, ModelVersion]:
         wanted = await read_fields(request, VideoCreate)
         version = await asyncio.to_thread(Catalog(parts.versions, caller).resolve, wanted.model)
-        return fitted(wanted, version, parts.settings.clip_limits.max_pixels), version
+        wanted = fitted(wanted, version, parts.settings.clip_limits.max_pixels)
+        await asyncio.to_thread(check_cost, wanted, version, parts.settings)
+        return wanted, version
 
     async def drawn(wanted: VideoCreate, version: ModelVersion, tenant: str, headers: dict[str, str]) -> bytes:
         """The content; whoever cancels this, at whatever moment, ends the video. A recorded one's id goes into `headers`."""

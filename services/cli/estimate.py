@@ -33,10 +33,10 @@ def estimate(
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """Print peak memory and time of tuning and inverting one clip and sampling from it, by memory setting."""
+    from services.devices import described
     from services.settings import Settings
     from services.tuning.memory import forecast, rungs, work_of
     from tav.bases import recommended
-    from tav.estimate.device import known
     from tav_client._calls import request_of
     from tav_client.schemas import TuningParams
 
@@ -49,11 +49,11 @@ def estimate(
     cuda = _on_cuda() if device == "here" else device != "cpu"
 
     def device_in(precision: Precision) -> Device:
-        if device != "here":
-            return known(device, precision)
-        from tav.estimate.measure import here
+        if not (cuda and device == "here"):
+            return described("cpu" if device == "here" else device, precision, settings)
+        from tav.estimate.measure import gpu
 
-        return here(precision)
+        return gpu(precision)
 
     work = work_of(params, recommended(name), videos=videos, gpus=gpus)
     found = forecast(work, _profile(name), rungs(params, settings, cuda=cuda), device_in)

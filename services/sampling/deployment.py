@@ -79,7 +79,8 @@ class SamplerDeployment:
         Yields:
             `{"step": 0, "total": n}` at once, the same with i after every step, and last `{"video": bytes, "content_type",
             "seconds", "size", "latents_sha256", "metrics", "latency_s", "replica"}` or `{"error": {"code", "message"}}`. When
-            the caller goes away the step at work is the last.
+            the caller goes away the step at work is the last; if that takes longer than `cancel_grace_seconds`, the replica
+            ends.
         """
         gone = threading.Event()
         logs.know(**(ids or {}))
@@ -131,9 +132,19 @@ class SamplerDeployment:
                     yield item
             finally:
                 gone.set()
-                await asyncio.wait([work])  # until the step at work ends, delta and device are in use
+                # Until the step at work ends, delta and device are in use. It cannot be interrupted, but the process can.
+                _, working = await asyncio.wait([work], timeout=self._settings.cancel_grace_seconds)
+                if working:
+                    self._end()
+                    await asyncio.wait([work])
         replica = serve.get_replica_context().replica_id.unique_id
         yield {**work.result(), "latency_s": time.perf_counter() - began, "replica": replica}
+
+    def _end(self) -> None:
+        """End this process; Serve starts another in its place."""
+        grace = f"{self._settings.cancel_grace_seconds:g} s"
+        log.warning("Nobody wants the video any more, and its step goes on after %s: this sampler ends for another.", grace)
+        ray.kill(ray.get_runtime_context().current_actor)
 
     def _busy(self, busy: bool) -> None:
         states = {"idle": int(not busy), "busy": int(busy)}

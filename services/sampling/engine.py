@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import torch
 
 from registry.versions import VersionStore
 from services import metrics
-from services.compute import load_base
+from services.compute import default_precision, load_base
+from services.devices import sampler_memory
+from services.sampling.cost import refusal
 from services.sampling.deltas import DeltaCache, Loaded
 from services.sampling.tiers import Budget
 from services.settings import Settings
 from tav import Sampler, compile_blocks
 from tav.config import Progress, SampleConfig
 from tav.errors import OutOfMemory, TavError
+from tav.estimate import Profile, probes
+from tav.estimate.measure import gpu
+from tav.estimate.profile import of_configs
+from tav.estimate.video import VideoWork
 from tav.eval.scores import ScoreConfig, Scorer
+from tav.tuning import is_out_of_memory
 from tav.video import CONTENT_TYPES
 from tav_client.schemas import VideoCreate
 
@@ -31,7 +40,7 @@ class Engine:
     """A loaded base, its inflated network, and the deltas at hand."""
 
     def __init__(self, settings: Settings) -> None:
-        self.name = settings.base
+        self.name, self.settings = settings.base, settings
         base = load_base(settings.base, settings)
         self.sampler = Sampler(base)
         if settings.compile:
@@ -48,6 +57,47 @@ class Engine:
         )
         for ref in dict.fromkeys([*settings.sampler_pinned, *settings.sampler_preload]):
             self._preload(ref)
+
+    @cached_property
+    def profile(self) -> Profile:
+        """What the base's network costs; of an architecture that no packaged profile describes it is counted, in seconds."""
+        base = self.sampler.base
+        unet, vae, text = (json.loads(part.to_json_string()) for part in (base.unet, base.vae, base.text_encoder.config))
+        if (packaged := of_configs(unet, vae)) is not None:
+            return packaged
+        from tav.estimate.trace import profile_of
+
+        log.info("the work of %s is counted: no packaged profile describes its architecture", self.name)
+        return profile_of(self.name, unet, vae, text, kinds=("inference", "decoding"))
+
+    def check_cost(self, request: VideoCreate, config: SampleConfig, loaded: Loaded) -> None:
+        """Refuse a video that there is no room or time for, before it takes what others on this machine need.
+
+        Raises:
+            OutOfMemory: with what it takes and what would fit.
+            InvalidConfig: it would take too long, likewise.
+        """
+        base, settings, origin = self.sampler.base, self.settings, loaded.delta.meta.origin
+        precision = default_precision(settings)
+        if base.device.type == "cuda":
+            device, whole = gpu(precision), torch.cuda.get_device_properties(base.device).total_memory
+        else:
+            device = probes.cpu(precision, settings.threads)
+            whole = device.memory_bytes
+        share = sampler_memory(settings, device.model_copy(update={"memory_bytes": whole}))
+        device = device.model_copy(update={"memory_bytes": min(share, device.memory_bytes)})
+        work = VideoWork.of(
+            config,
+            config.num_frames or origin.num_frames,
+            config.size or origin.size,
+            request.use_inverted_latents,
+            loaded.delta.meta.attention,
+        )
+        tier = self.deltas.device or self.deltas.host
+        free = not request.use_inverted_latents
+        refused = refusal(work, self.profile, precision, device, settings.max_video_seconds, free=free, beside=tier.nbytes)
+        if refused is not None:
+            raise refused
 
     def _preload(self, ref: str) -> None:
         try:
@@ -69,15 +119,19 @@ class Engine:
         """Sample, score and encode one video; blocks.
 
         Raises:
-            OutOfMemory: on the device.
+            OutOfMemory: on the device, or foreseen.
         """
+        self.check_cost(request, config, loaded)
         latents = loaded.latents if request.use_inverted_latents else None
         began = time.perf_counter()
         try:
             video = self.sampler.sample(request.prompt, delta=loaded.delta, latents=latents, config=config, on_step=on_step)
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            advice = "tune" if latents is not None else "ask"
             raise OutOfMemory(
-                "The video does not fit the device's memory: tune with fewer frames or a smaller size."
+                f"The video does not fit the device's memory: {advice} with fewer frames or a smaller size."
             ) from error
         seconds = time.perf_counter() - began
         metrics.SAMPLING_SECONDS.observe(seconds, {"base": self.name})

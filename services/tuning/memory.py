@@ -7,11 +7,13 @@ from typing import Any
 
 from services.settings import Settings
 from tav.config import ClipConfig, InvertConfig, NetConfig, SampleConfig, TuneConfig
-from tav.errors import InvalidConfig
+from tav.errors import InvalidConfig, OutOfMemory
 from tav.estimate import Device, Profile, Work, estimate, fastest_that_fits
 from tav.memory import MemorySetting, Precision, ladder
 from tav_client.schemas import Estimate, Estimates, JobMemory, JobParams, TuningParams
 from tav_client.schemas import MemorySetting as AskedMemory
+
+_GIB = 2**30
 
 
 def rungs(params: JobParams | TuningParams, settings: Settings, *, cuda: bool) -> list[MemorySetting]:
@@ -61,6 +63,23 @@ def work_of(
         videos=videos,
         attention=NetConfig(**settled("net", attention=params.attention)).attention,
         ranks=gpus,
+    )
+
+
+def beyond(found: Estimates, room: int | None) -> OutOfMemory | None:
+    """Why a job cannot be tuned on CPUs, where it would take the memory of all who work there. On a GPU it would fail alone.
+
+    Args:
+        found: the job's estimates.
+        room: bytes that a tuner can have; None: nobody knows.
+    """
+    entry = found.settings[found.chosen]
+    if room is None or entry.memory_error is None or entry.peak_memory_bytes * (1 + entry.memory_error) <= room:
+        return None
+    (width, height), takes = found.size, f"about {entry.peak_memory_bytes / _GIB:.3g} GiB of memory"
+    return OutOfMemory(
+        f"{found.num_frames} frames of {width}x{height} take {takes} to tune, and a tuner has {room / _GIB:.3g} GiB: "
+        "use fewer frames or a smaller size"
     )
 
 

@@ -8,7 +8,6 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Literal
 
 import torch
 from deepspeed.accelerator import get_accelerator
@@ -19,8 +18,8 @@ from services.tuning.engine import DeepSpeedEngine
 from services.tuning.memory import forecast, work_of
 from tav import Base, Tuner, VideoUNet, compile_blocks, inflate
 from tav.errors import InvalidConfig
-from tav.estimate import Device
-from tav.estimate.measure import here, memory_of
+from tav.estimate import Device, probes
+from tav.estimate.measure import gpu
 from tav.estimate.profile import of_configs
 from tav.memory import MemorySetting, Precision
 from tav_client.schemas import Estimates, TuningJob
@@ -46,7 +45,6 @@ class WarmTuner:
         self.base: Base = load_base(name, settings)
         self._tuner: Tuner | None = None
         self._engine: MemorySetting | None = None
-        self._devices: dict[Precision, Device] = {}
 
     def tuner(self, setting: MemorySetting) -> Tuner:
         """A tuner for that setting: the one at hand if its engine will do, otherwise a new one in its place.
@@ -79,11 +77,8 @@ class WarmTuner:
         return forecast(work, profile, steps, self._device_in)
 
     def _device_in(self, precision: Precision) -> Device:
-        """This process's device: its speeds, found out once, and the memory that it offers now."""
-        kind: Literal["cpu", "cuda"] = "cuda" if on_cuda(self.settings) else "cpu"
-        if precision not in self._devices:
-            self._devices[precision] = here(precision, kind)
-        return self._devices[precision].model_copy(update={"memory_bytes": memory_of(kind)})
+        """This process's device: its speeds, found out once on this machine, and the memory that it offers now."""
+        return gpu(precision) if on_cuda(self.settings) else probes.cpu(precision, self.settings.threads)
 
     def discard(self) -> None:
         """Let go of the tuner, whatever state it is in, and of all its memory."""

@@ -17,11 +17,12 @@ from registry.objects import ObjectStore
 from registry.versions import VersionInfo, VersionStore, version_config
 from services import logs
 from services.compute import on_cuda
+from services.devices import tuner_memory
 from services.scratch import Scratch
 from services.settings import Settings
 from services.tuning.joblog import JobLog
 from services.tuning.lease import Lease, Outcome, Verdict
-from services.tuning.memory import rungs
+from services.tuning.memory import beyond, rungs
 from services.tuning.outcomes import OutOfMemoryForNow, lost_its_cluster, outcome_of
 from services.tuning.ranks import Ranks, RanksApart
 from services.tuning.report import Reporter
@@ -226,6 +227,8 @@ class Attempt:
         steps = rungs(self.job.params, self.settings, cuda=on_cuda(self.settings))
         stored = self._patiently(self.resume.load_setting)
         if (found := self.warm.forecast(self.job, steps, self.ranks.size)) is not None:
+            if refused := beyond(found, tuner_memory(self.settings)):
+                raise refused
             self.estimates = dict(zip(steps, found.settings, strict=True))
             stored = stored or steps[found.chosen]
         return steps[steps.index(stored) :] if stored in steps else steps

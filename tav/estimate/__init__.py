@@ -1,8 +1,8 @@
 """Peak memory and time of a job before it is paid for: counts of the real network's work, fitted to measured runs.
 
 `trace` counts a pass of the network without computing it; `profile` keeps an architecture's counts as functions of frames and
-size; `device` says what a device offers and `measure` finds it out where it is at hand; `model` puts them together. Only
-`trace` and `measure` need torch.
+size; `device` says what a device offers, `measure` finds it out where it is at hand, and `probes` keeps that; `model` puts them
+together for a job, `video` for one video. Only `trace` and `measure` need torch.
 """
 
 from tav.estimate.device import Device

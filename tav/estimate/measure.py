@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from tav.estimate import probes
 from tav.estimate.device import CUDA_CONTEXT_BYTES, LINK, Device, host_memory, kernel_figure
 from tav.memory import Precision
 
@@ -28,10 +30,9 @@ def here(precision: Precision, kind: Literal["cpu", "cuda"] | None = None, clock
         clock: the wall's, or this process's own.
     """
     kind = kind or ("cuda" if torch.cuda.is_available() else "cpu")
-    threads = torch.get_num_threads()
     flops, attention, bandwidth, operation = _speeds(kind, DTYPES[precision], clock)
     return Device(
-        name=torch.cuda.get_device_name() if kind == "cuda" else f"CPU, {threads} thread{'s' * (threads > 1)}",
+        name=torch.cuda.get_device_name() if kind == "cuda" else probes.cpu_name(torch.get_num_threads()),
         kind=kind,
         memory_bytes=memory_of(kind),
         flops=flops,
@@ -40,6 +41,14 @@ def here(precision: Precision, kind: Literal["cpu", "cuda"] | None = None, clock
         link=LINK if kind == "cuda" else bandwidth,
         operation_seconds=operation,
     )
+
+
+def gpu(precision: Precision) -> Device:
+    """This process's GPU, probed once for all who ask, and the memory that it offers now."""
+    found = probes.kept(torch.cuda.get_device_name(), precision)
+    if found is None:
+        found = probes.keep(here(precision, "cuda"), precision)
+    return found.model_copy(update={"memory_bytes": memory_of("cuda")})
 
 
 class PeakMemory:
@@ -92,7 +101,7 @@ def _speeds(kind: str, dtype: torch.dtype, clock: Clock) -> tuple[float, float, 
 
 
 def _seconds(work: Callable[[], object], kind: str, clock: Clock, batch: int = 1) -> float:
-    """The median time of one call."""
+    """The time of one call while nothing else ran: the shortest of many."""
 
     def once() -> float:
         began = clock()
@@ -107,4 +116,9 @@ def _seconds(work: Callable[[], object], kind: str, clock: Clock, batch: int = 1
     end = time.perf_counter() + _BUDGET_SECONDS
     while len(times) < 3 or (time.perf_counter() < end and len(times) < 100):
         times.append(once())
-    return sorted(times)[len(times) // 2]
+    return min(times)
+
+
+if __name__ == "__main__":  # see `tav.estimate.probes`
+    torch.set_num_threads(int(sys.argv[2]))
+    print(here(cast("Precision", sys.argv[1]), "cpu").model_dump_json())

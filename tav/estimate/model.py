@@ -11,10 +11,11 @@ from pydantic import BaseModel
 from tav.config import AttentionMode
 from tav.estimate.device import Device, measurements
 from tav.estimate.profile import Cost, Profile
-from tav.memory import MemorySetting
+from tav.memory import MemorySetting, Precision
 
 Phase = Literal["tuning", "inversion", "sampling"]
-_FRAMES_AT_ONCE = 8  # through the VAE, as in tav.base
+FRAMES_AT_ONCE = 8
+"""Through the VAE, as in `tav.base`."""
 _GATHERED = 100_000_000  # parameters that the engine's stage 3 keeps whole at a time; a quarter fills its gradient bucket
 _UNMEASURED_MARGIN = 0.15  # of memory, on devices that no run was measured on
 
@@ -121,7 +122,7 @@ def estimate(profile: Profile, work: Work, memory: MemorySetting, device: Device
     phases = {
         phase: PhaseEstimate(
             peak_memory_bytes=int(model.fixed_bytes + part.held_bytes + model.activation_factor * part.activation_bytes),
-            seconds=_seconds(part.once, model) + part.steps * _seconds(part.step, model),
+            seconds=seconds_of(part.once, model) + part.steps * seconds_of(part.step, model),
         )
         for phase, part in phase_work(profile, work, memory, device).items()
     }
@@ -151,24 +152,17 @@ def fastest_that_fits(profile: Profile, work: Work, ladder: Sequence[MemorySetti
 def phase_work(profile: Profile, work: Work, memory: MemorySetting, device: Device) -> dict[Phase, PhaseWork]:
     """What each phase does and holds, before any calibration."""
     pixels = (work.width // profile.scale) * (work.height // profile.scale)
-    chunk, chunks = min(work.frames, _FRAMES_AT_ONCE), -(-work.frames // _FRAMES_AT_ONCE)
-    width = _width(memory)
+    chunk, chunks = min(work.frames, FRAMES_AT_ONCE), -(-work.frames // FRAMES_AT_ONCE)
+    width = bytes_per_value(memory.precision)
 
     def cost(kind: str, frames: int = work.frames) -> Cost:
         return profile.passes[kind].cost(frames, pixels, work.attention)
 
     def bare(cost: Cost, times: int = 1) -> StepWork:
-        return StepWork(
-            times * cost.flops / device.flops,
-            times * cost.attention / device.attention,
-            times * cost.traffic_bytes * width / 4 / device.bandwidth,
-            times * cost.operations * device.operation_seconds,
-            0.0,
-            0.0,
-        )
+        return bare_step(cost, width, device, times)
 
     once = cost("inference")
-    guided = Cost(2 * once.peak_bytes, 2 * once.flops, 2 * once.attention, 2 * once.traffic_bytes, once.operations)
+    guided = once.of_rows(2)
     tuning = cost("tuning_checkpointed" if memory.gradient_checkpointing else "tuning")
     held, host = _held(profile, memory, work.ranks)
     bucket = min(profile.tuned, _GATHERED // 4) * width
@@ -197,9 +191,21 @@ def phase_work(profile: Profile, work: Work, memory: MemorySetting, device: Devi
     return phases
 
 
+def bare_step(cost: Cost, width: int, device: Device, times: int = 1) -> StepWork:
+    """`times` passes with values of `width` bytes, if the device were as fast as its bare figures."""
+    return StepWork(
+        times * cost.flops / device.flops,
+        times * cost.attention / device.attention,
+        times * cost.traffic_bytes * width / 4 / device.bandwidth,
+        times * cost.operations * device.operation_seconds,
+        0.0,
+        0.0,
+    )
+
+
 def _with_optimizer(step: StepWork, profile: Profile, memory: MemorySetting, device: Device) -> StepWork:
     """A pass as a tuning step: AdamW's update, and what travels between device and host."""
-    width = _width(memory)
+    width = bytes_per_value(memory.precision)
     passes = 3 if memory.gradient_checkpointing else 2
     host = memory.offload_optimizer
     step = step._replace(optimizer=profile.tuned * 16 / (device.link if host else device.bandwidth))
@@ -217,7 +223,7 @@ def _held(profile: Profile, memory: MemorySetting, ranks: int) -> tuple[float, f
 
     AdamW in mixed precision takes a master copy and two moments in fp32. The gradients are among the counted activations.
     """
-    width = _width(memory)
+    width = bytes_per_value(memory.precision)
     network = (profile.frozen + profile.tuned) * width
     optimizer = profile.tuned * 12 / ranks
     device, host = (profile.vae_size + profile.text_size) * float(width), 0.0
@@ -234,11 +240,12 @@ def _held(profile: Profile, memory: MemorySetting, ranks: int) -> tuple[float, f
     return device + optimizer, host
 
 
-def _width(memory: MemorySetting) -> int:
-    return 4 if memory.precision == "fp32" else 2
+def bytes_per_value(precision: Precision | None) -> int:
+    """Of parameters and activations."""
+    return 4 if precision == "fp32" else 2
 
 
-def _seconds(work: StepWork, model: Calibration) -> float:
+def seconds_of(work: StepWork, model: Calibration) -> float:
     return (
         model.compute_factor * work.compute
         + model.attention_factor * work.attention

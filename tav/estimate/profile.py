@@ -32,6 +32,12 @@ class Cost:
     """Sum of all results: what bounds everything that is not such an operation."""
     operations: int
 
+    def of_rows(self, rows: int) -> Cost:
+        """The same pass with so many rows in the batch."""
+        return Cost(
+            rows * self.peak_bytes, rows * self.flops, rows * self.attention, rows * self.traffic_bytes, self.operations
+        )
+
 
 class PassProfile(BaseModel):
     """One pass; bytes as in fp32."""

@@ -20,6 +20,8 @@ from tav.video import Frames
 
 SIDE = 256
 """Shorter side at which flow is computed, pixels."""
+LONGEST = 4 * SIDE
+"""Longer side at most, whatever the proportions: a strip of 4096x8 pixels would otherwise be scored at 131072x256."""
 _STILL = 0.1**2
 """Motion far below a tenth of a pixel is no motion, squared pixels."""
 _SEEN_LEAST = 0.01
@@ -85,8 +87,9 @@ def grey_of(frames: Frames) -> Grey:
     axis = np.linalg.eigh(spread)[1][:, -1].astype(np.float32)
     axis *= np.sign(axis.sum()) or 1
     low, high = np.percentile((pixels - middle) @ axis, (0.5, 99.5))
-    grey = ((frames.astype(np.float32) - middle) @ axis - low) * (255 / max(high - low, 1.0))
-    return np.clip(grey, 0, 255).round().astype(np.uint8)
+    scale = 255 / max(high - low, 1.0)
+    grey = (((frame.astype(np.float32) - middle) @ axis - low) * scale for frame in frames)  # in fp32 one at a time
+    return np.stack([np.clip(frame, 0, 255).round().astype(np.uint8) for frame in grey])
 
 
 def optical_flow(before: Grey, after: Grey) -> Flow:
@@ -136,10 +139,10 @@ def _pair_error(before: Frames, after: Frames, forth: Flow, seen: Mask) -> float
 
 
 def _at_side(frames: Frames) -> Frames:
-    """Frames with their shorter side at `SIDE` pixels."""
+    """Frames with their shorter side at `SIDE` pixels, and their longer one at `LONGEST` at most."""
     height, width = frames.shape[1:3]
     scale = SIDE / min(height, width)
-    size = (round(width * scale), round(height * scale))
+    size = (min(LONGEST, round(width * scale)), min(LONGEST, round(height * scale)))
     way = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     return np.stack([cv2.resize(np.ascontiguousarray(frame), size, interpolation=way) for frame in frames])
 

@@ -25,6 +25,10 @@ from tests.sampling.gate import Gate
 
 pytestmark = pytest.mark.slow
 
+SETTINGS = {"cancel_grace_seconds": 1.5}
+LONG_STEPS = {"num_inference_steps": 100, "use_inverted_latents": False, "num_frames": 48, "size": (96, 96)}
+"""Each far longer than the grace."""
+
 
 def frames_of(data: bytes) -> int:
     with av.open(io.BytesIO(data)) as video:
@@ -100,6 +104,17 @@ async def test_a_caller_that_goes_away_frees_the_replica_at_the_next_step_or_its
     await sampling.leave()
     assert "video" in await last
     assert queued.items == []
+
+
+async def test_a_caller_that_goes_away_inside_a_long_step_is_not_waited_for(
+    sampler: ServeSampler, register: Callable[..., ModelVersion]
+) -> None:
+    version = register()
+    before = (await Drawing(sampler, version).last())["replica"]
+    long = Drawing(sampler, version, **LONG_STEPS)
+    await long.to_step(1)
+    await long.leave()
+    assert (await Drawing(sampler, version).last())["replica"] != before
 
 
 def test_an_alias_that_moves_counts_from_the_next_request_on(

@@ -1,0 +1,65 @@
+"""Whether a sampler has room and time for a video: asked before it is accepted, and again by the sampler. No torch."""
+
+from __future__ import annotations
+
+from tav.errors import InvalidConfig, OutOfMemory
+from tav.estimate import Device, Profile
+from tav.estimate.video import VideoWork, estimate_video, largest_that_fits
+from tav.memory import Precision
+
+_GIB = 2**30
+_UNITS = ((86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second"))
+
+
+def refusal(
+    work: VideoWork, profile: Profile, precision: Precision, device: Device, most_seconds: float, *, free: bool, beside: int = 0
+) -> OutOfMemory | InvalidConfig | None:
+    """Why a video cannot be drawn, for want of memory or of time: what it takes, what there is, and what would fit.
+
+    Args:
+        work: the video.
+        profile: of its base.
+        precision: of the sampler.
+        device: the sampler's, with the memory that it may take.
+        most_seconds: that a video may take.
+        free: frames and size are the request's to choose; otherwise they are those of the clip.
+        beside: bytes of deltas that the sampler keeps on the device.
+    """
+    found = estimate_video(profile, work, precision, device, beside)
+    if found.fits and found.seconds <= most_seconds:
+        return None
+
+    def fits(other: VideoWork) -> bool:
+        one = estimate_video(profile, other, precision, device, beside)
+        return one.fits and one.seconds <= most_seconds
+
+    kind: type[OutOfMemory] | type[InvalidConfig]
+    if not found.fits:
+        kind = OutOfMemory
+        takes, has = _gib(found.peak_memory_bytes), _gib(found.device_memory_bytes)
+        problem = f"{_shape(work)} take about {takes} of memory, and a sampler has {has}"
+    else:
+        kind = InvalidConfig
+        problem = (
+            f"{_shape(work)} in {work.steps} steps take about {_time(found.seconds)}, and {_time(most_seconds)} may be taken"
+        )
+    frames, size = largest_that_fits(work, fits)
+    if not frames and size == (0, 0):
+        return kind(f"{problem}: nothing of this base fits, so it wants a larger sampler")
+    ways = [f"{frames} frame{'s' * (frames > 1)} of that size"] if frames else []
+    ways += [f"as many of {size[0]}x{size[1]}"] if size != (0, 0) else []
+    advice = "ask for" if free else "tune the clip with"
+    return kind(f"{problem}: {advice} {' or '.join(ways)}, which would fit")
+
+
+def _shape(work: VideoWork) -> str:
+    return f"{work.frames} frames of {work.width}x{work.height}"
+
+
+def _gib(size: int) -> str:
+    return f"{size / _GIB:.3g} GiB" if size < 100 * _GIB else f"{size / _GIB:.0f} GiB"
+
+
+def _time(seconds: float) -> str:
+    length, unit = next((pair for pair in _UNITS if seconds >= 2 * pair[0]), _UNITS[-1])
+    return f"{seconds / length:.0f} {unit}s"
