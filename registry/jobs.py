@@ -31,6 +31,8 @@ from registry.tracking import (
     split_tag,
     tag_equals,
     tenant_of,
+    unread_of,
+    unread_tags,
 )
 from tav_client.schemas import (
     Batch,
@@ -90,6 +92,7 @@ class JobStore:
         gpus: int = 1,
         retry_of: str | None = None,
         estimate: Estimate | None = None,
+        unread: Mapping[str, str] | None = None,
         request_id: str | None = None,
     ) -> TuningJob:
         """Keep a new job, queued, with its clip and request among the run's artifacts.
@@ -104,6 +107,7 @@ class JobStore:
             gpus: That tune it together; the request's, or the service's own number.
             retry_of: The job that this one repeats.
             estimate: What it is expected to take.
+            unread: What of its texts the base does not read, as far as that is known.
             request_id: Of the call that makes it, for the logs of all who work on it.
         """
         tags = {
@@ -119,6 +123,7 @@ class JobStore:
             **({"tav.retry_of": retry_of} if retry_of else {}),
             **({_ESTIMATE: estimate.model_dump_json()} if estimate else {}),
             **({REQUEST_ID: request_id} if request_id else {}),
+            **(unread_tags(unread) if unread else {}),
             **{_METADATA + key: value for key, value in request.metadata.items()},
             "mlflow.note.content": request.caption or "",
             "mlflow.source.name": "tav",
@@ -262,6 +267,10 @@ class JobStore:
         """What the clip of a job without a caption shows, as a captioner said."""
         self._runs.log(job_id, tags={"tav.caption": caption, "mlflow.note.content": f"{caption} (automatic caption)"})
 
+    def set_unread(self, job_id: str, unread: Mapping[str, str]) -> None:
+        """What of the job's texts the base does not read, as its tuner says."""
+        self._runs.log(job_id, tags=unread_tags(unread))
+
     def set_estimate(self, job_id: str, estimate: Estimate) -> None:
         """What the job is expected to take, as its tuner says."""
         self._runs.log(job_id, tags={_ESTIMATE: estimate.model_dump_json()})
@@ -327,6 +336,8 @@ class JobStore:
             params=JobParams.model_validate(request.params.model_dump(exclude_unset=True)),
             estimate=Estimate.model_validate_json(tags[_ESTIMATE]) if _ESTIMATE in tags else None,
             validation_prompts=request.validation_prompts,
+            truncate=request.truncate,
+            unread=unread_of(tags),
             priority=request.priority,
             gpus=int(tags.get("tav.gpus", 1)),
             gpu_type=request.gpu_type,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import re
 import time
@@ -61,6 +62,19 @@ def join_tag(tags: Mapping[str, str], key: str) -> str:
     while (piece := tags.get(f"{key}.{len(pieces)}")) is not None:
         pieces.append(piece)
     return "".join(pieces)
+
+
+_UNREAD = "tav.unread"
+
+
+def unread_tags(unread: Mapping[str, str]) -> dict[str, str]:
+    """What of a job's or video's texts the base does not read."""
+    return split_tag(_UNREAD, json.dumps(dict(unread), ensure_ascii=False))
+
+
+def unread_of(tags: Mapping[str, str]) -> dict[str, str]:
+    """What `unread_tags` kept; nothing where nobody has looked."""
+    return dict(json.loads(join_tag(tags, _UNREAD))) if _UNREAD in tags else {}
 
 
 def key_digest(key: str) -> str:

@@ -21,6 +21,8 @@ from registry.tracking import (
     split_tag,
     tag_equals,
     tenant_of,
+    unread_of,
+    unread_tags,
 )
 from tav_client.schemas import Failure, ModelVersion, Video, VideoCreate, VideoPage, VideoRequest, VideoStatus
 
@@ -51,6 +53,7 @@ class VideoStore:
         request_id: str | None = None,
         *,
         tenant: str = DEFAULT_TENANT,
+        unread: Mapping[str, str] | None = None,
     ) -> Video:
         """Keep a new video, queued, of the version that the request's reference meant.
 
@@ -60,6 +63,7 @@ class VideoStore:
             idempotency_key: Lets `find` give the same video for a repeated request.
             request_id: Of the call that makes it, for the logs of all who work on it.
             tenant: Whose video it is.
+            unread: What of its texts the base does not read, as far as that is known.
         """
         tags = {
             **split_tag("tav.request", request.model_dump_json(exclude_none=True)),
@@ -70,6 +74,7 @@ class VideoStore:
             "mlflow.note.content": request.prompt,
             "mlflow.source.name": "tav",
             **({REQUEST_ID: request_id} if request_id else {}),
+            **(unread_tags(unread) if unread else {}),
         }
         if idempotency_key is not None:
             tags[_KEY] = key_digest(idempotency_key)
@@ -112,9 +117,9 @@ class VideoStore:
         first, last = (videos[0].id, videos[-1].id) if videos else (None, None)
         return VideoPage(data=videos, next_cursor=cursor, has_more=cursor is not None, first_id=first, last_id=last)
 
-    def start(self, video_id: str) -> None:
-        """A sampler begins the video."""
-        self._runs.log(video_id, tags={"tav.started_at": str(now_ms())})
+    def start(self, video_id: str, unread: Mapping[str, str] | None = None) -> None:
+        """A sampler begins the video, and says what of its texts the base does not read."""
+        self._runs.log(video_id, tags={"tav.started_at": str(now_ms()), **(unread_tags(unread) if unread else {})})
         self._runs.set_status(video_id, RUN_STATUS[VideoStatus.in_progress])
 
     def complete(
@@ -197,6 +202,7 @@ class VideoStore:
             model=request.model,
             model_version=called(tags["tav.model_version"], tenant_of(run)),
             prompt=request.prompt,
+            unread=unread_of(tags),
             request=request,
             seconds=tags.get("tav.seconds"),
             size=tags.get("tav.size"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from tav.config import ClipConfig, InvertConfig, NetConfig, SampleConfig, TuneCo
 from tav.ddim import DDIM
 from tav.errors import NanLoss
 from tav.video import Frames
+from tav.words import Reader, window_of
 
 _FRAMES_AT_ONCE = 8  # through the VAE, whose activations are the largest of all
 
@@ -97,12 +100,22 @@ class Base:
         """Pixels per latent, along each side: 8 for Stable Diffusion."""
         return 2 ** (len(self.vae.config.block_out_channels) - 1)
 
+    @cached_property
+    def reader(self) -> Reader:
+        """Says what of a text this base does not read."""
+        return Reader(self.tokenizer, window_of(self.tokenizer, self.text_encoder.config.max_position_embeddings))
+
     @torch.no_grad()
     def encode_text(self, prompts: list[str]) -> Tensor:
-        """Prompts -> text-encoder states `[B, L, D]`. Longer prompts are cut at the tokenizer's limit, as in diffusers."""
-        tokens = self.tokenizer(
-            prompts, padding="max_length", max_length=self.tokenizer.model_max_length, truncation=True, return_tensors="pt"
-        )
+        """Prompts -> text-encoder states `[B, L, D]`. What lies beyond the encoder's window is cut off, with a warning that
+        quotes it (see `reader`); weights such as `(word:1.3)` are read as text."""
+        for prompt in prompts:
+            if unread := self.reader.unread(prompt):
+                warnings.warn(
+                    f"{self.name} does not read the end of a prompt that is too long for it: {unread!r}", stacklevel=2
+                )
+        window = self.reader.window
+        tokens = self.tokenizer(prompts, padding="max_length", max_length=window, truncation=True, return_tensors="pt")
         states: Tensor = self.text_encoder(tokens.input_ids.to(self.device)).last_hidden_state
         return states
 

@@ -13,6 +13,7 @@ from fastapi import Request, Response
 from PIL import Image
 
 from services.api.errors import ApiError
+from services.api.words import as_header
 from tav.video import CONTENT_TYPES
 from tav_client.schemas import Video
 
@@ -57,7 +58,7 @@ def _jpeg(picture: np.ndarray) -> bytes:
 
 def headers_of(video: Video) -> dict[str, str]:
     """What every answer with a video's bytes says about them."""
-    return {"x-tav-model-version": video.model_version, "x-tav-video-id": video.id}
+    return {"x-tav-model-version": video.model_version, "x-tav-video-id": video.id, **as_header(video.unread)}
 
 
 def named(model_version: str, media_type: str, video_id: str = "") -> dict[str, str]:

@@ -23,6 +23,7 @@ from registry.videos import VideoStore
 from services import logs, metrics
 from services.api.snapshots import Snapshots
 from services.api.turns import Turns
+from services.api.words import unread_in_video
 from services.sampling.client import SamplerLost, Samples
 from services.settings import Settings
 from tav.errors import TavError
@@ -91,7 +92,8 @@ class VideoDriver:
     async def _create(self, request: VideoCreate, version: ModelVersion, key: str | None, tenant: str) -> Video:
         make = partial(self._videos.create, request, version, key, logs.ids().get("request_id"), tenant=tenant)
         try:
-            video = await asyncio.to_thread(make)
+            unread = await asyncio.to_thread(unread_in_video, request, version)
+            video = await asyncio.to_thread(make, unread=unread)
         except BaseException:
             self._turns.leave(tenant)
             raise
@@ -120,16 +122,21 @@ class VideoDriver:
         else:
             self.cancel(making.result().id, "Whoever waited for the video went away.")
 
-    async def draw(self, request: VideoCreate, version: ModelVersion, tenant: str = DEFAULT_TENANT) -> bytes:
+    async def draw(
+        self, request: VideoCreate, version: ModelVersion, tenant: str = DEFAULT_TENANT, unread: dict[str, str] | None = None
+    ) -> bytes:
         """The content of a video that is kept nowhere. A caller that is cancelled ends the sampling.
+
+        What of its texts the base does not read is put into `unread`.
 
         Raises:
             ApiError: 429 `too_many_videos`, 503 `queue_full`.
             SamplingFailed: it ended without.
         """
 
-        async def on_step(_: Item) -> None:
-            pass
+        async def on_step(item: Item) -> None:
+            if unread is not None:
+                unread.update(item.get("unread", {}))
 
         self._turns.admit(tenant)
         try:
@@ -316,12 +323,13 @@ class VideoDriver:
     async def _step(self, drive: _Drive, item: Item) -> None:
         step, total = item["step"], item["total"]
         begins = drive.snapshots.newest.status is VideoStatus.queued
+        unread = item.get("unread") or drive.snapshots.newest.unread
         drive.snapshots.change(
-            status=VideoStatus.in_progress, step=step, total_steps=total, progress=min(99, 100 * step // total)
+            status=VideoStatus.in_progress, step=step, total_steps=total, progress=min(99, 100 * step // total), unread=unread
         )
         if begins:
             self._count()
-            await self._persist(self._videos.start, drive.snapshots.newest.id)
+            await self._persist(self._videos.start, drive.snapshots.newest.id, unread)
 
     async def _fail(self, drive: _Drive, failure: Failure) -> None:
         video = drive.snapshots.newest

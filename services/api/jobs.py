@@ -29,6 +29,7 @@ from services.api.openapi import job_body, problems
 from services.api.parts import Parts
 from services.api.scheduler import SchedulerAway, SchedulerLink
 from services.api.sources import Sources
+from services.api.words import unread_in_job
 from services.scratch import Scratch
 from tav_client.schemas import JobDeleted, JobStatus, Label, ModelName, Page, TuningJob, TuningJobCreate
 
@@ -84,7 +85,13 @@ class JobMaker:
         wanted = wanted.model_copy(update={"priority": min(wanted.priority, ceiling)})
         gpus = wanted.gpus or self._parts.settings.tuner_workers
         estimate = expected(wanted.model_copy(update={"base": job.base}), self._parts.settings, gpus)
-        asked = partial(jobs.create, retry_of=job.id, estimate=estimate, request_id=logs.ids().get("request_id"))
+        asked = partial(
+            jobs.create,
+            retry_of=job.id,
+            estimate=estimate,
+            unread=unread_in_job(wanted, job.base),
+            request_id=logs.ids().get("request_id"),
+        )
         return asked(wanted, job.clip, job.base, job.model, key, tenant=job.tenant, gpus=gpus), True
 
     async def check_room(self, tenant: str) -> None:
@@ -151,10 +158,11 @@ class JobMaker:
                     raise key_reused()
                 return made, False
             found = clips.check(path, wanted, settings)
+            base, gpus = wanted.base or settings.base, wanted.gpus or settings.tuner_workers
+            estimate, unread = expected(wanted, settings, gpus), unread_in_job(wanted, base)
             clip = clips.store(path, found, objects)
-            gpus = wanted.gpus or settings.tuner_workers
-            asked = partial(jobs.create, estimate=expected(wanted, settings, gpus), request_id=logs.ids().get("request_id"))
-            return asked(wanted, clip, wanted.base or settings.base, model, key, tenant=tenant, gpus=gpus), True
+            asked = partial(jobs.create, estimate=estimate, unread=unread, request_id=logs.ids().get("request_id"))
+            return asked(wanted, clip, base, model, key, tenant=tenant, gpus=gpus), True
         finally:
             scratch.remove()
 

@@ -20,6 +20,7 @@ from services.api.events import event_number, follow_video
 from services.api.idempotency import IdempotencyKey, KeyLocks, checked_key, key_reused
 from services.api.openapi import fields_body, problems
 from services.api.parts import Parts
+from services.api.words import as_header, unread_in_video
 from tav.video import CONTENT_TYPES
 from tav_client.schemas import AnyModelName, ModelVersion, Video, VideoCreate, VideoDeleted, VideoPage, VideoStatus
 
@@ -67,15 +68,23 @@ def router(parts: Parts) -> APIRouter:
         version = await asyncio.to_thread(Catalog(parts.versions, caller).resolve, wanted.model)
         wanted = fitted(wanted, version, parts.settings.clip_limits.max_pixels)
         await asyncio.to_thread(check_cost, wanted, version, parts.settings)
+        await asyncio.to_thread(unread_in_video, wanted, version)
         return wanted, version
 
     async def drawn(wanted: VideoCreate, version: ModelVersion, tenant: str, headers: dict[str, str]) -> bytes:
-        """The content; whoever cancels this, at whatever moment, ends the video. A recorded one's id goes into `headers`."""
-        if not wanted.record:
-            return await parts.driver.draw(wanted, version, tenant)
-        async with parts.driver.attended(wanted, version, tenant) as video:
-            headers["x-tav-video-id"] = video.id
-            return await parts.driver.wait(video.id)
+        """The content; whoever cancels this, at whatever moment, ends the video. What it says of itself goes into `headers`."""
+        unread: dict[str, str] = {}
+        try:
+            if not wanted.record:
+                return await parts.driver.draw(wanted, version, tenant, unread)
+            async with parts.driver.attended(wanted, version, tenant) as video:
+                headers["x-tav-video-id"] = video.id
+                snapshots = parts.driver.snapshots(video.id)
+                content = await parts.driver.wait(video.id)
+                unread |= snapshots.newest.unread if snapshots else video.unread
+                return content
+        finally:
+            headers |= as_header(unread)
 
     async def now(video_id: str, caller: Caller) -> Video:
         return parts.driver.live(await asyncio.to_thread(parts.videos.get, video_id, caller.scope))

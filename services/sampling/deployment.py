@@ -77,10 +77,10 @@ class SamplerDeployment:
             ids: Whom the log lines are about, as of `logs.ids`.
 
         Yields:
-            `{"step": 0, "total": n}` at once, the same with i after every step, and last `{"video": bytes, "content_type",
-            "seconds", "size", "latents_sha256", "metrics", "latency_s", "replica"}` or `{"error": {"code", "message"}}`. When
-            the caller goes away the step at work is the last; if that takes longer than `cancel_grace_seconds`, the replica
-            ends.
+            `{"step": 0, "total": n}` at once, with `unread` where the base does not read all of a text; the same with i after
+            every step, and last `{"video": bytes, "content_type", "seconds", "size", "latents_sha256", "metrics", "latency_s",
+            "replica"}` or `{"error": {"code", "message"}}`. When the caller goes away the step at work is the last; if that
+            takes longer than `cancel_grace_seconds`, the replica ends.
         """
         gone = threading.Event()
         logs.know(**(ids or {}))
@@ -102,7 +102,8 @@ class SamplerDeployment:
         engine = await asyncio.to_thread(self._ready)
         engine.deltas.check(version)
         config = engine.config(request)
-        yield {"step": 0, "total": config.num_inference_steps}
+        unread = engine.unread(request)
+        yield {"step": 0, "total": config.num_inference_steps, **({"unread": unread} if unread else {})}
         async with engine.deltas.use(version) as loaded:
             await self._hold(version_id(version))
             loop, items = asyncio.get_running_loop(), asyncio.Queue[Item | None]()

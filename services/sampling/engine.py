@@ -19,7 +19,7 @@ from services.sampling.cost import refusal
 from services.sampling.deltas import DeltaCache, Loaded
 from services.sampling.tiers import Budget
 from services.settings import Settings
-from tav import Sampler, compile_blocks
+from tav import Sampler, compile_blocks, words
 from tav.config import Progress, SampleConfig
 from tav.errors import OutOfMemory, TavError
 from tav.estimate import Profile, probes
@@ -69,6 +69,17 @@ class Engine:
 
         log.info("the work of %s is counted: no packaged profile describes its architecture", self.name)
         return profile_of(self.name, unet, vae, text, kinds=("inference", "decoding"))
+
+    def unread(self, request: VideoCreate) -> dict[str, str]:
+        """What of the request's texts the base does not read.
+
+        Raises:
+            InvalidConfig: the request does not want them cut.
+        """
+        found = self.sampler.base.reader.unread_of({"prompt": request.prompt, "negative_prompt": request.negative_prompt})
+        if request.truncate == "error" and (refused := words.refusal(found)):
+            raise refused
+        return found
 
     def check_cost(self, request: VideoCreate, config: SampleConfig, loaded: Loaded) -> None:
         """Refuse a video that there is no room or time for, before it takes what others on this machine need.

@@ -38,6 +38,8 @@ class Beat:
     """Once a clip without one has been captioned."""
     estimate: Estimate | None = None
     """Of the memory setting that it works in."""
+    unread: dict[str, str] | None = None
+    """What of the job's texts the base does not read, where the tuner has looked."""
 
 
 class Verdict(StrEnum):

@@ -47,6 +47,8 @@ class Reporter:
         self._phase = JobPhase.preparing
         self.caption: str | None = None
         """Of a clip that was captioned here; told with every beat."""
+        self.unread: dict[str, str] | None = None
+        """What of the job's texts the base does not read; told likewise."""
         self._estimate: Estimate | None = None
         self.verdict = Verdict.go_on
 
@@ -110,7 +112,7 @@ class Reporter:
         left = self._total_cost - self._done_cost
         eta = left * self._worked_seconds / self._worked_cost if self._worked_cost else None
         done = min(1.0, self._done_cost / self._total_cost)
-        beat = Beat(phase, step, total, done, loss, eta, self.caption, self._estimate)
+        beat = Beat(phase, step, total, done, loss, eta, self.caption, self._estimate, self.unread)
         self._phase = phase
         self._beating = self._scheduler.beat.remote(self._job.id, self._attempt, beat)
         self._last_beat = time.monotonic()

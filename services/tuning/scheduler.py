@@ -148,6 +148,7 @@ class Scheduler:
             eta_seconds=beat.eta_seconds,
             caption=beat.caption or job.snapshot.caption,
             estimate=beat.estimate or job.snapshot.estimate,
+            unread=job.snapshot.unread if beat.unread is None else beat.unread,
         )
         return Verdict.cancel if job.stop else Verdict.go_on
 

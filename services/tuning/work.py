@@ -34,6 +34,7 @@ from tav.errors import InvalidConfig, OutOfMemory, is_disk_full
 from tav.eval.scores import Scorer, as_metrics
 from tav.memory import MemorySetting
 from tav.tuning import TuneState, is_out_of_memory
+from tav.words import refusal, texts_of
 from tav_client.schemas import Estimate, JobMemory, JobPhase, TuningJob
 
 log = logging.getLogger(__name__)
@@ -101,6 +102,7 @@ class Attempt:
             finally:
                 if self.scratch is not None:
                     self.scratch.remove()
+                self.warm.rest()
             if self.leader:
                 if outcome is not None and outcome.last:
                     self._forget_checkpoint()
@@ -146,6 +148,8 @@ class Attempt:
 
         caption = self.job.caption or self.ranks.from_leader(self.ranks.together(self._say_what_it_shows))
 
+        self.ranks.together(lambda: self._look_at_words(caption))
+
         def prepare() -> tuple[Clip, TuneState | None]:
             self._check_in(JobPhase.preparing)
             c = clip_config
@@ -188,6 +192,19 @@ class Attempt:
         self._patiently(lambda: self.store.set_caption(self.job.id, said))
         self.report.caption = said
         return said
+
+    def _look_at_words(self, caption: str) -> None:
+        """Tell what of the job's texts the base does not read, or refuse it; the leader's work."""
+        if not self.leader:
+            return
+        unread = self.warm.base.reader.unread_of(texts_of(caption, self.job.validation_prompts))
+        for name, end in unread.items():
+            log.warning("the base does not read the end of %s, which is too long for it: %r", name, end)
+        if self.job.truncate == "error" and (refused := refusal(unread)):
+            raise refused
+        if unread != self.job.unread:
+            self._patiently(lambda: self.store.set_unread(self.job.id, unread))
+        self.report.unread = unread
 
     def _registered(self) -> int | None:
         """The version that an earlier attempt registered before it was lost."""

@@ -10,7 +10,7 @@ from services.sampling.engine import Engine
 from services.settings import Settings
 from tav import Delta, Latents
 from tav.compiling import is_inside_compiled
-from tav.errors import OutOfMemory, TavError
+from tav.errors import InvalidConfig, OutOfMemory, TavError
 from tav_client.schemas import VideoCreate
 from tests.sampling.conftest import STEPS, Result
 from tests.tav.conftest import write_random_base
@@ -48,6 +48,14 @@ def test_a_sampler_refuses_what_it_has_no_memory_for_before_it_takes_any(
     with pytest.raises(TavError, match=r"tune the clip with|a larger sampler") as refused:
         drawn()
     assert refused.value.code == "invalid_config"
+
+
+def test_a_sampler_says_what_of_the_prompts_it_does_not_read_or_refuses_it(result: Result, tmp_path: Path) -> None:
+    engine = Engine(Settings(base=result.base.name, device="cpu", compute_threads=1, work_dir=tmp_path))
+    long = REQUEST.model_copy(update={"prompt": "on and " * 99 + "on it goes"})
+    assert engine.unread(REQUEST) == {} and engine.unread(long)["prompt"].endswith("on it goes")
+    with pytest.raises(InvalidConfig, match="on and on"):
+        engine.unread(long.model_copy(update={"truncate": "error"}))
 
 
 def test_an_allocation_that_the_system_refuses_is_out_of_memory_not_a_defect(

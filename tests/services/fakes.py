@@ -78,6 +78,7 @@ class FakeSampler:
             "metrics": {"sampling_seconds": 0.5},
             "latency_s": 0.6,
         }
+        self.unread: dict[str, str] = {}
         self.asked: list[tuple[VideoCreate, ModelVersion]] = []
         self.closed = threading.Event()
 
@@ -85,7 +86,7 @@ class FakeSampler:
         self.asked.append((request, version))
         try:
             for step in range(1, 11):
-                yield {"step": step, "total": 10}
+                yield {"step": step, "total": 10, **({"unread": self.unread} if self.unread and step == 1 else {})}
                 while step == 5 and not self.gate.is_set():
                     await asyncio.sleep(0.01)
             if isinstance(self.last, Exception):

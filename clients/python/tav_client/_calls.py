@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
-from urllib.parse import quote
+from urllib.parse import parse_qsl, quote
 
 import httpx
 from pydantic import BaseModel, ValidationError
@@ -130,6 +130,7 @@ def _content(response: httpx.Response) -> VideoContent:
         content_type=response.headers.get("content-type", ""),
         model_version=response.headers.get("x-tav-model-version"),
         video_id=response.headers.get("x-tav-video-id"),
+        unread=dict(parse_qsl(response.headers.get("x-tav-unread", ""))),
     )
 
 

@@ -57,12 +57,17 @@ class VideoContent(bytes):
     model_version: str | None
     """`name/version` that was sampled."""
     video_id: str | None
+    unread: dict[str, str]
+    """What of its prompts the base did not read, being too long for it, by field."""
 
-    def __new__(cls, data: bytes, *, content_type: str, model_version: str | None, video_id: str | None) -> VideoContent:
+    def __new__(
+        cls, data: bytes, *, content_type: str, model_version: str | None, video_id: str | None, unread: dict[str, str]
+    ) -> VideoContent:
         self = super().__new__(cls, data)
         self.content_type = content_type
         self.model_version = model_version
         self.video_id = video_id
+        self.unread = unread
         return self
 
     def save(self, path: str | os.PathLike[str]) -> Path:

@@ -319,6 +319,10 @@ class Estimates(_Response):
         return estimates(self)
 
 
+Truncate = Literal["end", "error"]
+"""What becomes of a text beyond the window of the base's text encoder."""
+
+
 class TuningJobCreate(_Request):
     """`POST /v1/tuning-jobs`: JSON with `clip_uri`, or multipart with the file part `clip` and the rest as part `job`."""
 
@@ -330,6 +334,11 @@ class TuningJobCreate(_Request):
     base: str | None = Field(None, max_length=256, description="Base to tune on; left out, the service's own.")
     params: TuningParams = Field(default_factory=TuningParams)
     validation_prompts: list[Prompt] = Field(default_factory=list, max_length=8, description="Sampled after tuning.")
+    truncate: Truncate = Field(
+        "end",
+        description="Where caption or validation prompts are longer than the base reads: `end` cuts them and tells in "
+        "`unread`, `error` refuses them.",
+    )
     priority: int = Field(0, ge=-100, le=100, description="Higher goes first.")
     gpus: int | None = Field(None, ge=1, le=64, description="GPUs that tune the clip together; left out, the service's own.")
     gpu_type: Label | None = Field(None, description="Only on GPUs of this type (Ray's accelerator type, e.g. `A100`).")
@@ -396,6 +405,11 @@ class TuningJob(_Response):
         "works in; null where the base's architecture or the device is not known.",
     )
     validation_prompts: list[str] = Field(default_factory=list)
+    truncate: Truncate = "end"
+    unread: dict[str, str] = Field(
+        default_factory=dict,
+        description="What the base does not read, being too long for it: the ends of `caption` and `validation_prompts.N`.",
+    )
     priority: int = 0
     gpus: int = Field(1, description="GPUs that tune it together.")
     gpu_type: str | None = None
@@ -537,6 +551,10 @@ class _VideoFields(BaseModel):
     model: ModelRef = Field(description="`name`, `name@alias` or `name/version`.")
     prompt: Prompt = Field(description="The edited prompt.")
     negative_prompt: str = Field("", max_length=1000)
+    truncate: Truncate = Field(
+        "end",
+        description="Where a prompt is longer than the base reads: `end` cuts it and tells in `unread`, `error` refuses it.",
+    )
     guidance_scale: float | None = Field(None, ge=1, le=50)
     guidance_interval: StepInterval | None = Field(
         None,
@@ -632,6 +650,10 @@ class Video(_Response):
     model: str = Field(description="As asked for.")
     model_version: str = Field(description="What it meant: `name/version`.")
     prompt: str
+    unread: dict[str, str] = Field(
+        default_factory=dict,
+        description="What the base does not read, being too long for it: the ends of `prompt` and `negative_prompt`.",
+    )
     request: VideoRequest
     seconds: str | None = None
     size: str | None = Field(None, description="`WIDTHxHEIGHT`.")

@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import DDIMScheduler, DiffusionPipeline
-from diffusers.utils import BaseOutput
+from diffusers.utils import BaseOutput, logging
 from diffusers.utils.torch_utils import randn_tensor
 from diffusers.video_processor import VideoProcessor
+
+logger = logging.get_logger(__name__)
 
 _FRAMES_AT_ONCE = 8  # through the VAE, whose activations are the largest of all
 
@@ -156,6 +158,9 @@ class TunedVideoPipeline(DiffusionPipeline):
     def _encode(self, prompts):
         length = self.tokenizer.model_max_length
         tokens = self.tokenizer(prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+        for prompt in prompts:
+            if len(self.tokenizer(prompt).input_ids) > length:
+                logger.warning(f"the end of a prompt is not read, {length} tokens are: {prompt!r}")
         return self.text_encoder(tokens.input_ids.to(self._execution_device)).last_hidden_state
 
     @contextmanager

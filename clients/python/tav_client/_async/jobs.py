@@ -138,6 +138,7 @@ class AsyncJobs:
         model: str | None = None,
         base: str | None = None,
         validation_prompts: Sequence[str] = (),
+        truncate: schemas.Truncate | None = None,
         params: Params | None = None,
         priority: int | None = None,
         metadata: Mapping[str, str] | None = None,
@@ -158,6 +159,7 @@ class AsyncJobs:
             model: Registry name; left out, made from the caption.
             base: Base to tune on; left out, the service's own.
             validation_prompts: Sampled after tuning, up to 8.
+            truncate: `error` refuses a caption or prompt longer than the base reads, instead of cutting its end.
             params: How to tune: a `TuningParams` or its fields.
             priority: Higher goes first.
             metadata: Kept with the job; lists can be filtered by it.
@@ -178,6 +180,7 @@ class AsyncJobs:
             "model": model,
             "base": base,
             "validation_prompts": list(validation_prompts) or None,
+            "truncate": truncate,
             "params": _params(params, options) or None,
             "priority": priority,
             "metadata": dict(metadata) if metadata else None,

@@ -132,6 +132,17 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None
         typer.echo("  ".join(cells).rstrip())
 
 
+def unread_line(unread: Mapping[str, str]) -> str:
+    """What of a job's or video's texts its base does not read, being too long for it."""
+    return "; ".join(f"{name} … {end}" for name, end in unread.items())
+
+
+def note_unread(unread: Mapping[str, str]) -> None:
+    """Say it on stderr, if there is something to say."""
+    if unread:
+        typer.echo(f"The base does not read all of it. Not read: {one_line(unread_line(unread))}", err=True)
+
+
 def print_fields(fields: Mapping[str, object]) -> None:
     """One `name  value` a line, leaving out what is not there."""
     shown = {name: one_line(value) for name, value in fields.items() if value not in (None, "", [], {})}

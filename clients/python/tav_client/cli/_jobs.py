@@ -21,6 +21,7 @@ from tav_client.cli._common import (
     print_fields,
     print_json,
     print_table,
+    unread_line,
     when,
 )
 from tav_client.cli._submit import estimate, follow, submit
@@ -153,6 +154,7 @@ def _fields(job: TuningJob) -> dict[str, object]:
         "progress": read_job(job).line(),
         "error": f"{job.error.code}: {job.error.message}" if job.error else None,
         "caption": job.caption if job.caption_source == "given" else f"{job.caption or ''} (automatic)".strip(),
+        "not read": unread_line(job.unread),
         "model": job.model if job.version is None else f"{job.model}/{job.version}",
         "base": job.base,
         "memory": setting(job.estimate.memory) if job.estimate else None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -16,6 +16,7 @@ from tav_client.cli._common import (
     client_of,
     interruptible,
     memory_of,
+    note_unread,
     pairs,
     print_json,
     print_table,
@@ -72,6 +73,10 @@ def submit(
     validation_prompt: Annotated[
         list[str] | None, typer.Option(metavar="TEXT", help="Sampled after tuning; may be given several times.")
     ] = None,
+    truncate: Annotated[
+        Literal["end", "error"] | None,
+        typer.Option(help="Of a caption or validation prompt longer than the base reads: cut the end, the default, or refuse."),
+    ] = None,
     priority: Annotated[int | None, typer.Option(help="Higher goes first.")] = None,
     gpus: Gpus = None,
     gpu_type: Annotated[str | None, typer.Option(help="Only on GPUs of this type, e.g. A100.")] = None,
@@ -92,6 +97,7 @@ def submit(
         "model": model,
         "base": base,
         "validation_prompts": validation_prompt or None,
+        "truncate": truncate,
         "priority": priority,
         "gpus": gpus,
         "gpu_type": gpu_type,
@@ -128,6 +134,7 @@ def submit(
         )
     if not json:
         typer.echo(f"Submitted as job {job.id}, model {job.model}.", err=True)
+        note_unread(job.snapshot.unread)
     if wait:
         follow(ctx, job, json=json, each=False)
     elif json:

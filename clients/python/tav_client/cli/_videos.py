@@ -16,9 +16,11 @@ from tav_client.cli._common import (
     client_of,
     group,
     interruptible,
+    note_unread,
     print_fields,
     print_json,
     print_table,
+    unread_line,
     when,
 )
 from tav_client.schemas import Video
@@ -37,6 +39,10 @@ def create(
     output: Annotated[Path, typer.Option("--output", "-o", dir_okay=False, help="Where to write it: .mp4, .webm or .gif.")],
     format: Annotated[str | None, typer.Option(help="mp4, webm or gif; left out, what the name ends with.")] = None,
     negative_prompt: Annotated[str | None, typer.Option(help="What it should not show.")] = None,
+    truncate: Annotated[
+        Literal["end", "error"] | None,
+        typer.Option(help="Of a prompt longer than the base reads: cut the end, the default, or refuse."),
+    ] = None,
     guidance_scale: Annotated[float | None, typer.Option(help="How closely it follows the prompt.")] = None,
     guidance_interval: Annotated[
         str | None,
@@ -67,6 +73,7 @@ def create(
     options: dict[str, Any] = {
         "format": format_of_name(output, format),
         "negative_prompt": negative_prompt,
+        "truncate": truncate,
         "guidance_scale": guidance_scale,
         "guidance_interval": guidance_interval,
         "num_inference_steps": num_inference_steps,
@@ -87,13 +94,16 @@ def create(
         if json:
             raise typer.BadParameter("--no-record leaves nothing to print as --json.")
         with interruptible("The service ends the video, of which nothing was to be kept."):
-            videos.sync(model=model, prompt=prompt, record=False, **options).save(output)
+            content = videos.sync(model=model, prompt=prompt, record=False, **options)
+        content.save(output)
+        note_unread(content.unread)
         typer.echo(output)
         return
     with interruptible(f"Nothing was answered yet: {again(ctx, 'videos', 'list')} tells whether there is a video."):
         video = videos.create(model=model, prompt=prompt, **options)
     with interruptible(_goes_on(ctx, video.id, output)):
         video.save(output, progress=True)
+    note_unread(video.snapshot.unread)
     if json:
         print_json(video.snapshot)
     else:
@@ -182,6 +192,7 @@ def _fields(video: Video) -> dict[str, object]:
         "progress": read_video(video).line(),
         "error": f"{video.error.code}: {video.error.message}" if video.error else None,
         "prompt": video.prompt,
+        "not read": unread_line(video.unread),
         "model": video.model_version,
         "request": "  ".join(f"{name}={value}" for name, value in asked.items()),
         "video": "  ".join(filter(None, [video.format, video.size, f"{video.seconds} s" if video.seconds else None])),
