@@ -5,8 +5,8 @@
 answers one dict per row with `video` (the encoded bytes), `format`, `fps`, `num_frames` and `size`. Over HTTP, the bytes are
 base64:
 
-    mlflow models serve -m models:/man-skiing@production --env-manager local
-    curl localhost:5000/invocations -H 'Content-Type: application/json' \
+    tav platform env -- mlflow models serve -m models:/man-skiing@production --env-manager local --port 5001
+    curl localhost:5001/invocations -H 'Content-Type: application/json' \
          -d '{"inputs": {"prompt": ["spider man is skiing"]}, "params": {"guidance_scale": 7.5}}'
 
 Fields that the signature (`registry.signature`) does not know are left out by MLflow, with a warning. The base is the one that

@@ -12,6 +12,7 @@ import re
 import secrets
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +25,7 @@ from tav.errors import InvalidConfig
 
 _KEY = re.compile(r"tav_([0-9a-f]{8})_[A-Za-z0-9_-]{43}")
 _DAY = 24 * 3600.0
+_LONGEST_DAYS = 36_500
 
 TenantName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$")]
 
@@ -41,10 +43,13 @@ class KeyRecord(BaseModel):
     operator: bool = Field(False, description="Opens MLflow too, where every tenant's runs are.")
     note: str = ""
 
-    def opens(self, key: str, now: float) -> bool:
-        """Whether that is the key, and still valid."""
-        given = hashlib.sha256(key.encode()).hexdigest()
-        return hmac.compare_digest(given, self.sha256) and (self.expires_at is None or now < self.expires_at)
+    def is_of(self, key: str) -> bool:
+        """Whether that is the key."""
+        return hmac.compare_digest(hashlib.sha256(key.encode()).hexdigest(), self.sha256)
+
+    def valid(self, now: float) -> bool:
+        """Whether the key has not ended."""
+        return self.expires_at is None or now < self.expires_at
 
 
 class _File(BaseModel):
@@ -57,8 +62,13 @@ def make_key(tenant: str, days: float | None = None, operator: bool = False, not
     """A new key, and what is to be kept of it.
 
     Raises:
-        InvalidConfig: that is no tenant's name.
+        InvalidConfig: that is no tenant's name, or no time that a key could be valid for.
     """
+    if days is not None and not 0 < days <= _LONGEST_DAYS:
+        raise InvalidConfig(
+            f"A key is not valid for {days:g} days: give a number above 0, up to {_LONGEST_DAYS}, or leave it out for a key "
+            "that is valid until it is revoked."
+        )
     key_id, now = secrets.token_hex(4), time.time()
     key = f"tav_{key_id}_{secrets.token_urlsafe(32)}"
     try:
@@ -80,9 +90,23 @@ def make_key(tenant: str, days: float | None = None, operator: bool = False, not
 
 def find_key(keys: Mapping[str, KeyRecord], key: str) -> KeyRecord | None:
     """The record of a key that is known and valid."""
+    record = _known(keys, key)
+    return record if record is not None and record.valid(time.time()) else None
+
+
+def why_refused(keys: Mapping[str, KeyRecord], key: str) -> str:
+    """A sentence for whoever sent a key that `find_key` does not find. Only who has the key learns that it has expired."""
+    record = _known(keys, key)
+    if record is not None and record.expires_at is not None:
+        day = datetime.fromtimestamp(record.expires_at, UTC).strftime("%Y-%m-%d %H:%M UTC")
+        return f"This key expired on {day}: ask the operator for a new one."
+    return "This key is not known here: it was mistyped or revoked, or is another service's. Ask the operator for a new one."
+
+
+def _known(keys: Mapping[str, KeyRecord], key: str) -> KeyRecord | None:
     parts = _KEY.fullmatch(key)
     record = keys.get(parts[1]) if parts else None
-    return record if record is not None and record.opens(key, time.time()) else None
+    return record if record is not None and record.is_of(key) else None
 
 
 class KeyFile:

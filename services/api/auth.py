@@ -16,7 +16,7 @@ from services import logs
 from services.api.callers import Caller
 from services.api.errors import ApiError
 from services.api.rates import Rates
-from services.keys import KeyFile, KeyRecord, find_key
+from services.keys import KeyFile, KeyRecord, find_key, why_refused
 from services.settings import Settings
 from tav.errors import InvalidConfig, TavError
 
@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 _REFRESH_SECONDS = 2.0
 """A key that is made or revoked is so for the gateway after this."""
+
+_NEEDS_KEY = "This call needs a key: send 'Authorization: Bearer KEY'; for the command `tav`, set TAV_API_KEY."
 
 _HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^:\[\]]+))(?::[0-9]+)?")
 
@@ -70,9 +72,11 @@ class Doorkeeper:
         if self._file is None:
             self._check_host(request)
             return
-        record = find_key(self._keys, _given(request, "bearer") or _password(request))
+        key = _given(request, "bearer") or _password(request)
+        record = find_key(self._keys, key)
         if record is None:
             detail = "This page needs an operator's key: give it as the password; the user's name is not looked at."
+            detail = f"{why_refused(self._keys, key)} {detail}" if key else detail
             raise ApiError(401, "unauthorized", detail, www_authenticate='Basic realm="tav", charset="UTF-8"')
         if not record.operator:
             raise ApiError(403, "forbidden", "This key is a tenant's: ask the operator for one made with --operator.")
@@ -91,11 +95,11 @@ class Doorkeeper:
             )
 
     def _bearer(self, request: Request) -> KeyRecord:
-        record = find_key(self._keys, _given(request, "bearer"))
+        key = _given(request, "bearer")
+        record = find_key(self._keys, key)
         if record is None:
-            raise ApiError(
-                401, "unauthorized", "This call needs a key: send 'Authorization: Bearer KEY'.", www_authenticate="Bearer"
-            )
+            detail = why_refused(self._keys, key) if key else _NEEDS_KEY
+            raise ApiError(401, "unauthorized", detail, www_authenticate="Bearer")
         return record
 
 

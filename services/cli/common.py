@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tav.errors import TavError
+from tav_client._files import sentence as of_system
+from tav_client._texts import harmless
 
 if TYPE_CHECKING:
     from registry.settings import RegistrySettings
 
 DataDir = Annotated[
-    Path | None, typer.Option(help="The one-machine stack's data, whose registry is meant; left out, the TAV_* variables say.")
+    Path | None,
+    typer.Option(help="The one-machine stack's data; left out, TAV_DATA_DIR, then .data where the command is called."),
 ]
 
 
@@ -22,7 +27,9 @@ class ServerCommand(typer.Typer):
     """One command (or a group of them); the context's `obj` holds the client's `base_url` and `api_key`."""
 
     def __init__(self, help: str) -> None:
-        super().__init__(help=help, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+        super().__init__(
+            help=help, no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
+        )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Runs it; without arguments on this process's words."""
@@ -31,17 +38,32 @@ class ServerCommand(typer.Typer):
         except TavError as error:
             sentence = str(error)
         except OSError as error:
-            sentence = f"{error.filename}: {error.strerror}." if error.filename else f"{error}."
-        typer.echo(f"tav: {sentence}", err=True)
+            sentence = of_system(error)
+        typer.echo(f"tav: {harmless(sentence)}", err=True)
         sys.exit(1)
 
 
-def registry_settings(data_dir: Path | None) -> RegistrySettings:
-    """Of the one-machine stack that keeps its data there; without one, of the `TAV_*` variables."""
-    from registry.settings import RegistrySettings
+def variables(data_dir: Path | None) -> Mapping[str, str]:
+    """The variables that say where the service is, by the one rule of all commands.
 
-    if data_dir is None:
-        return RegistrySettings()
+    `--data-dir`, where it is given; else the `TAV_*` variables, where they name an MLflow server; else the one-machine stack
+    of `TAV_DATA_DIR`, or of `.data` where the command is called.
+
+    Raises:
+        PlatformError: No stack runs there.
+    """
+    if data_dir is None and os.environ.get("TAV_MLFLOW_TRACKING_URI"):
+        return os.environ
     from services.platform import PlatformConfig, Stack
 
-    return Stack(PlatformConfig(data_dir=data_dir)).settings()
+    return Stack(PlatformConfig() if data_dir is None else PlatformConfig(data_dir=data_dir)).joined()
+
+
+def registry_settings(data_dir: Path | None) -> RegistrySettings:
+    """Where MLflow and S3 are, by the same rule."""
+    from registry.settings import RegistrySettings
+
+    found = variables(data_dir)
+    named = {name: found.get(f"TAV_{name.upper()}") for name in RegistrySettings.model_fields}
+    given: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
+    return RegistrySettings(**given)

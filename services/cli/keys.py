@@ -11,6 +11,7 @@ import typer
 from services.cli.common import ServerCommand
 from services.keys import KeyFile, KeyRecord, make_key
 from tav.errors import InvalidConfig
+from tav_client._texts import one_line
 
 app = ServerCommand("Make, list and revoke API keys. A running gateway follows within seconds.")
 
@@ -22,7 +23,7 @@ Where = Annotated[
 @app.command()
 def create(
     tenant: Annotated[str, typer.Option(help="Whose requests it makes.")] = "default",
-    days: Annotated[float | None, typer.Option(min=0, help="Valid for so long; left out, until it is revoked.")] = None,
+    days: Annotated[float | None, typer.Option(help="Valid for so long; left out, until it is revoked.")] = None,
     operator: Annotated[bool, typer.Option("--operator", help="It opens MLflow too.")] = False,
     note: Annotated[str, typer.Option(help="Yours to choose, e.g. where it is used.")] = "",
     file: Where = None,
@@ -40,7 +41,8 @@ def list_(file: Where = None) -> None:
     for record in _file(file).read().values():
         until = "expires " + _day(record.expires_at) if record.expires_at else "does not expire"
         rights = "operator " if record.operator else ""
-        typer.echo(f"{record.id}  {record.tenant}  made {_day(record.created_at)}  {until}  {rights}{record.note}".rstrip())
+        made = f"made {_day(record.created_at)}"
+        typer.echo(one_line(f"{record.id}  {record.tenant}  {made}  {until}  {rights}{record.note}"))
 
 
 @app.command()

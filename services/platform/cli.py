@@ -1,26 +1,29 @@
-"""`tav platform up|status|down`: the one-machine stack from a shell."""
+"""`tav platform up|status|env|down`: the one-machine stack from a shell."""
 
 from __future__ import annotations
 
+import json
+import os
+import shlex
+import shutil
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
+from services.cli.common import DataDir, ServerCommand
 from services.platform.config import PlatformConfig
 from services.platform.errors import PlatformError
 from services.platform.processes import tail
 from services.platform.stack import PARTS, Stack
-from tav.errors import InvalidConfig
+from tav_client.cli._common import print_table
 
-app = typer.Typer(help="The one-machine stack: S3, MLflow, Ray and the services.", no_args_is_help=True)
-console = Console(highlight=False)
+app = ServerCommand("Run a whole service on this machine: S3, MLflow, Ray and the services.")
 
-DataDir = Annotated[Path | None, typer.Option(help="Holds everything the stack keeps. Default: TAV_DATA_DIR, then ./.data.")]
 Port = Annotated[int | None, typer.Option(min=0, max=65535, help="0 takes any free port.")]
+AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
 
 
 @app.command()
@@ -37,64 +40,75 @@ def up(
     part: Annotated[list[str] | None, typer.Option(help=f"Only this part; one of {', '.join(PARTS)}. May be repeated.")] = None,
 ) -> None:
     """Start what is not running, and print where everything is."""
-    given = {
-        "data_dir": data_dir,
-        "host": host,
-        "port": port,
-        "mlflow_port": mlflow_port,
-        "s3_port": s3_port,
-        "ray_port": ray_port,
-        "base": base,
-    }
     if unknown := set(part or []) - set(PARTS):
-        raise _stop(f"There is no part {', '.join(sorted(unknown))}; the parts are {', '.join(PARTS)}.")
-    config = _config(given)
+        raise _no_part(*unknown)
+    config = _config(
+        data_dir=data_dir,
+        host=host,
+        port=port,
+        mlflow_port=mlflow_port,
+        s3_port=s3_port,
+        ray_port=ray_port,
+        base=base,
+    )
     config = config.with_free_ports() if free_ports else config.with_offset(port_offset) if port_offset else config
     stack = Stack(config)
-    try:
-        stack.up(part or PARTS, say=console.print)
-    except PlatformError as e:
-        raise _stop(str(e)) from e
+    stack.up(part or PARTS, say=typer.echo)
     running = {row.name for row in stack.status() if row.state == "running"}
     if "services" in running:
-        console.print(f"API     {stack.client_url}/v1\nDocs    {stack.client_url}/docs")
+        typer.echo(f"API     {stack.client_url}/v1\nDocs    {stack.client_url}/docs")
     if "mlflow" in running:
-        console.print(f"MLflow  {stack.mlflow_url}")
-    console.print(f"Data    {stack.root}")
+        typer.echo(f"MLflow  {stack.mlflow_url}")
+    typer.echo(f"Data    {stack.root}")
 
 
 @app.command()
-def status(data_dir: DataDir = None, as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
+def status(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """Tell which parts run, and where."""
-    rows = Stack(_config({"data_dir": data_dir})).status()
+    rows = Stack(_config(data_dir=data_dir)).status()
     if as_json:
-        console.print_json(data=[asdict(row) for row in rows])
+        typer.echo(json.dumps([asdict(row) for row in rows]))
+    else:
+        print_table(("PART", "STATE", "PID", "ADDRESS"), [(r.name, r.state, r.pid or "", r.address or "") for r in rows])
+
+
+@app.command(context_settings={"allow_interspersed_args": False})
+def env(
+    data_dir: DataDir = None,
+    command: Annotated[
+        list[str] | None, typer.Argument(metavar="[COMMAND...]", help="Run with these variables, which are not printed then.")
+    ] = None,
+) -> None:
+    """Print the variables that lead a program to the running stack, its keys among them; or run COMMAND with them.
+
+    For a shell: eval "$(tav platform env)"
+    """
+    variables = Stack(_config(data_dir=data_dir)).joined()
+    if not command:
+        for name, value in variables.items():
+            typer.echo(f"export {name}={shlex.quote(value)}")
         return
-    table = Table("part", "state", "pid", "address")
-    for row in rows:
-        table.add_row(row.name, row.state, str(row.pid or ""), row.address or "")
-    console.print(table)
+    own = Path(sys.executable).parent  # where pip puts `mlflow`, whether the environment is activated or not
+    path = os.pathsep.join(filter(None, [str(own), os.environ.get("PATH")]))
+    program = shutil.which(command[0], path=path)
+    if program is None:
+        raise PlatformError(f"There is no program {command[0]!r} to run with these variables.")
+    os.execve(program, command, {**os.environ, **variables, "PATH": path})
 
 
 @app.command()
 def down(data_dir: DataDir = None) -> None:
     """Stop everything and keep the data."""
-    stack = Stack(_config({"data_dir": data_dir}))
-    try:
-        stack.down(say=console.print)
-    except PlatformError as e:
-        raise _stop(str(e)) from e
-    console.print(f"Nothing is running. The data is in {stack.root}.")
+    stack = Stack(_config(data_dir=data_dir))
+    stack.down(say=typer.echo)
+    typer.echo(f"Nothing is running. The data is in {stack.root}.")
 
 
 @app.command()
 def gc(data_dir: DataDir = None) -> None:
     """Remove for good what was deleted: MLflow keeps the rows of deleted runs until then."""
-    try:
-        said = Stack(_config({"data_dir": data_dir})).gc()
-    except PlatformError as e:
-        raise _stop(str(e)) from e
-    console.print(f"{said.count('permanently deleted')} removed for good.")
+    said = Stack(_config(data_dir=data_dir)).gc()
+    typer.echo(f"{said.count('permanently deleted')} removed for good.")
 
 
 @app.command()
@@ -105,17 +119,13 @@ def log(
 ) -> None:
     """Print the end of a part's log."""
     if part not in PARTS:
-        raise _stop(f"There is no part {part}; the parts are {', '.join(PARTS)}.")
-    console.print(tail(Stack(_config({"data_dir": data_dir})).log(part), lines=lines), markup=False)
+        raise _no_part(part)
+    typer.echo(tail(Stack(_config(data_dir=data_dir)).log(part), lines=lines))
 
 
-def _config(given: dict[str, Any]) -> PlatformConfig:
-    try:
-        return PlatformConfig(**{name: value for name, value in given.items() if value is not None})
-    except InvalidConfig as e:
-        raise _stop(str(e)) from e
+def _config(**given: Any) -> PlatformConfig:
+    return PlatformConfig(**{name: value for name, value in given.items() if value is not None})
 
 
-def _stop(message: str) -> typer.Exit:
-    Console(stderr=True, highlight=False).print(message, markup=False, style="red")
-    return typer.Exit(1)
+def _no_part(*names: str) -> PlatformError:
+    return PlatformError(f"There is no part {', '.join(sorted(names))}; the parts are {', '.join(PARTS)}.")

@@ -6,9 +6,13 @@ PlatformError            the sentence says what to do
 └── LeftBehind           a process of the stack survived SIGKILL
 """
 
+from tav.errors import TavError
 
-class PlatformError(Exception):
+
+class PlatformError(TavError):
     """Base of the tree; the text is a sentence that says what to do."""
+
+    code = "invalid_config"
 
 
 class PortInUse(PlatformError):

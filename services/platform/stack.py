@@ -42,6 +42,8 @@ PARTS = ("s3", "mlflow", "ray", "services")
 
 _PORT_OF = {"s3": "s3_port", "mlflow": "mlflow_port", "ray": "ray_port", "services": "port"}
 _TITLE = {"s3": "the S3 server", "mlflow": "the MLflow server", "ray": "the Ray head", "services": "the gateway"}
+_SERVING_SECONDS = 3600
+"""After which `mlflow models serve` gives a request up; by itself it does after a minute, which many a sampling exceeds."""
 _LONGEST_RAY_FOLDER = 40
 """Ray keeps sockets below its folder; a socket's path is limited to 107 bytes."""
 
@@ -168,6 +170,21 @@ class Stack:
     def environment(self) -> dict[str, str]:
         """The settings as variables, as `stack.env` has them."""
         return self._environment(self._ports() or self.config.ports())
+
+    def joined(self) -> dict[str, str]:
+        """The variables for programs that want to join, as `up` wrote them: with what it was told besides.
+
+        Raises:
+            PlatformError: the stack does not run.
+        """
+        try:
+            text = (self.root / "stack.env").read_text()
+        except FileNotFoundError:
+            start = shlex.join(["tav", "platform", "up", "--data-dir", str(self.root)])
+            raise PlatformError(
+                f"No stack runs in {self.root}: start it with `{start}`, or name another's --data-dir."
+            ) from None
+        return {name: value for name, _, value in (line.partition("=") for line in shlex.split(text))}
 
     def log(self, name: str) -> Path:
         """A part's log."""
@@ -315,6 +332,7 @@ class Stack:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(self._ray_token()),
             "MLFLOW_TRACKING_URI": settings.mlflow_tracking_uri,
+            "MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT": str(_SERVING_SECONDS),
             **make.s3_environment(settings),
         }
 

@@ -104,6 +104,27 @@ def test_an_imported_version_is_a_run_of_its_own_kind_that_samples_and_exports_l
     assert all(torch.equal(tensor, state[name]) for name, tensor in back.tensors.items())
 
 
+def test_import_and_export_find_the_stack_as_the_document_calls_them(
+    public: Path, base_folder: Path, tmp_path: Path, mlflow_server: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = f"red-{uuid.uuid4().hex[:8]}"
+    (tmp_path / "a-red-square").symlink_to(public)
+    words = ["import", "./a-red-square", "--base", base_folder, *CLIP, "--register", name]
+    nothing = tav(*words)
+    assert nothing.exit_code == 1 and f"No stack runs in {tmp_path}/.data: start it with `tav platform up" in nothing.stderr
+    (tmp_path / ".data").symlink_to(mlflow_server.root)
+    imported = tav(*words)
+    assert (imported.exit_code, imported.stdout) == (0, f"{name}/1\n"), imported.stderr
+    VersionStore(mlflow_server.settings()).set_alias(name, "production", 1)
+    exported = tav("export", f"{name}@production", "--format", "tune-a-video", "--out", "folder")
+    assert (exported.exit_code, exported.stdout) == (0, "folder\n"), exported.stderr
+    for key, value in mlflow_server.environment().items():  # joined, as `tav platform env` has it
+        monkeypatch.setenv(key, value)
+    (tmp_path / ".data").unlink()
+    assert tav("export", name, "--out", "pipeline").exit_code == 0
+
+
 def test_an_import_that_fails_leaves_no_version(public: Path, base_folder: Path, mlflow_server: Stack, tmp_path: Path) -> None:
     name = f"red-{uuid.uuid4().hex[:8]}"
     (tmp_path / "unet").mkdir()

@@ -70,6 +70,14 @@ def test_the_address_and_the_key_come_from_arguments_then_the_environment(monkey
     assert TavClient(api_key="given")._transport.http.headers["authorization"] == "Bearer given"
 
 
+def test_a_key_from_a_file_loses_its_line_end_and_one_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TAV_API_KEY", " tav_3f0c9a4b_x\r\n")
+    assert TavClient()._transport.http.headers["authorization"] == "Bearer tav_3f0c9a4b_x"
+    for wrong in ("schlüssel", "tav_3f0c9a4b_\x1b[31m", "tav_3f0c9a4b\n_x"):
+        with pytest.raises(tav_client.InvalidRequest, match="characters that no key has"):
+            TavClient(api_key=wrong)
+
+
 @pytest.mark.parametrize("address", ["localhost:8000", "ftp://somewhere", "not an address", "http://"])
 def test_an_address_that_is_none_is_refused_with_a_sentence(address: str) -> None:
     with pytest.raises(tav_client.InvalidRequest, match="is not the address of a service"):

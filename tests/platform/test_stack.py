@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -24,8 +25,8 @@ from typer.testing import CliRunner
 from registry.errors import StorageUnavailable
 from registry.objects import ObjectStore
 from services.platform import PlatformConfig, PlatformError, PortInUse, Stack, processes
-from services.platform.cli import app
 from services.platform.errors import PartFailed
+from tav_client.cli import _app
 
 
 def config(folder: Path, **fields: object) -> PlatformConfig:
@@ -147,15 +148,54 @@ def test_listening_beyond_loopback_needs_keys(tmp_path: Path) -> None:
         stack.up(["s3"])
 
 
+def tav(*words: object) -> Any:
+    return CliRunner().invoke(_app.app, [str(word) for word in words])
+
+
 def test_the_command_line_brings_up_tells_and_takes_down(tmp_path: Path) -> None:
-    run, where = CliRunner(), ["--data-dir", str(tmp_path / "data")]
-    assert "ready after" in run.invoke(app, ["up", *where, "--free-ports", "--part", "s3"]).output
-    assert "already running" in run.invoke(app, ["up", *where, "--free-ports", "--part", "s3"]).output
-    rows = json.loads(run.invoke(app, ["status", *where, "--json"]).output)
+    where = ("--data-dir", tmp_path / "data")
+    assert "ready after" in tav("platform", "up", *where, "--free-ports", "--part", "s3").stdout
+    assert "already running" in tav("platform", "up", *where, "--free-ports", "--part", "s3").stdout
+    rows = json.loads(tav("platform", "status", *where, "--json").stdout)
     assert [(row["name"], row["state"]) for row in rows][:2] == [("s3", "running"), ("mlflow", "stopped")]
-    assert "Nothing is running" in run.invoke(app, ["down", *where]).output
-    wrong = run.invoke(app, ["up", *where, "--part", "gpu"])
-    assert (wrong.exit_code, "the parts are s3, mlflow, ray, services" in wrong.output.replace("\n", " ")) == (1, True)
+    assert tav("platform", "status", *where).stdout.split()[:6] == ["PART", "STATE", "PID", "ADDRESS", "s3", "running"]
+    assert "Nothing is running" in tav("platform", "down", *where).stdout
+    wrong = tav("platform", "up", *where, "--part", "gpu")
+    assert (wrong.exit_code, wrong.stderr) == (1, "tav: There is no part gpu; the parts are s3, mlflow, ray, services.\n")
+
+
+def test_one_command_prints_the_stacks_variables_or_runs_with_them(s3_server: Stack, tmp_path: Path) -> None:
+    tav_command, where = str(Path(sys.executable).with_name("tav")), ["--data-dir", str(s3_server.root)]
+    shell = f'eval "$({tav_command} platform env --data-dir {s3_server.root})"; echo $TAV_S3_ENDPOINT_URL $MLFLOW_TRACKING_URI'
+    printed = subprocess.run(["sh", "-c", shell], check=True, capture_output=True, text=True, cwd=tmp_path).stdout.split()
+    settings = s3_server.settings()
+    assert printed == [settings.s3_endpoint_url, settings.mlflow_tracking_uri]
+    script = (
+        "import sys, os, mlflow.environment_variables as e; print(os.environ['TAV_S3_ENDPOINT_URL'], sys.argv[1:], "
+        "e.MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT.get())"
+    )
+    environment = {name: value for name, value in os.environ.items() if name == "PYTHONPATH"} | {"PATH": "/usr/bin"}
+    for dashes in ([], ["--"]):
+        command = [tav_command, "platform", "env", *where, *dashes, "python", "-c", script, "-m", "x", "--data-dir", "mine"]
+        ran = subprocess.run(command, check=True, capture_output=True, text=True, cwd=tmp_path, env=environment)
+        assert ran.stdout == f"{settings.s3_endpoint_url} ['-m', 'x', '--data-dir', 'mine'] 3600\n", ran.stderr
+
+
+def test_the_stack_of_the_folder_is_found_without_being_named(
+    s3_server: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".data").symlink_to(s3_server.root)
+    assert f"export TAV_DATA_DIR={s3_server.root}" in tav("platform", "env").stdout
+    monkeypatch.setenv("TAV_DATA_DIR", str(tmp_path / "elsewhere"))
+    nothing = tav("platform", "env")
+    assert (nothing.exit_code, nothing.stdout) == (1, "")
+    assert f"No stack runs in {tmp_path}/elsewhere: start it with `tav platform up --data-dir" in nothing.stderr
+
+
+def test_a_program_that_is_not_there_is_a_sentence(s3_server: Stack) -> None:
+    result = tav("platform", "env", "--data-dir", s3_server.root, "--", "no-such-program")
+    assert (result.exit_code, result.stderr) == (1, "tav: There is no program 'no-such-program' to run with these variables.\n")
 
 
 @pytest.mark.slow
@@ -197,7 +237,7 @@ def test_gc_removes_the_rows_of_deleted_runs_and_no_others(mlflow_server: Stack)
     experiment = client.create_experiment(f"gc-{uuid.uuid4().hex[:8]}")
     kept, deleted = (client.create_run(experiment).info.run_id for _ in range(2))
     client.delete_run(deleted)
-    said = CliRunner().invoke(app, ["gc", "--data-dir", str(mlflow_server.root)])
+    said = tav("platform", "gc", "--data-dir", mlflow_server.root)
     assert said.exit_code == 0 and "removed for good" in said.output, said.output
     assert client.get_run(kept).info.lifecycle_stage == "active"
     with pytest.raises(MlflowException, match="not found"):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -27,6 +29,8 @@ from tav.probe import probe
 from tav_client.schemas import TuningJob
 from tests.registry.conftest import write_untuned_result
 from tests.tav.conftest import write_random_base
+
+README = Path(__file__).parents[2] / "README.md"
 
 
 @pytest.fixture(scope="module")
@@ -104,12 +108,19 @@ def test_a_version_tells_its_signature_and_gives_an_example_that_samples(model: 
 
 
 @pytest.mark.slow
-def test_mlflow_models_serve_samples_over_http(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)  # as in an activated environment
+def test_mlflow_models_serve_samples_over_http_as_the_readme_calls_it(
+    model: str, mlflow_server: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in mlflow_server.environment():
+        monkeypatch.delenv(variable)
+    (tmp_path / ".data").symlink_to(mlflow_server.root)
+    [line] = re.findall(r"`(tav platform env -- mlflow models serve .*?)`", README.read_text())
+    words = shlex.split(line.replace("models:/man-skiing/1", model))
     port = any_free("127.0.0.1")
-    command = ["mlflow", "models", "serve", "--model-uri", model, "--env-manager", "local", "--port", str(port)]
+    words[words.index("--port") + 1] = str(port)
+    command = [str(Path(sys.executable).with_name(words[0])), *words[1:]]
     with (tmp_path / "serve.log").open("wb") as log:
-        server = subprocess.Popen([sys.executable, "-m", *command], stdout=log, stderr=log, start_new_session=True)
+        server = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, cwd=tmp_path)
         try:
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120, trust_env=False) as http:
                 while not answers(http):

@@ -93,10 +93,49 @@ def test_nothing_from_which_a_key_could_be_used_is_kept(tmp_path: Path, capsys: 
 
 def test_a_key_ends_with_its_days(start_gateway: Callable[..., Running], tmp_path: Path) -> None:
     place = str(tmp_path / "keys.json")
-    (key, record), (over, expired) = make_key("alice", days=1), make_key("alice", days=0)
+    (key, record), (over, ended) = make_key("alice", days=1), make_key("alice", days=1)
+    expired = ended.model_copy(update={"expires_at": time.time() - 1})
     KeyFile(place, Settings()).write({record.id: record, expired.id: expired})
     gateway = start_gateway(api_keys_file=place)
     assert (status(gateway, key), status(gateway, over)) == (200, 401)
+
+
+def test_a_key_that_is_refused_is_told_why_and_one_that_is_missing_that_it_is(
+    start_gateway: Callable[..., Running], tmp_path: Path
+) -> None:
+    place = str(tmp_path / "keys.json")
+    (key, record), (over, ended) = make_key("alice", operator=True), make_key("alice", days=3)
+    expired = ended.model_copy(update={"expires_at": 86_400.0})
+    KeyFile(place, Settings()).write({record.id: record, expired.id: expired})
+    gateway = start_gateway(api_keys_file=place)
+    of_another = make_key("alice")[0]
+    forged = f"tav_{expired.id}_{of_another.split('_', 2)[2]}"  # who has only the id does not learn that the key has expired
+
+    def said(path: str, authorization: str | None) -> str:
+        answer = gateway.http.get(path, headers={"Authorization": authorization} if authorization else {})
+        assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized")
+        return answer.json()["detail"]
+
+    for path in ("/v1/models", "/mlflow/"):
+        for wrong in ("wrong", of_another, key[:-1], key.upper(), forged):
+            assert said(path, f"Bearer {wrong}").startswith("This key is not known here: it was mistyped or revoked")
+        assert said(path, f"Bearer {over}").startswith("This key expired on 1970-01-02 00:00 UTC: ask the operator")
+    for missing in (None, "Bearer", f"Token {key}"):
+        assert said("/v1/models", missing).startswith("This call needs a key: send 'Authorization: Bearer KEY'")
+        assert said("/mlflow/", missing).startswith("This page needs an operator's key")
+    assert status(gateway, key) == 200
+
+
+@pytest.mark.parametrize("days", ["0", "-1", "nan", "inf", "1e9"])
+def test_a_key_that_would_never_be_valid_or_always_is_not_made(
+    tmp_path: Path, days: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "keys.json"
+    with pytest.raises(SystemExit) as ended:
+        app(args=["create", "--file", str(place), "--days", days])
+    out = capsys.readouterr()
+    assert (ended.value.code, out.out, place.exists()) == (1, "", False)
+    assert "give a number above 0" in out.err and "Traceback" not in out.err
 
 
 def test_keys_that_cannot_be_read_keep_the_gateway_from_starting_and_a_running_one_keeps_those_it_knows(

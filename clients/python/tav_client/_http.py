@@ -28,8 +28,14 @@ def service_url(given: str | None) -> httpx.URL:
 
 
 def headers_of(api_key: str | None) -> dict[str, str]:
-    """Headers of every request."""
-    key = api_key or os.environ.get("TAV_API_KEY")
+    """Headers of every request.
+
+    Raises:
+        InvalidRequest: The key has characters that no key has.
+    """
+    key = (api_key or os.environ.get("TAV_API_KEY") or "").strip()  # files and forms add line ends
+    if not (key.isascii() and key.isprintable()):
+        raise InvalidRequest("The API key has characters that no key has: give it as `tav keys create` printed it.")
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     agent = {"User-Agent": f"tav-client/{__version__} python/{python}"}
     return agent | ({"Authorization": f"Bearer {key}"} if key else {})

@@ -13,7 +13,7 @@ from tav_client.cli._common import fail, group
 
 SERVER_COMMANDS = {
     "eval": ("services.cli.eval", "Score videos, and compare methods on a suite of clips and edits."),
-    "platform": ("services.platform.cli", "Run a whole service on this machine: up, status, down."),
+    "platform": ("services.platform.cli", "Run a whole service on this machine: up, status, env, down."),
     "cluster": ("services.cluster.cli", "Run the service on many machines: the files for them, and what they start."),
     "keys": ("services.cli.keys", "Make, list and revoke the API keys of a service."),
     "import": ("services.cli.import_", "Make a public Tune-A-Video checkpoint a delta, and a version of the registry."),
@@ -53,7 +53,12 @@ def _attach(name: str, module: str, help: str) -> None:
     @app.command(
         name,
         help=help,
-        context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+        context_settings={
+            "allow_extra_args": True,
+            "allow_interspersed_args": False,  # a `--` among them is theirs
+            "ignore_unknown_options": True,
+            "help_option_names": [],
+        },
         add_help_option=False,
     )
     def command(ctx: typer.Context) -> None:
