@@ -45,12 +45,12 @@ async def read_json(request: Request, model: type[T]) -> T:
 
 
 def parse(data: bytes | str, model: type[T]) -> T:
-    """JSON as a `model`.
+    """JSON as a `model`: no number in a text, no truth for a number.
 
     Raises:
         ApiError: 422, with every field at fault.
     """
-    return _checked(model, lambda: model.model_validate_json(data))
+    return _checked(model, lambda: model.model_validate_json(data, strict=True))
 
 
 def validated(values: dict[str, str], model: type[T]) -> T:

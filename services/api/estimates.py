@@ -17,7 +17,7 @@ from services.tuning.memory import beyond, forecast, rungs, work_of
 from tav.bases import recommended
 from tav.estimate import Profile
 from tav.estimate.device import KNOWN
-from tav.estimate.profile import of_base
+from tav.estimate.profile import of_base, of_hub
 from tav_client.schemas import Estimate, EstimateCreate, Estimates, TuningJobCreate
 
 
@@ -38,9 +38,15 @@ def expected(wanted: TuningJobCreate, settings: Settings, gpus: int) -> Estimate
     return found.settings[found.chosen]
 
 
+def _ours(base: str, settings: Settings) -> bool:
+    """Whether the operator named it: then it may be a path. What callers name is none."""
+    return base == "offline" or base in settings.served_bases
+
+
 def _estimates(asked: EstimateCreate, base: str, profile: Profile, device: str, settings: Settings) -> Estimates:
     steps = rungs(asked.params, settings, cuda=device != "cpu")
-    work = work_of(asked.params, recommended(base), videos=asked.videos, gpus=asked.gpus)
+    defaults = recommended(base) if _ours(base, settings) else {}
+    work = work_of(asked.params, defaults, videos=asked.videos, gpus=asked.gpus)
     return forecast(work, profile, steps, partial(described, device, settings=settings))
 
 
@@ -54,7 +60,7 @@ def router(parts: Parts) -> APIRouter:
         """Peak memory and time of a job in each memory setting, before it is submitted. Nothing is kept."""
         asked = await read_json(request, EstimateCreate)
         base = asked.base or settings.base
-        profile = await asyncio.to_thread(of_base, base)
+        profile = await asyncio.to_thread(of_base if _ours(base, settings) else of_hub, base)
         if profile is None:
             raise invalid(
                 f"What base {base!r} costs is not known here: `tav estimate --base` on a machine that has it counts it.", "base"

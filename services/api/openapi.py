@@ -191,13 +191,18 @@ def install(app: FastAPI, keys: bool) -> None:
     app.openapi = describe  # type: ignore[method-assign]
 
 
+def _may_be_wrong(parameter: dict[str, Any]) -> bool:
+    return parameter["in"] != "path" or parameter["schema"].keys() - {"title", "description"} != {"type"}
+
+
 def _complete(operation: dict[str, Any], call: str, security: list[dict[str, list[str]]]) -> None:
     answers = operation["responses"]
-    phantom = answers.get("422", {}).get("content", {}).get("application/json")
-    if phantom is not None:  # FastAPI's, for every call with a parameter; where it can come, the call says so itself
-        del answers["422"]
+    if answers.get("422", {}).get("content", {}).get("application/json") is not None:
+        del answers["422"]  # FastAPI's, in its shape and for every parameter there is
+    refusals: tuple[int, ...] = (422,) if any(_may_be_wrong(parameter) for parameter in operation.get("parameters", ())) else ()
     if "requestBody" in operation:
-        answers.update({str(status): answer for status, answer in problems(408, 415, 422).items()} | answers)
+        refusals = (408, 415, 422)
+    answers.update({str(status): answer for status, answer in problems(*refusals).items()} | answers)
     if " /v1/" in call:
         operation["security"] = security
     for status, answer in answers.items():

@@ -101,10 +101,15 @@ def of_base(name: str) -> Profile | None:
     """The packaged profile of a base, by its folder's configs or its hub id; None where neither is known."""
     folder = local_folder(name)
     if folder is None:
-        repo, _ = parse(name)
-        return next((profile for profile in packaged() if MOVED.get(repo, repo) in profile.hub_ids), None)
+        return of_hub(name)
     unet, vae = (json.loads((folder / part / "config.json").read_text()) for part in ("unet", "vae"))
     return of_configs(unet, vae)
+
+
+def of_hub(name: str) -> Profile | None:
+    """The packaged profile of a hub id; looks at no file, so that strangers may name one."""
+    repo, _ = parse(name)
+    return next((profile for profile in packaged() if MOVED.get(repo, repo) in profile.hub_ids), None)
 
 
 def of_configs(unet: dict[str, Any], vae: dict[str, Any]) -> Profile | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from services.api.errors import of_tav_error
+from tav.bases import OFFLINE
 from tav.errors import InvalidClip
 from tests.services.conftest import Running
 from tests.tav.test_sentences import pydantic_says
@@ -36,6 +37,13 @@ def test_a_refusal_says_the_way_in_our_words(gateway: Running, method: str, path
     assert all({"loc", "msg", "type"} == fault.keys() for fault in answer.json()["errors"])
 
 
+@pytest.mark.parametrize("base", [str(OFFLINE), f"{OFFLINE}/../offline", "0" * 256, "x/../../etc", "/etc/passwd", "a\0b"])
+def test_a_base_that_a_caller_names_is_never_a_path_here(gateway: Running, base: str) -> None:
+    answer = gateway.http.post("/v1/estimates", json={"base": base, "device": "cpu"})
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+    assert gateway.http.post("/v1/estimates", json={"base": "offline", "device": "cpu"}).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("clause", "told"),
     [
@@ -50,3 +58,17 @@ def test_a_refusal_says_the_way_in_our_words(gateway: Running, method: str, path
 )
 def test_a_sentence_begins_with_a_capital_unless_with_a_name(clause: str, told: str) -> None:
     assert of_tav_error(InvalidClip(clause)).detail == told
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b'{"videos": false}', "videos must be a whole number, not false."),
+        (b'{"videos": "2"}', 'videos must be a whole number, not "2".'),
+        (b'{"params": {"learning_rate": true}}', "params.learning_rate must be a number, not true."),
+        (b'{"base": 3}', "base must be a text, not 3."),
+    ],
+)
+def test_json_of_another_type_is_refused_and_not_guessed_at(gateway: Running, body: bytes, told: str) -> None:
+    answer = gateway.http.post("/v1/estimates", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 422 and told in answer.json()["detail"]

@@ -98,7 +98,10 @@ def _parsed_size(value: Any) -> Any:
 
 
 _Side = Annotated[int, Field(ge=8, le=4096, multiple_of=8)]
-VideoSize = Annotated[tuple[_Side, _Side], BeforeValidator(_parsed_size)]
+_SizeText = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,5}x[0-9]{1,5}$")]
+VideoSize = Annotated[
+    tuple[_Side, _Side], BeforeValidator(_parsed_size, json_schema_input_type=tuple[_Side, _Side] | _SizeText)
+]
 """Width and height in pixels, multiples of 8."""
 
 WholeSeconds = Annotated[float, PlainSerializer(int, return_type=int, when_used="json-unless-none")]
@@ -536,13 +539,27 @@ class Upload(_Response):
 
 def _parsed_interval(value: Any) -> Any:
     """As text, for command lines and forms: `BEGIN-END`."""
-    if isinstance(value, str) and (found := re.fullmatch(r"([\d.]{1,20})-([\d.]{1,20})", value)):
-        return found[1], found[2]
+    if isinstance(value, str) and (found := re.fullmatch(r"(\d{0,9}\.?\d{1,9})-(\d{0,9}\.?\d{1,9})", value)):
+        return float(found[1]), float(found[2])
     return value
 
 
 _Share = Annotated[float, Field(ge=0, le=1)]
-StepInterval = Annotated[tuple[_Share, _Share], BeforeValidator(_parsed_interval)]
+_IntervalText = Annotated[str, StringConstraints(pattern=r"^[0-9]{0,9}[.]?[0-9]{1,9}-[0-9]{0,9}[.]?[0-9]{1,9}$")]
+StepInterval = Annotated[
+    tuple[_Share, _Share], BeforeValidator(_parsed_interval, json_schema_input_type=tuple[_Share, _Share] | _IntervalText)
+]
+
+
+def _parsed_seconds(value: Any) -> Any:
+    """OpenAI writes seconds as a text."""
+    return float(value) if isinstance(value, str) and re.fullmatch(r"\d{1,4}(\.\d{1,9})?", value) else value
+
+
+_Played = Annotated[float, Field(gt=0, le=3600)]
+_PlayedText = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,4}([.][0-9]{1,9})?$")]
+PlayedSeconds = Annotated[_Played, BeforeValidator(_parsed_seconds, json_schema_input_type=_Played | _PlayedText)]
+"""How long a video plays."""
 
 
 class _VideoFields(BaseModel):
@@ -590,8 +607,8 @@ class _VideoFields(BaseModel):
     num_frames: int | None = Field(None, ge=1, le=512, description="Only without inverted latents.")
     size: VideoSize | None = Field(None, description="`[width, height]` or `WIDTHxHEIGHT`; only without inverted latents.")
     fps: float | None = Field(None, ge=0.01, le=120, description="Left out, the clip's sampled rate.")
-    seconds: float | None = Field(
-        None, gt=0, le=3600, description="How long the frames play: sets their rate. Give fps or seconds, not both."
+    seconds: PlayedSeconds | None = Field(
+        None, description="How long the frames play: sets their rate. Give fps or seconds, not both."
     )
     format: VideoFormat = "mp4"
     record: bool = Field(

@@ -1,0 +1,43 @@
+"""The gateway keeps its own description, whatever it is asked: cases made from `/openapi.json` by schemathesis."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from services.keys import KeyFile, make_key
+from services.settings import Settings
+from tests.services.conftest import Running
+
+CASES = int(os.environ.get("TAV_FUZZ_CASES", "600"))
+"""About so many; `make fuzz` asks for all."""
+
+UNCHECKED = "positive_data_acceptance"
+"""What the schema allows may still be refused for a reason that no schema tells, such as `fps` together with `seconds`."""
+
+
+def test_no_request_that_the_description_leads_to_is_answered_otherwise_than_it_says(
+    start_gateway: Callable[..., Running], tmp_path: Path
+) -> None:
+    key, record = make_key("fuzz", operator=True)
+    place = str(tmp_path / "keys.json")
+    KeyFile(place, Settings()).write({record.id: record})
+    gateway = start_gateway(api_keys_file=place, requests_per_minute=None)
+    url = f"{gateway.http.base_url}/openapi.json"
+    calls = sum(map(len, gateway.http.get("/openapi.json").json()["paths"].values()))
+    command = [sys.executable, "-m", "schemathesis.cli", "run", url, "--header", f"Authorization: Bearer {key}"]
+    command += ["--max-examples", str(max(1, CASES // calls)), "--checks", "all", "--exclude-checks", UNCHECKED]
+    command += [
+        "--phases",
+        "examples,coverage,fuzzing",
+        "--suppress-health-check",
+        "all",
+        "--seed",
+        "1",
+        "--no-color",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout[-20_000:] + done.stderr[-2000:]
