@@ -12,7 +12,7 @@ from services.keys import KeyFile, make_key
 from services.settings import Settings
 from tests.services.conftest import Running
 
-CASES = int(os.environ.get("TAV_FUZZ_CASES", "600"))
+CASES = int(os.environ.get("TAV_FUZZ_CASES", "300"))
 """About so many; `make fuzz` asks for all."""
 
 UNCHECKED = "positive_data_acceptance"
