@@ -107,7 +107,7 @@ class SampleConfig(Config):
     """Without inverted latents: frames to make; None takes the delta's."""
     size: tuple[int, int] | None = None
     """Without inverted latents: `(width, height)`; None takes the delta's."""
-    fps: float | None = Field(None, ge=1 / 3600, le=240)
+    fps: float | None = Field(None, ge=0.0002, le=240)
     """None takes the clip's."""
 
     @field_validator("guidance_interval")

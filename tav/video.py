@@ -6,6 +6,7 @@ import io
 import tempfile
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -24,7 +25,7 @@ Frames = NDArray[np.uint8]
 Format = Literal["mp4", "gif", "webm"]
 CONTENT_TYPES: dict[str, str] = {"mp4": "video/mp4", "gif": "image/gif", "webm": "video/webm"}
 """The media type of each format."""
-RATES = (1 / 3600, FASTEST)
+RATES = (0.0002, FASTEST)
 """The slowest and the fastest that is written, in frames per second."""
 _SMALL = 128
 """Pixels of the shorter side, up to which x264's macroblock tree is left out: it gives the same frames other bytes each time
@@ -74,7 +75,7 @@ def encode(frames: Frames, fps: float, format: Format = "mp4") -> bytes:
 
     The bytes are the same every time. An odd width or height loses its last column or row, save in a gif: yuv420p wants even
     sizes. mp4 and webm say which colours they hold: BT.709's matrix from 720 lines on, BT.601's below, as players that do not
-    look take them.
+    look take them. A gif's frames stay for 20 ms at least: players slow down shorter ones.
 
     Raises:
         InvalidConfig: no such frames or format, or a rate outside `RATES`.
@@ -82,7 +83,7 @@ def encode(frames: Frames, fps: float, format: Format = "mp4") -> bytes:
     if format not in CONTENT_TYPES:
         raise InvalidConfig(f"cannot write {format!r}: ask for mp4, gif or webm")
     if not RATES[0] <= fps <= RATES[1]:
-        raise InvalidConfig(f"{fps:g} frames per second will not do: ask for {RATES[0]:.4f} to {RATES[1]:g}")
+        raise InvalidConfig(f"{fps:g} frames per second will not do: ask for {RATES[0]:g} to {RATES[1]:g}")
     if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8:
         raise InvalidConfig(f"frames must be uint8 [F, H, W, 3], not {frames.dtype} {list(frames.shape)}")
     if format == "gif":
@@ -137,7 +138,9 @@ def _encode_gif(frames: Frames, fps: float) -> bytes:
 
     buffer = io.BytesIO()
     first, *rest = [Image.fromarray(frame) for frame in frames]
-    first.save(buffer, "GIF", save_all=True, append_images=rest, duration=max(20, round(1000 / fps)), loop=0)
+    ends = [round(100 * i / fps) for i in range(len(frames) + 1)]  # hundredths of a second, which is all a gif can say
+    shown = [10 * max(2, end - begin) for begin, end in pairwise(ends)]
+    first.save(buffer, "GIF", save_all=True, append_images=rest, duration=shown, loop=0)
     return buffer.getvalue()
 
 

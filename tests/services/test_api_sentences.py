@@ -20,6 +20,7 @@ BAD = [
     ("GET", "/v1/videos?order=up", None, "order must be 'asc' or 'desc'"),
     ("POST", "/v1/videos", b'{"model": "ball", "prompt": "x", "width": 3}', "There is no field width: use size."),
     ("POST", "/v1/videos", b'{"model": "ball", "prompt": ', "The body is not JSON (line 1, column "),
+    ("POST", "/v1/videos", b'{"model": "ball", "prompt": "x", "fps": 1e-300}', "fps must be 0.01 or more, not 1e-300."),
     ("POST", "/v1/videos", b"[]", "The body must be an object"),
     ("POST", "/v1/tuning-jobs", b'{"params": {"steps": 0}}', "params.steps must be 1 or more, not 0."),
     ("POST", "/v1/estimates", b'{"videos": 9}', "videos must be 8 or less, not 9."),

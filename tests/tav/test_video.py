@@ -134,6 +134,13 @@ def test_a_rate_is_written_as_it_is(fps: float, tmp_path: Path) -> None:
         assert probe(tmp_path / name, ClipLimits(max_seconds=1000)).fps == pytest.approx(fps, rel=0.01)
 
 
+@pytest.mark.parametrize("fps", [3.652, 8, 12, 24, 30, 50])
+def test_a_gif_keeps_its_speed(fps: float, tmp_path: Path) -> None:
+    frames = np.stack([np.full((16, 16, 3), 10 * i, np.uint8) for i in range(24)])
+    Video(frames, fps).save(tmp_path / "v.gif")
+    assert probe(tmp_path / "v.gif").duration == pytest.approx(24 / fps, abs=0.006)
+
+
 def test_a_format_that_is_none_is_refused() -> None:
     with pytest.raises(InvalidConfig, match="ask for mp4, gif or webm"):
         encode(np.zeros((2, 16, 16, 3), np.uint8), 8, "avi")  # type: ignore[arg-type]
