@@ -18,6 +18,8 @@ from typing import IO
 
 import av
 import numpy as np
+import PIL
+import pydantic
 from pydantic import BaseModel, ValidationError
 
 from tav.errors import InvalidClip
@@ -144,7 +146,7 @@ def main(text: str) -> int:
     _limit(resource.RLIMIT_FSIZE, max(written, _ANSWER_BYTES))
     _limit(resource.RLIMIT_CORE, 0)
     av.logging.set_level(None)
-    fence_in(request.path, *{sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+    fence_in(request.path, *_code())
     try:
         survey = Survey(request.path, request.limits)
         answer = _Answer(probe=survey.probe())
@@ -158,6 +160,12 @@ def main(text: str) -> int:
         return _REFUSED
     print(answer.model_dump_json())
     return 0
+
+
+def _code() -> set[Path]:
+    """Folders of Python and of the packages that decode, which import parts of theirs only when they need them."""
+    packages = {Path(module.__path__[0]) for module in (av, np, PIL, pydantic)}
+    return packages | {folder for name in ("stdlib", "platstdlib") if (folder := Path(sysconfig.get_path(name))).is_dir()}
 
 
 def _limit(kind: int, wanted: int) -> None:
