@@ -20,11 +20,12 @@ import av
 import numpy as np
 import PIL
 import pydantic
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from tav.errors import InvalidClip
 from tav.fence import fence_in
 from tav.probe import ClipLimits, ClipProbe, Survey
+from tav.timing import FASTEST
 from tav.video import Frames, pick_frames
 
 PROBE_SECONDS = 60.0
@@ -53,8 +54,8 @@ class _Request(BaseModel):
 
 class _Answer(BaseModel):
     probe: ClipProbe | None = None
-    fps: float | None = None
-    refused: str | None = None
+    fps: float | None = Field(None, gt=0, le=FASTEST)
+    refused: str | None = Field(None, max_length=400)
 
 
 def probe_isolated(path: str | Path, limits: ClipLimits | None = None, timeout_s: float = PROBE_SECONDS) -> ClipProbe:
@@ -84,7 +85,7 @@ def read_frames_isolated(
         InvalidClip: as `read_frames`, beyond the limits, or the decoder crashed or took longer than `timeout_s`.
     """
     choice = _Choice(num_frames=num_frames, size=size, start=start, stride=stride)
-    with tempfile.TemporaryFile() as file:
+    with _scratch() as file:
         request = _Request(path=os.path.abspath(path), limits=limits or ClipLimits(), choice=choice, frames_fd=file.fileno())
         fps = _ask(request, timeout_s).fps
         shape = num_frames, size[1], size[0], 3
@@ -97,7 +98,7 @@ def read_frames_isolated(
 def _ask(request: _Request, timeout_s: float) -> _Answer:
     command = [sys.executable, "-P", "-m", "tav.apart", request.model_dump_json()]
     passed = [] if request.frames_fd is None else [request.frames_fd]
-    with tempfile.TemporaryFile() as answer:  # not a pipe: what comes is limited by the process's own limit on files
+    with _scratch() as answer:  # not a pipe: what comes is limited by the process's own limit on files
         try:
             done = subprocess.run(
                 command,
@@ -112,6 +113,11 @@ def _ask(request: _Request, timeout_s: float) -> _Answer:
         except subprocess.TimeoutExpired as error:
             raise InvalidClip(f"the clip took longer than {timeout_s:g} seconds to decode: shorten or re-encode it") from error
         return _told(answer, done.returncode)
+
+
+def _scratch() -> IO[bytes]:
+    """A file without a name; in memory where that can be, so that a full disk is not taken for a bad clip."""
+    return os.fdopen(os.memfd_create("tav"), "w+b") if hasattr(os, "memfd_create") else tempfile.TemporaryFile()
 
 
 def _told(answer: IO[bytes], code: int) -> _Answer:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
+import sys
 from pathlib import Path
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # the numbers are the same on every architecture
@@ -22,7 +23,7 @@ _TCP, _SCOPES = 0b11, 0b11
 
 def fence_version() -> int:
     """Of the kernel's Landlock; 0: it has none, or does not let this process use it."""
-    return max(_call(_CREATE_RULESET, None, 0, _VERSION), 0)
+    return max(_call(_CREATE_RULESET, None, 0, _VERSION), 0) if sys.platform == "linux" else 0
 
 
 def fence_in(*readable: str | Path) -> bool:

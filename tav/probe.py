@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated
 
 import av
 from pydantic import BaseModel, Field
@@ -33,13 +34,15 @@ class ClipLimits(BaseModel):
 class ClipProbe(BaseModel):
     """What the file holds; every frame has been decoded once."""
 
-    width: int = Field(description="As shown: turned as the file says, in square pixels.")
-    height: int
-    num_frames: int
-    fps: float = Field(description="By the frames' times.")
-    duration: float = Field(description="Seconds.")
-    codec: str
-    notes: list[str] = Field(default_factory=list, description="What is done to its pixels or times, e.g. `deinterlaced`.")
+    width: int = Field(gt=0, description="As shown: turned as the file says, in square pixels.")
+    height: int = Field(gt=0)
+    num_frames: int = Field(gt=0)
+    fps: float = Field(gt=0, le=FASTEST, description="By the frames' times.")
+    duration: float = Field(gt=0, allow_inf_nan=False, description="Seconds.")
+    codec: str = Field(max_length=20)
+    notes: list[Annotated[str, Field(max_length=100)]] = Field(
+        default_factory=list, max_length=10, description="What is done to its pixels or times, e.g. `deinterlaced`."
+    )
 
 
 class Survey:

@@ -67,15 +67,14 @@ def colour_notes(frame: av.VideoFrame) -> list[str]:
 def deinterlaced(frames: Iterable[av.VideoFrame]) -> Iterator[av.VideoFrame]:
     """As many frames; those that the file calls interlaced with their lines at one moment (FFmpeg's bwdif)."""
     graph: Graph | None = None
-    sink = None
     for frame in frames:
         if graph is None:
             graph = Graph()
             source = graph.add_buffer(
                 width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base or Fraction(1, 1000)
             )
-            sink = graph.add("buffersink")
-            graph.link_nodes(source, graph.add("bwdif", "mode=send_frame:parity=auto:deint=interlaced"), sink).configure()
+            bwdif = graph.add("bwdif", "mode=send_frame:parity=auto:deint=interlaced")
+            graph.link_nodes(source, bwdif, graph.add("buffersink")).configure()
         graph.push(frame)
         yield from _pulled(graph)
     if graph is not None:

@@ -98,6 +98,10 @@ def test_it_is_told_no_secret(decoder: Path, clip: Path, tmp_path: Path, monkeyp
         "sys.exit(1)",
         "print('no answer')",
         "print('[' * 500000)",
+        "print(json.dumps({'fps': float('nan')}))",
+        "print(json.dumps({'fps': -1.0}))",
+        "print(json.dumps({'refused': 'x' * 5000})); sys.exit(2)",
+        "print(json.dumps({'probe': {'width': -1, 'height': 1, 'num_frames': 1, 'fps': 1, 'duration': 1, 'codec': 'h264'}}))",
         ANSWER,  # and no frames
         "os.write(request['frames_fd'], bytes(10));" + ANSWER,
         "os.write(request['frames_fd'], bytes(10 ** 6));" + ANSWER,
