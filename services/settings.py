@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import ByteSize, Field, SecretStr, StringConstraints, field_validator
+from pydantic import AfterValidator, ByteSize, Field, SecretStr, StringConstraints, field_validator
 
 from registry.settings import RegistrySettings
 from services.keys import TenantName
@@ -20,8 +22,21 @@ ClipPrefix = Annotated[str, StringConstraints(pattern=r"^s3://[A-Za-z0-9.-]{3,63
 """A bucket or a folder in one: it ends with a slash."""
 
 
-Origin = Annotated[str, StringConstraints(pattern=r"^https?://[a-z0-9.:\[\]-]+$")]
-"""As browsers send it: no path, no capitals, the port only where it is not the scheme's own."""
+def _origin(text: str) -> str:
+    if not re.fullmatch(r"https?://[a-z0-9.:\[\]-]+", text):
+        raise ValueError(f"{text!r} is no origin: write it as browsers send it, e.g. https://app.example.org, without a path")
+    return text
+
+
+def _network(text: str) -> str:
+    try:
+        return str(ip_network(text))
+    except ValueError as error:
+        raise ValueError(f"{error}: write an address or a network, e.g. 10.0.0.0/8") from error
+
+
+Origin = Annotated[str, AfterValidator(_origin)]
+Network = Annotated[str, AfterValidator(_network)]
 
 
 class Settings(RegistrySettings):
@@ -44,6 +59,7 @@ class Settings(RegistrySettings):
 
     host: str = Field("127.0.0.1", description="Address the gateway binds to. Others than loopback need `api_keys_file`.")
     port: int = Field(8000, description="Port of the gateway.")
+    serve_port: int = Field(8001, description="Port of Serve's own proxy behind it, on the head's loopback.")
     api_keys_file: str | None = Field(
         None,
         description="Digests of the API keys, made by `tav keys create`: a path or s3://bucket/key. None: no key is asked for.",
@@ -58,6 +74,11 @@ class Settings(RegistrySettings):
     )
     request_seconds: float = Field(
         30, gt=0, description="A request's headers, and then its body, that do not come in this time get 408."
+    )
+    connections_per_address: int = Field(200, ge=1, description="Of one address (IPv6: of one /64) at a time.")
+    trusted_proxies: list[Network] = Field(
+        default_factory=list,
+        description="Networks of proxies in front of the gateway; whom they name in X-Forwarded-For is counted instead.",
     )
     requests_per_minute: int | None = Field(6000, ge=1, description="Of one tenant, before it gets 429.")
     tls_certfile: Path | None = Field(

@@ -29,12 +29,12 @@ from services.api.origins import Origins
 from services.api.parts import Parts
 from services.api.requests import Requests
 from services.api.scheduler import RayScheduler
+from services.haproxy import SLOTS
 from services.sampling.client import ServeSampler
 from services.settings import Settings
 from services.tuning.lease import HEAD
 
-_REQUESTS_AT_A_TIME = 1000
-"""Most of them are followers that wait for events."""
+_REQUESTS_AT_A_TIME = sum(SLOTS.values())
 
 
 def create_app(parts: Parts, behind_serve: bool = False) -> FastAPI:

@@ -344,11 +344,21 @@ class VideoDriver:
         """A registry call in a thread, repeated for some seconds while storage is away."""
         for pause in _STORAGE_PAUSES:
             try:
-                return await asyncio.to_thread(write, *args)
+                return await _whole(write, *args)
             except StorageUnavailable as error:
                 log.warning("Storage is away, trying again in %.1f s: %s", pause, error)
                 await asyncio.sleep(pause)
-        return await asyncio.to_thread(write, *args)
+        return await _whole(write, *args)
+
+
+async def _whole(write: Callable[..., T], *args: Any) -> T:
+    """A write in a thread, which is waited for by a task that is cancelled, too: the next write must not overtake it."""
+    writing = asyncio.ensure_future(asyncio.to_thread(write, *args))
+    try:
+        return await asyncio.shield(writing)
+    except asyncio.CancelledError:
+        await asyncio.wait({writing})
+        raise
 
 
 def _failure(code: str, message: str) -> Failure:

@@ -22,7 +22,7 @@ async def once(text: bytes) -> AsyncIterator[bytes]:
 
 async def tail(job: TuningJob, jobs: JobStore) -> AsyncIterator[bytes]:
     """What there is, and then what is added, until the job has ended."""
-    sent = 0
+    sent, answered = 0, False
     while True:
         try:
             ended = (await asyncio.to_thread(jobs.get, job.id)).status.final  # asked first: nothing is added after the end
@@ -32,9 +32,9 @@ async def tail(job: TuningJob, jobs: JobStore) -> AsyncIterator[bytes]:
         except StorageUnavailable as error:
             log.warning("The log of job %s cannot be read now: %s", job.id, error)
         else:
-            if len(text) > sent:
+            if len(text) > sent or not answered:  # the answer's headers go with the first bytes, though there be none yet
                 yield text[sent:]
-                sent = len(text)
+                sent, answered = len(text), True
             if ended:
                 return
         await asyncio.sleep(_PACE_SECONDS)

@@ -61,6 +61,8 @@ def _with_mlflow(head: HeadSettings, settings: Settings, database: str) -> Setti
     """Start MLflow on `database`, where an earlier call's is ended, and say in the settings where it is."""
     address = ray.util.get_node_ip_address()
     root, mark = head.state_dir.expanduser().resolve(), f"{head.state_dir}:mlflow"
+    root.mkdir(parents=True, exist_ok=True)
+    root.chmod(0o700)
     pid_file, log = root / "mlflow.json", root / "mlflow.log"
     part = make.mlflow(database, address, head.mlflow_port, settings, workers=_MLFLOW_WORKERS)
     processes.stop(Record.load(pid_file), mark, part.grace_seconds, part.title)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ray import serve
 
 from services.api.app import build
+from services.haproxy import front
 from services.platform.deploy import renew_scheduler
 from services.settings import Settings
 
@@ -14,3 +15,8 @@ def application(_: dict[str, str]) -> serve.Application:
     settings = Settings()
     renew_scheduler(settings)
     return build(settings)
+
+
+def before(_: dict[str, str]) -> serve.Application:
+    """HAProxy before Serve's proxy, likewise."""
+    return front(Settings())

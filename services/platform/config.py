@@ -10,6 +10,8 @@ from pydantic_settings import SettingsConfigDict
 from registry.settings import EnvironmentSettings
 
 LOOPBACK = "127.0.0.1"
+PORTS = (("s3", "s3_port"), ("mlflow", "mlflow_port"), ("ray", "ray_port"), ("services", "port"), ("services", "serve_port"))
+"""Whose they are, and their fields here."""
 
 
 class PlatformConfig(EnvironmentSettings):
@@ -20,6 +22,7 @@ class PlatformConfig(EnvironmentSettings):
     data_dir: Path = Field(Path(".data"), description="Holds all that the stack keeps: objects, database, logs.")
     host: str = Field(LOOPBACK, description="Where the gateway listens. The other parts always listen on loopback.")
     port: int = Field(8000, ge=0, le=65535, description="The gateway's port.")
+    serve_port: int = Field(0, ge=0, le=65535, description="The port of Ray Serve's proxy, behind the gateway's.")
     mlflow_port: int = Field(5000, ge=0, le=65535, description="The MLflow server's port.")
     s3_port: int = Field(9000, ge=0, le=65535, description="The S3 server's port.")
     ray_port: int = Field(6379, ge=0, le=65535, description="The Ray head's port.")
@@ -43,7 +46,7 @@ class PlatformConfig(EnvironmentSettings):
 
     def ports(self) -> dict[str, int]:
         """The configured ports by field name."""
-        return {"s3_port": self.s3_port, "mlflow_port": self.mlflow_port, "ray_port": self.ray_port, "port": self.port}
+        return {field: getattr(self, field) for _, field in PORTS}
 
     @property
     def root(self) -> Path:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from typing import Any
 
 import ray
 from ray import serve
@@ -18,13 +17,15 @@ from ray.serve.schema import LoggingConfig
 from registry.errors import StorageUnavailable
 from registry.migration import give_owners
 from services.api.app import build
+from services.haproxy import front
+from services.platform.config import LOOPBACK
 from services.settings import Settings
 from services.tuning.lease import NAMESPACE, SCHEDULER
 from services.tuning.scheduler import start_scheduler
 
 log = logging.getLogger(__name__)
 
-APPLICATION = "tav"
+APPLICATION, FRONT = "tav", "haproxy"
 _MLFLOW_SECONDS, _MLFLOW_PAUSE = 300.0, 5.0
 
 
@@ -32,15 +33,14 @@ def deploy(settings: Settings) -> None:
     """Start the scheduler and the Serve application; both outlive this process. Those of an earlier call are replaced.
 
     Args:
-        settings: Travel with the actors; `host` and `port` are the gateway's.
+        settings: Travel with the actors; `host` and `port` are where HAProxy listens.
     """
     renew_scheduler(settings)
-    address: dict[str, Any] = {"host": settings.host, "port": settings.port}
-    if settings.tls_certfile is not None:
-        address |= {"ssl_certfile": str(settings.tls_certfile), "ssl_keyfile": str(settings.tls_keyfile)}
+    address = {"host": LOOPBACK, "port": settings.serve_port}
     json_lines = LoggingConfig(encoding="JSON")  # Serve's own lines; its environment variable for that is not read
     serve.start(proxy_location=ProxyLocation.HeadOnly, http_options=address, logging_config=json_lines)
     serve.run(build(settings), name=APPLICATION, route_prefix="/", logging_config=json_lines)
+    serve.run(front(settings), name=FRONT, route_prefix=None, logging_config=json_lines)
 
 
 def renew_scheduler(settings: Settings) -> None:

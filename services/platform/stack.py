@@ -30,7 +30,7 @@ from registry.errors import StorageUnavailable
 from services.environment import ENVIRONMENT
 from services.platform import parts as make
 from services.platform import ports, processes
-from services.platform.config import LOOPBACK, PlatformConfig
+from services.platform.config import LOOPBACK, PORTS, PlatformConfig
 from services.platform.errors import PartFailed, PlatformError
 from services.platform.parts import Credentials, Part
 from services.platform.processes import MARK, Record
@@ -122,7 +122,7 @@ class Stack:
             processes.stop(None, self._mark(), 5.0, "the stack")
             (self.root / "stack.env").unlink(missing_ok=True)
             if not self._ray_folder().is_relative_to(self.root):
-                shutil.rmtree(self._ray_folder(), ignore_errors=True)
+                shutil.rmtree(self._ray_folder().parent, ignore_errors=True)
 
     def gc(self) -> str:
         """Remove for good the rows of runs that were deleted in MLflow; what its command says.
@@ -165,11 +165,11 @@ class Stack:
 
     def settings(self) -> Settings:
         """The services' settings with this stack's MLflow, S3, host and port."""
-        return self._settings(self._ports() or self.config.ports())
+        return self._settings({**self.config.ports(), **self._ports()})
 
     def environment(self) -> dict[str, str]:
         """The settings as variables, as `stack.env` has them."""
-        return self._environment(self._ports() or self.config.ports())
+        return self._environment({**self.config.ports(), **self._ports()})
 
     def joined(self) -> dict[str, str]:
         """The variables for programs that want to join, as `up` wrote them: with what it was told besides.
@@ -208,7 +208,7 @@ class Stack:
             return False
         processes.stop(record, self._mark(part.name), part.grace_seconds, part.title)
         if part.name == "ray":
-            shutil.rmtree(self._ray_folder(), ignore_errors=True)
+            self._renew_ray_folder()
         part.prepare()
         started = processes.spawn(part.command, self._daemon_environment(part.name, part.env), self.log(part.name))
         port = int(part.address.rpartition(":")[2])
@@ -271,8 +271,8 @@ class Stack:
     def _choose_ports(self, wanted: Iterable[str]) -> dict[str, int]:
         """A running part keeps its port; the others get theirs, each different."""
         known, chosen = self._ports(), dict(self.config.ports())
-        for name in PARTS:
-            field, host = _PORT_OF[name], self.config.host if name == "services" else LOOPBACK
+        for name, field in PORTS:
+            host = self.config.host if field == "port" else LOOPBACK
             if self._alive("ray" if name == "services" else name) and field in known:
                 chosen[field] = known[field]
             elif name in wanted or chosen[field] == 0:
@@ -318,6 +318,7 @@ class Stack:
             s3_secret_access_key=SecretStr(keys.secret_access_key),
             host=self.config.host,
             port=chosen["port"],
+            serve_port=chosen["serve_port"],
             work_dir=self.root / "work",
             **base,
         )
@@ -362,13 +363,29 @@ class Stack:
         if len(str(inside)) <= _LONGEST_RAY_FOLDER:
             return inside
         digest = hashlib.sha256(str(self.root).encode()).hexdigest()[:8]
-        return Path(tempfile.gettempdir()) / f"tav-ray-{digest}"
+        return Path(tempfile.gettempdir()) / f"tav-{digest}" / "ray"
+
+    def _renew_ray_folder(self) -> None:
+        """Ray opens its folder to everybody, so it is in one that is closed."""
+        folder = self._ray_folder()
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.is_relative_to(self.root):
+            shutil.rmtree(folder.parent, ignore_errors=True)
+            try:
+                folder.parent.mkdir(mode=0o700)
+            except FileExistsError as e:
+                raise PlatformError(f"{folder.parent} is somebody else's: remove it, or use a shorter --data-dir.") from e
 
     @staticmethod
     def _grace(name: str) -> float:
         return 20.0 if name == "ray" else 10.0
 
     def _make_folders(self) -> None:
+        self.root.mkdir(parents=True, exist_ok=True)
+        try:
+            self.root.chmod(0o700)  # clips, prompts and logs are in it, and Ray's folder, which Ray makes for everybody
+        except PermissionError as e:
+            raise PlatformError(f"{self.root} is another user's: give a --data-dir of your own.") from e
         for name in ("run", "logs", "s3"):
             (self.root / name).mkdir(parents=True, exist_ok=True)
 

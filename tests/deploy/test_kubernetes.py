@@ -17,8 +17,9 @@ from ray.serve.schema import ServeDeploySchema
 
 from services.cluster.errors import ClusterError
 from services.cluster.kubernetes import render
-from services.cluster.serve import application
+from services.cluster.serve import application, before
 from services.platform import Stack
+from services.settings import Settings
 from services.tuning.lease import NAMESPACE, SCHEDULER
 from tests.deploy.filling import EVERYWHERE, filled
 
@@ -152,17 +153,20 @@ def test_serve_finds_the_application_that_the_manifest_names(
     cluster: Stack, manifests: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = ServeDeploySchema.model_validate(yaml.safe_load(manifests["RayService"]["spec"]["serveConfigV2"]))
-    (named,) = config.applications
-    assert named.import_path == f"{application.__module__}:{application.__name__}"
+    named = {found.name: found for found in config.applications}
+    assert named["tav"].import_path == f"{application.__module__}:{application.__name__}"
+    assert named["haproxy"].import_path == f"{before.__module__}:{before.__name__}" and named["haproxy"].route_prefix is None
+    assert config.http_options.host == "127.0.0.1" and config.http_options.port == Settings().serve_port
     settings = cluster.settings().model_copy(update={"experiment": f"serve-{uuid.uuid4().hex[:8]}", "work_dir": tmp_path})
     for name, value in settings.environment().items():
         monkeypatch.setenv(name, value)
     made = application({})
     try:
         assert made._bound_deployment.name == "Gateway"
-        before = ray.get_actor(SCHEDULER, NAMESPACE)
-        assert not any(ray.get(before.status.remote())["jobs"].values())
+        assert before({})._bound_deployment.name == "HAProxy"
+        first = ray.get_actor(SCHEDULER, NAMESPACE)
+        assert not any(ray.get(first.status.remote())["jobs"].values())
         application({})  # the configuration is applied again, with other settings
-        assert ray.get_actor(SCHEDULER, NAMESPACE)._actor_id != before._actor_id
+        assert ray.get_actor(SCHEDULER, NAMESPACE)._actor_id != first._actor_id
     finally:
         ray.kill(ray.get_actor(SCHEDULER, NAMESPACE), no_restart=True)

@@ -65,6 +65,13 @@ def test_down_leaves_no_process_and_keeps_the_data(own: Stack) -> None:
     assert ObjectStore(own.settings()).get_bytes("s3://tav/a/b") == b"kept"
 
 
+def test_what_the_stack_keeps_is_its_owners_alone_also_what_an_earlier_release_made(own: Stack) -> None:
+    own.root.mkdir(mode=0o755)
+    own.root.chmod(0o755)
+    own.up(["s3"])
+    assert stat.S_IMODE(own.root.stat().st_mode) == 0o700
+
+
 def test_another_command_finds_the_stack_again(own: Stack) -> None:
     own.up(["s3"])
     other = Stack(config(own.root))

@@ -19,6 +19,7 @@ from services.api.app import create_app
 from services.api.parts import Parts
 from services.keys import KeyFile, make_key
 from services.settings import Settings
+from tav.errors import InvalidConfig
 from tav_client.schemas import ModelVersion
 from tests.services.conftest import Running
 from tests.services.fakes import FakeSampler, FakeScheduler
@@ -173,7 +174,7 @@ def test_the_services_own_pages_programs_and_allowed_origins_may(start_gateway: 
 
 @pytest.mark.parametrize("origin", ["*", "app.example.org", "https://app.example.org/", "https://App.example.org", "null"])
 def test_an_allowed_origin_is_written_as_browsers_send_it(origin: str) -> None:
-    with pytest.raises(ValueError, match="cors_origins"):
+    with pytest.raises(InvalidConfig, match=r"TAV_CORS_ORIGINS.*write it as browsers send it"):
         Settings(cors_origins=[origin])
 
 

@@ -76,6 +76,35 @@ def test_a_caller_of_sync_that_goes_away_ends_the_sampling(gateway: Running, ver
     assert (len(mine), failed["status"], failed["error"]["code"]) == (1, "failed", "cancelled")
 
 
+def test_a_video_that_is_ended_while_its_start_is_written_stays_ended(
+    gateway: Running, version: ModelVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on, failed = threading.Event(), threading.Event(), threading.Event()
+    start, fail = gateway.parts.videos.start, gateway.parts.videos.fail
+
+    def slow(*args: Any, **named: Any) -> Any:
+        begun.set()
+        assert go_on.wait(20)
+        return start(*args, **named)
+
+    def told(*args: Any, **named: Any) -> Any:
+        try:
+            return fail(*args, **named)
+        finally:
+            failed.set()
+
+    monkeypatch.setattr(gateway.parts.videos, "start", slow)
+    monkeypatch.setattr(gateway.parts.videos, "fail", told)
+    with pytest.raises(httpx.ReadTimeout):
+        gateway.http.post("/v1/videos/sync", json=body(version), timeout=1.5)
+    assert begun.is_set()
+    failed.wait(2)  # one that overtakes does so now
+    go_on.set()
+    (mine,) = gateway.parts.videos.list(model=version.name).data
+    assert until(gateway, mine.id, ended)["error"]["code"] == "cancelled"
+    assert failed.wait(20) and gateway.parts.videos.get(mine.id).status is VideoStatus.failed
+
+
 @pytest.mark.parametrize(
     ("code", "status", "retry"),
     [

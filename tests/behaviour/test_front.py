@@ -1,0 +1,143 @@
+"""The whole service before strangers: slow clients, early hang-ups, and what listens where."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import json
+import os
+import socket
+import ssl
+import stat
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from services.platform import processes
+from tests.behaviour.conftest import CLIP, Service
+
+pytestmark = pytest.mark.slow
+
+SLOW = [
+    b"",
+    b"GET /healthz HTTP/1.1\r\nHost: x\r\n",
+    b"POST /v1/videos HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000000\r\n\r\n{",
+]
+
+
+@pytest.fixture
+def http(service: Service) -> Iterator[httpx.Client]:
+    with _client(service) as made:
+        yield made
+
+
+def _client(service: Service, source: str = "127.0.0.1", timeout: float = 300) -> httpx.Client:
+    transport = httpx.HTTPTransport(local_address=source, verify=httpx.create_ssl_context())
+    key = {"Authorization": f"Bearer {service.key}"}
+    return httpx.Client(base_url=service.client.base_url, headers=key, transport=transport, timeout=timeout)
+
+
+def _processes(service: Service) -> list[psutil.Process]:
+    marked = processes.marked(f"{service.stack.root}:")
+    found = [*marked, *(child for process in marked for child in process.children(recursive=True))]
+    return list({process.pid: process for process in found}.values())
+
+
+def test_a_thousand_slow_clients_of_one_address_stop_nobody_else_and_are_closed(service: Service, http: httpx.Client) -> None:
+    trust = ssl.create_default_context()
+
+    def begin(number: int) -> socket.socket:
+        made = socket.socket()
+        made.settimeout(90)
+        made.bind(("127.0.0.9", 0))
+        with contextlib.suppress(OSError):  # beyond its share it is not taken
+            made.connect(("127.0.0.1", http.base_url.port or 0))
+            if number % 4:  # every fourth does not even begin to speak TLS
+                made = trust.wrap_socket(made, server_hostname="localhost")
+                made.sendall(SLOW[number % 3])
+        return made
+
+    def closed(connection: socket.socket) -> bool:
+        try:
+            with connection:
+                while connection.recv(1 << 16):
+                    pass
+        except TimeoutError:
+            return False
+        except OSError:  # reset, or never taken
+            pass
+        return True
+
+    with concurrent.futures.ThreadPoolExecutor(100) as threads:
+        slow = list(threads.map(begin, range(1000)))
+        with _client(service, "127.0.0.2", timeout=20) as other:
+            for path in ("/healthz", "/readyz", "/v1/models", "/v1/videos"):
+                assert other.get(path).status_code == 200
+        assert all(threads.map(closed, slow))
+
+
+def test_a_large_body_without_a_key_fills_no_memory(service: Service, http: httpx.Client) -> None:
+    def memory() -> int:
+        found = 0
+        for process in _processes(service):
+            with contextlib.suppress(psutil.Error):
+                found += process.memory_info().rss
+        return found
+
+    before = memory()
+    pieces = (bytes(1 << 20) for _ in range(300))
+    answer = httpx.post(f"{http.base_url}/v1/uploads".replace("//v1", "/v1"), content=pieces, verify=httpx.create_ssl_context())
+    assert answer.status_code == 401
+    assert memory() - before < 100 << 20
+
+
+def test_whoever_leaves_sync_early_leaves_no_video_to_be_drawn(service: Service, http: httpx.Client) -> None:
+    job: dict[str, Any] = {"caption": "a red ball", "model": "left-early", "params": {"steps": 1, "num_frames": 2}}
+    files: dict[str, Any] = {"clip": CLIP.open("rb"), "job": (None, json.dumps(job), "application/json")}
+    made = http.post("/v1/tuning-jobs", files=files).json()
+    assert service.client.jobs.get(made["id"]).wait(timeout=300).status == "succeeded"
+
+    def call(number: int) -> None:
+        body = {"model": "left-early", "prompt": f"a blue ball {number}", "num_inference_steps": 40}
+        with contextlib.suppress(httpx.TimeoutException), _client(service, timeout=0.2 + number / 10) as own:
+            own.post("/v1/videos/sync", json=body)
+
+    with concurrent.futures.ThreadPoolExecutor(10) as threads:
+        list(threads.map(call, range(10)))
+    deadline = time.monotonic() + 200
+    while True:
+        mine = http.get("/v1/videos", params={"model": "left-early", "limit": 40}).json()["data"]
+        if all(video["status"] in ("completed", "failed") for video in mine):
+            break
+        assert time.monotonic() < deadline, mine
+        time.sleep(1)
+    assert mine and {video["error"]["code"] for video in mine} == {"cancelled"}
+
+
+def test_serves_inner_paths_are_closed_on_a_real_stack(http: httpx.Client) -> None:
+    for path in ("/-/routes", "/%2D/routes"):
+        assert http.get(path).status_code == 404
+
+
+def test_rays_folder_is_its_owners_alone(service: Service) -> None:
+    assert stat.S_IMODE(service.data.stat().st_mode) == 0o700
+    ray = service.stack.ray_folder
+    assert stat.S_IMODE(ray.parent.stat().st_mode) == 0o700 and ray.stat().st_uid == os.getuid()
+
+
+def test_haproxy_that_dies_is_started_again(service: Service, http: httpx.Client) -> None:
+    (running,) = [process for process in _processes(service) if process.name() == "haproxy"]
+    running.kill()
+    deadline = time.monotonic() + 60
+    while True:
+        with contextlib.suppress(httpx.HTTPError):
+            if http.get("/readyz", timeout=5).status_code == 200:
+                break
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    (other,) = [process for process in _processes(service) if process.name() == "haproxy"]
+    assert other.pid != running.pid
