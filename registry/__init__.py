@@ -7,6 +7,8 @@ jobs        a tuning job is a run; the one table of statuses
 videos      a video is a run nested under its job's
 imports     a version from elsewhere is a run of its own kind
 versions    a model version is visible only when all its objects are there
+descriptions  what MLflow's pages say of models and versions
+pictures    contact sheets by which MLflow compares runs
 entries     the registry of models as MLflow has it, with copies and what other people put there
 pyfunc      what `mlflow.pyfunc.load_model` loads
 

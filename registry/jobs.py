@@ -13,11 +13,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from mlflow.entities import Run
 
 from registry.errors import InvalidReference, NotFound
 from registry.objects import ObjectStore
+from registry.pictures import LOGGED, artifacts, contact_sheet
 from registry.settings import RegistrySettings
 from registry.tenants import DEFAULT_TENANT, TENANT
 from registry.tracking import (
@@ -290,6 +293,13 @@ class JobStore:
     def log_bytes(self, job_id: str, data: bytes, name: str) -> StoredFile:
         """Bytes as the run's artifact `name`, straight to S3."""
         return self._objects.put_bytes(data, artifact_uri(self._seen(job_id), name))
+
+    def log_sheet(self, job_id: str, key: str, frames: np.ndarray[Any, Any]) -> None:
+        """A contact sheet of a video, `[F, H, W, 3]`, as a picture by which MLflow compares runs."""
+        run = self._seen(job_id)
+        for name, data in artifacts(run, key, contact_sheet(frames)).items():
+            self._objects.put_bytes(data, artifact_uri(run, name))
+        self._runs.log(job_id, tags=LOGGED)
 
     def read_artifact(self, job_id: str, name: str) -> bytes:
         """An artifact's content, such as the log."""

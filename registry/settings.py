@@ -49,7 +49,16 @@ class RegistrySettings(EnvironmentSettings):
     s3_secret_access_key: SecretStr | None = Field(None, description="Goes with the access key id.")
     s3_timeout_seconds: int = Field(60, ge=1, description="Without a byte from S3 for so long, a request is retried.")
 
-    def run_url(self, experiment_id: str, run_id: str) -> str:
-        """A run's page in the MLflow UI."""
+    def run_url(self, experiment_id: str, run_id: str | None = None) -> str:
+        """A run's page in the MLflow UI; without a run, the page of all."""
         root = (self.mlflow_public_url or self.mlflow_tracking_uri).rstrip("/")
-        return f"{root}/#/experiments/{experiment_id}/runs/{run_id}"
+        return f"{root}/#{run_path(experiment_id, run_id)}"
+
+
+def run_path(experiment_id: str, run_id: str | None = None) -> str:
+    """Where a run, or without one all of them, is in the MLflow UI.
+
+    It says that these are runs of training: MLflow would else show an experiment as one of a chat's traces, and so empty.
+    """
+    page = f"runs/{run_id}" if run_id else "runs"
+    return f"/experiments/{experiment_id}/{page}?workflowType=machine_learning"

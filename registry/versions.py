@@ -21,12 +21,13 @@ from mlflow.entities.model_registry import ModelVersion as MlflowVersion
 from mlflow.entities.model_registry import RegisteredModel
 from mlflow.exceptions import MlflowException
 
+from registry.descriptions import describe_model, describe_version
 from registry.entries import FILES, INFO, JOB, Entries, folder_of, is_copy, version_of
 from registry.errors import CorruptVersion, InvalidReference, NotFound, ObjectMissing, VersionInUse
 from registry.objects import ObjectStore
 from registry.settings import RegistrySettings
 from registry.tenants import DEFAULT_TENANT, called, owner_of, prefix_of, registered
-from registry.tracking import connect, mlflow_errors, quoted
+from registry.tracking import connect, key_digest, mlflow_errors, quoted
 from tav_client.schemas import Model, ModelVersion, Page, StoredFile
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ _ALIAS = re.compile(r"(?!(?i:latest|v[0-9]+)$)[A-Za-z0-9_-]{1,64}")
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 _REF = re.compile(rf"(?P<name>{_NAME.pattern})(?:@(?P<alias>{_ALIAS.pattern})|/(?P<version>{_NUMBER.pattern}))?")
 _SHARED = "tav.shared"
+_DESCRIBED = "tav.described"
+"""Tag that has the digest of the description that we gave a model."""
 _LAST_OFFSET = 2**31
 
 
@@ -117,7 +120,7 @@ class VersionStore:
             before: Called last of all before the version exists; what it raises leaves nothing behind.
         """
         if (done := self._once(job.id)) is not None:
-            return done
+            return self._told(done)
         absent = [name for name in NEEDED if not (folder / name).is_file()]
         if absent:
             raise CorruptVersion(f"The result of job {job.id} lacks {', '.join(absent)}. Tune the clip again.")
@@ -156,10 +159,32 @@ class VersionStore:
             raise
         with mlflow_errors(self.settings):
             self._client.create_model_version(
-                name, self._objects.uri(prefix.rstrip("/")), job.id, tags=tags, await_creation_for=0
+                name,
+                self._objects.uri(prefix.rstrip("/")),
+                job.id,
+                tags=tags,
+                description=self._description(job.id, info),
+                await_creation_for=0,
             )
         made = self._once(job.id)
         assert made is not None
+        return self._told(made)
+
+    def _description(self, run_id: str, info: VersionInfo | ModelVersion) -> str:
+        with mlflow_errors(self.settings, NotFound("job", run_id)):
+            run = self._client.get_run(run_id)
+        source = run.data.tags.get("tav.source")
+        return describe_version(info.caption, info.base, info.num_frames, info.size, run.info.experiment_id, run_id, source)
+
+    def _told(self, made: ModelVersion) -> ModelVersion:
+        """The version, once its model's page in MLflow describes it; a description that somebody else wrote stays."""
+        entry = self._registered(made.name)
+        kept = entry.description or ""
+        if not kept or entry.tags.get(_DESCRIBED) == key_digest(kept):
+            text = describe_model(made.name, made.version, self._description(made.job_id, made))
+            with mlflow_errors(self.settings):
+                self._client.set_registered_model_tag(made.name, _DESCRIBED, key_digest(text))
+                self._client.update_registered_model(made.name, text)
         return made
 
     def _once(self, job_id: str) -> ModelVersion | None:

@@ -8,6 +8,7 @@ from mlflow.entities import Run
 
 from registry.errors import NotFound, NotReady
 from registry.objects import ObjectStore
+from registry.pictures import LOGGED, artifacts
 from registry.settings import RegistrySettings
 from registry.tenants import DEFAULT_TENANT, TENANT, called
 from registry.tracking import (
@@ -130,6 +131,7 @@ class VideoStore:
         size: tuple[int, int],
         metrics: Mapping[str, float] | None = None,
         latents_sha256: str | None = None,
+        sheet: bytes | None = None,
     ) -> Video:
         """Keep the content as the run's artifact `video.<format>`, then end the video.
 
@@ -140,12 +142,17 @@ class VideoStore:
             size: Width and height.
             metrics: Logged to the run, such as `sampling_seconds`.
             latents_sha256: Digest of the latents it was decoded from.
+            sheet: A contact sheet (PNG), by which MLflow compares runs.
         """
         run = self._runs.get(video_id)
         stored = self._objects.put_bytes(data, self._content_uri(run))
         tags = {"tav.seconds": f"{seconds:g}", "tav.size": f"{size[0]}x{size[1]}", "tav.sha256": stored.sha256}
         if latents_sha256 is not None:
             tags["tav.latents_sha256"] = latents_sha256
+        if sheet is not None:
+            for name, picture in artifacts(run, "video", sheet).items():
+                self._objects.put_bytes(picture, artifact_uri(run, name))
+            tags |= LOGGED
         now = now_ms()
         self._runs.log(video_id, tags=tags, metrics=[(k, v, 0, now) for k, v in (metrics or {}).items()])
         self._runs.set_status(video_id, RUN_STATUS[VideoStatus.completed])

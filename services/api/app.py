@@ -19,6 +19,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import ASGIApp
 
 import tav
+from registry.tracking import Runs
 from services import logs
 from services.api import batches, errors, estimates, jobs, mlflow, models, openapi, operations, uploads, videos
 from services.api.auth import Doorkeeper, check_door
@@ -81,7 +82,7 @@ def create_app(parts: Parts, behind_serve: bool = False) -> FastAPI:
             module.router(parts), prefix="/v1", dependencies=guard, responses=openapi.problems(401, 403, 429, 500, 503)
         )
     app.include_router(operations.router(parts))
-    app.include_router(mlflow.router(mlflow_door, door))
+    app.include_router(mlflow.router(mlflow_door, door, Runs(parts.settings, "tuning", "job")))
     errors.install(app)
     openapi.install(app, keys=parts.settings.api_keys_file is not None)
     return app

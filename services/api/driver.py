@@ -270,6 +270,7 @@ class VideoDriver:
                 tuple(drawn["size"]),
                 {**drawn.get("metrics", {}), "latency_seconds": drawn["latency_s"]},
                 drawn.get("latents_sha256"),
+                drawn.get("sheet"),
             )
             drive.snapshots.add(done)
             content: bytes = drawn["video"]

@@ -14,6 +14,8 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import RedirectResponse, StreamingResponse
 from starlette.background import BackgroundTask
 
+from registry.settings import run_path
+from registry.tracking import Runs
 from services.api.auth import Doorkeeper
 from services.api.bodies import limited
 from services.api.errors import unavailable
@@ -66,13 +68,14 @@ class MlflowDoor:
         return StreamingResponse(answer.aiter_raw(), answer.status_code, told, background=BackgroundTask(answer.aclose))
 
 
-def router(door: MlflowDoor, keeper: Doorkeeper) -> APIRouter:
+def router(door: MlflowDoor, keeper: Doorkeeper, runs: Runs) -> APIRouter:
     """Not a part of the interface that /docs describes."""
     routes = APIRouter(prefix="/mlflow", include_in_schema=False, dependencies=[Depends(keeper.check_operator)])
 
     @routes.get("")
-    async def top() -> Response:
-        return RedirectResponse("/mlflow/")
+    def top() -> Response:
+        """MLflow's own start page knows of no runs: this leads to them."""
+        return RedirectResponse(f"/mlflow/#{run_path(runs.experiment_id)}")
 
     @routes.api_route("/{path:path}", methods=_METHODS)
     async def page(request: Request, path: str) -> Response:

@@ -58,7 +58,7 @@ def up(
     if "services" in running:
         typer.echo(f"API     {stack.client_url}/v1\nDocs    {stack.client_url}/docs")
     if "mlflow" in running:
-        typer.echo(f"MLflow  {stack.mlflow_url}")
+        typer.echo(f"MLflow  {stack.runs_url}")
     typer.echo(f"Data    {stack.root}")
 
 

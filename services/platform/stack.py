@@ -154,6 +154,14 @@ class Stack:
         return f"http://{LOOPBACK}:{self._ports().get('mlflow_port', self.config.mlflow_port)}"
 
     @property
+    def runs_url(self) -> str:
+        """The page of all runs in the MLflow UI, which runs."""
+        from registry.tracking import Runs  # brings mlflow
+
+        runs = Runs(self.settings(), "tuning", "job")
+        return runs.settings.run_url(runs.experiment_id)
+
+    @property
     def ray_address(self) -> str:
         """What `ray.init` takes."""
         return f"{LOOPBACK}:{self._ports().get('ray_port', self.config.ray_port)}"

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from registry.pictures import contact_sheet
 from registry.versions import VersionStore
 from services import metrics
 from services.compute import default_precision, load_base
@@ -156,5 +157,6 @@ class Engine:
             "seconds": frames / video.fps,
             "size": (width, height),
             "latents_sha256": video.latents_sha256,
+            "sheet": contact_sheet(video.frames) if request.record else None,
             "metrics": {"sampling_seconds": seconds, "steps": config.num_inference_steps, "frames": frames} | scores,
         }

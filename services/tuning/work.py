@@ -163,6 +163,7 @@ class Attempt:
         delta = self._tune(clip, tune_config, resume)
         if not self.leader:
             return None
+        self._show("source", clip.video())
         latents, samples = self._invert_and_sample(clip, delta)
         if samples and self.scorer is not None:
             shown = zip(self.job.validation_prompts, (video.frames for video in samples), strict=True)
@@ -294,6 +295,7 @@ class Attempt:
         for number, prompt in enumerate(self.job.validation_prompts, 1):
             videos.append(sampler.sample(prompt, delta=delta, latents=latents, on_step=self._on_step))
             self._keep(videos[-1].encode(), f"samples/{number}.mp4")
+            self._show(f"sample {number}", videos[-1])
         if videos:
             prompts = {f"{i}.mp4": prompt for i, prompt in enumerate(self.job.validation_prompts, 1)}
             self._keep(json.dumps(prompts, indent=2, ensure_ascii=False).encode(), "samples/prompts.json")
@@ -374,6 +376,10 @@ class Attempt:
 
     def _keep(self, data: bytes, name: str) -> None:
         self._patiently(lambda: self.store.log_bytes(self.job.id, data, name))
+
+    def _show(self, key: str, video: Video) -> None:
+        """In MLflow's comparison of runs."""
+        self._patiently(lambda: self.store.log_sheet(self.job.id, key, video.frames))
 
     def _check_in(self, phase: JobPhase) -> None:
         """A phase begins, unless the job is to stop."""

@@ -14,6 +14,7 @@ from playwright.sync_api import HttpCredentials, Page, expect, sync_playwright
 import tav
 from registry.jobs import JobStore
 from registry.objects import ObjectStore
+from registry.pictures import contact_sheet
 from registry.settings import RegistrySettings
 from registry.versions import VersionInfo, VersionStore
 from registry.videos import VideoStore
@@ -56,6 +57,8 @@ def tuned(settings: RegistrySettings, tmp_path_factory: pytest.TempPathFactory) 
     tav.invert(base, clip, delta, base.invert_config(num_inference_steps=5)).save(folder / "latents.safetensors")
     (folder / "config.json").write_text("{}")
     made = VersionInfo("offline", base.fingerprint, caption, len(clip.frames), clip.size)
+    jobs.log_sheet(job.id, "source", clip.frames)
+    jobs.log_sheet(job.id, "sample 1", clip.frames)
     jobs.succeed(job.id, VersionStore(settings).register(job, folder, made).version)
     return jobs.get(job.id)
 
@@ -72,7 +75,8 @@ def video(settings: RegistrySettings, tuned: TuningJob, tmp_path_factory: pytest
     config = base.sample_config(num_inference_steps=5)
     drawn = tav.sample(base, PROMPT, delta=delta, latents=latents, config=config)
     metrics = {"latency_seconds": 1.0, "steps": 5}
-    return videos.complete(kept.id, drawn.encode(), len(drawn.frames) / drawn.fps, version.size, metrics)
+    seconds, sheet = len(drawn.frames) / drawn.fps, contact_sheet(drawn.frames)
+    return videos.complete(kept.id, drawn.encode(), seconds, version.size, metrics, sheet=sheet)
 
 
 @pytest.fixture
@@ -84,10 +88,10 @@ def operator(tmp_path: Path, settings: RegistrySettings) -> tuple[str, str]:
 
 
 @pytest.fixture
-def door(request: pytest.FixtureRequest, operator: tuple[str, str]) -> str:
+def door(request: pytest.FixtureRequest, operator: tuple[str, str], settings: RegistrySettings) -> str:
     """Where the gateway shows MLflow to whoever has that key."""
     start: Callable[..., Running] = request.getfixturevalue("start_gateway")
-    return f"{str(start(api_keys_file=operator[1]).http.base_url).rstrip('/')}/mlflow"
+    return f"{str(start(api_keys_file=operator[1], experiment=settings.experiment).http.base_url).rstrip('/')}/mlflow"
 
 
 @pytest.fixture
@@ -109,9 +113,7 @@ def test_the_mlflow_ui_finds_a_tuned_clip_below_it_its_video_and_plays_it(
     page: Page, door: str, settings: RegistrySettings, tuned: TuningJob, video: Video
 ) -> None:
     expect.set_options(timeout=SECONDS * 1000)
-    runs, _, _ = str(tuned.mlflow_url).replace(settings.mlflow_tracking_uri, door).rpartition("/")
-    assert runs.startswith(door)
-    page.goto(runs)
+    page.goto(door)  # its start page leads to the runs
     page.get_by_role("link", name=tuned.model).first.click()
     expect(page.get_by_test_id("runs-header")).to_have_text(tuned.model)
     page.get_by_role("tab", name="Artifacts").click()
@@ -130,6 +132,34 @@ def test_the_mlflow_ui_finds_a_tuned_clip_below_it_its_video_and_plays_it(
     SCREENSHOT.parent.mkdir(exist_ok=True)
     page.screenshot(path=str(SCREENSHOT))
     assert SCREENSHOT.stat().st_size > 10_000
+
+
+def test_a_jobs_link_opens_its_run_among_those_of_training(
+    page: Page, door: str, settings: RegistrySettings, tuned: TuningJob
+) -> None:
+    page.goto(str(tuned.mlflow_url).replace(settings.mlflow_tracking_uri, door))
+    expect(page.get_by_test_id("runs-header")).to_have_text(tuned.model)
+    expect(page.get_by_role("link", name="Model registry")).to_be_visible()  # the view of chats' traces has none
+    expect(page.get_by_role("link", name="Prompts")).to_have_count(0)
+
+
+def test_runs_are_compared_by_pictures_of_their_videos(page: Page, door: str, tuned: TuningJob) -> None:
+    _, _, place = str(tuned.mlflow_url).partition("#")
+    runs = place.partition("?")[0].rpartition("/")[0]
+    page.goto(f"{door}/#{runs}?workflowType=machine_learning&compareRunsMode=CHART")
+    for key in ("source", "sample 1"):
+        expect(page.get_by_text(key, exact=True).first).to_be_visible()
+    page.wait_for_function(
+        "() => [...document.images].filter(i => i.src.includes('images') && i.naturalWidth > 100).length >= 2"
+    )
+
+
+def test_a_models_page_says_what_it_is_and_leads_to_its_run(page: Page, door: str, tuned: TuningJob) -> None:
+    page.goto(f"{door}/#/models/{tuned.model}")
+    expect(page.get_by_text("a red ball rolling on grass").first).to_be_visible()
+    with page.context.expect_page() as opened:
+        page.get_by_role("link", name="this run").first.click()
+    expect(opened.value.get_by_test_id("runs-header")).to_have_text(tuned.model)
 
 
 def played(page: Page) -> dict[str, float]:
