@@ -79,8 +79,8 @@ class SamplerDeployment:
         Yields:
             `{"step": 0, "total": n}` at once, with `unread` where the base does not read all of a text; the same with i after
             every step, and last `{"video": bytes, "content_type", "seconds", "size", "latents_sha256", "sheet", "metrics",
-            "latency_s", "replica"}` or `{"error": {"code", "message"}}`. When the caller goes away the step at work is the last; if that
-            takes longer than `cancel_grace_seconds`, the replica ends.
+            "latency_s", "replica"}` or `{"error": {"code", "message"}}`. When the caller goes away the step at work is the
+            last; if that takes longer than `cancel_grace_seconds`, the replica ends.
         """
         gone = threading.Event()
         logs.know(**(ids or {}))
