@@ -159,9 +159,9 @@ class VideoStore:
         return self.get(video_id)
 
     def fail(self, video_id: str, failure: Failure) -> Video:
-        """The video ended for a reason."""
-        self._runs.log(video_id, tags={"tav.error": failure.message, "tav.error_code": failure.code.value})
-        self._runs.set_status(video_id, RUN_STATUS[VideoStatus.failed])
+        """The video ended for a reason; so says its run too, should it be deleted and restored in MLflow."""
+        tags = {"tav.error": failure.message, "tav.error_code": failure.code.value}
+        self._runs.end(video_id, RUN_STATUS[VideoStatus.failed], tags)
         return self.get(video_id)
 
     def content(self, video_id: str) -> bytes:

@@ -21,6 +21,7 @@ from registry.tenants import DEFAULT_TENANT, registered
 from registry.versions import VersionStore
 from registry.videos import VideoStore
 from services import logs, metrics
+from services.addresses import without_addresses
 from services.api.snapshots import Snapshots
 from services.api.turns import Turns
 from services.api.words import unread_in_video
@@ -281,6 +282,11 @@ class VideoDriver:
             failure = Failure(code=FailureCode.cancelled, message=drive.cancelled)
         except SamplingFailed as error:
             failure = error.failure
+        except NotFound as error:
+            if error.kind == "video":  # somebody deleted its run in MLflow: a cancel
+                failure = Failure(code=FailureCode.cancelled, message="The video's run was deleted in MLflow.")
+            else:
+                failure = _failure(error.code, str(error))
         except TavError as error:
             failure = _failure(error.code, str(error))
         except Exception:
@@ -318,7 +324,8 @@ class VideoDriver:
                 reason = str(error).strip().splitlines()[-1]
             log.warning("Video %s lost its sampler (attempt %d): %s", name, attempt, reason)
             await asyncio.sleep(attempt)
-        message = f"The sampler was lost in {self._settings.max_attempts} attempts: ask again. The last time: {reason[:300]}"
+        said = without_addresses(reason)[:300]
+        message = f"The sampler was lost in {self._settings.max_attempts} attempts: ask again. The last time: {said}"
         raise SamplingFailed(Failure(code=FailureCode.worker_lost, message=message))
 
     async def _step(self, drive: _Drive, item: Item) -> None:

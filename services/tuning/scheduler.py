@@ -24,6 +24,7 @@ from ray.exceptions import RayError
 from registry.errors import NotFound, StorageUnavailable
 from registry.jobs import JobStore
 from services import logs, metrics
+from services.addresses import without_addresses
 from services.settings import Settings
 from services.tuning.fleet import Launcher, Tuners
 from services.tuning.history import Event
@@ -375,7 +376,8 @@ class Scheduler:
             await self._attempt_lost(held, tuner_id)
         failed = self.tuners.gone(tuner_id, reason)
         if failed is not None:
-            message = f"No tuner could be started in {self.settings.max_attempts} attempts. The last one said: {failed[:500]}"
+            said = without_addresses(failed)[:500]
+            message = f"No tuner could be started in {self.settings.max_attempts} attempts. The last one said: {said}"
             await self._fail_queued(kind, Failure(code=FailureCode.worker_lost, message=message))
         self._decide()
 

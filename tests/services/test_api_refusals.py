@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 from urllib.parse import quote
 
 import httpx
 import pytest
+from mlflow import MlflowClient
 
+from services.addresses import without_addresses
+from services.sampling.client import SamplerLost
 from services.settings import Settings
 from tav_client.schemas import ModelVersion
 from tests.services.conftest import Running
@@ -111,3 +115,41 @@ def test_a_job_is_not_deleted_while_an_alias_or_a_video_needs_its_version(gatewa
     assert gateway.http.delete(f"/v1/videos/{video['id']}").status_code == 200
     assert gateway.http.delete(job).status_code == 200
     assert gateway.parts.jobs.list(model=version.name).data == []
+
+
+def test_a_video_whose_run_is_deleted_in_mlflow_is_cancelled_and_says_so_when_restored(
+    gateway: Running, version: ModelVersion
+) -> None:
+    gateway.sampler.gate.clear()
+    video = gateway.http.post("/v1/videos", json={"model": version.name, "prompt": "a blue ball"}).json()
+    mlflow = MlflowClient(gateway.parts.settings.mlflow_tracking_uri)
+    with gateway.http.stream("GET", f"/v1/videos/{video['id']}/events") as stream:
+        mlflow.delete_run(video["id"])
+        gateway.sampler.gate.set()
+        last = [json.loads(line.removeprefix("data: ")) for line in stream.iter_lines() if line.startswith("data: ")][-1]
+    assert (last["status"], last["error"]["code"]) == ("failed", "cancelled")
+    assert gateway.http.get(f"/v1/videos/{video['id']}").status_code == 404
+    mlflow.restore_run(video["id"])
+    restored = gateway.http.get(f"/v1/videos/{video['id']}").json()
+    assert (restored["status"], restored["error"]["code"]) == ("failed", "cancelled")
+    assert gateway.http.delete(f"/v1/videos/{video['id']}").status_code == 200
+
+
+def test_an_estimate_of_a_base_with_an_odd_name_is_refused(gateway: Running) -> None:
+    for text in ODD:
+        check_refused(gateway.http.post("/v1/estimates", json={"base": text}), gateway.parts.settings)
+
+
+def test_a_lost_sampler_is_told_without_the_machine_it_ran_on(start_gateway: Any, version: ModelVersion) -> None:
+    gateway = start_gateway(max_attempts=1)
+    gateway.sampler.last = SamplerLost(
+        "ActorDiedError: it died.\nip: 10.1.2.3, node at http://head.internal:8265 and [fd00::2]:6379"
+    )
+    answer = gateway.http.post("/v1/videos/sync", json={"model": version.name, "prompt": "a blue ball"})
+    assert (answer.status_code, answer.json()["code"]) == (503, "worker_lost")
+    assert not any(part in answer.text for part in ("10.1.2.3", "head.internal", "fd00", "8265", "6379"))
+
+
+@pytest.mark.parametrize("text", ["s3://tav/a.mp4 is missing", "12:30:05 step 3 of 4", "torch 2.9.1.post1", "a::b", "seed: 7"])
+def test_what_is_no_address_stays(text: str) -> None:
+    assert without_addresses(text) == text
