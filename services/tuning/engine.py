@@ -119,11 +119,21 @@ class DeepSpeedEngine:
         self.zero.zero_grad(set_to_none=True)
         for group in self.zero.optimizer.param_groups:
             group.update(lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay, eps=config.eps)
+        for moment in self._moment_tensors():
+            moment.untyped_storage().resize_(moment.nbytes)  # see `rest`
         for value in self._optimizer_tensors():
             value.zero_()
         self._set_scaler(self._first_scaler)
         self._write(tensors, None)
         self._masters_to_net()
+
+    def rest(self) -> None:
+        """Give back the memory of AdamW's moments, which the next `reset` takes anew; there is no `state` meanwhile.
+
+        Their storages are emptied, not replaced: DeepSpeed keeps views of them.
+        """
+        for moment in self._moment_tensors():
+            moment.untyped_storage().resize_(0)
 
     def tuned(self) -> dict[str, Tensor]:
         return {name: safe_get_full_fp32_param(parameter).cpu().clone() for name, parameter in self.params.items()}
@@ -211,6 +221,9 @@ class DeepSpeedEngine:
     def _optimizer_tensors(self) -> list[Tensor]:
         states = self.zero.optimizer.state.values()
         return [value for values in states for value in values.values() if isinstance(value, Tensor)]
+
+    def _moment_tensors(self) -> list[Tensor]:
+        return [values[name] for values in self.zero.optimizer.state.values() for name in _MOMENTS]
 
     def _scaler(self) -> dict[str, Tensor]:
         """Where dynamic loss scaling stands; empty but for fp16."""

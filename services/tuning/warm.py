@@ -90,12 +90,21 @@ class WarmTuner:
         if self.base.device.type == "cuda":
             torch.cuda.empty_cache()
 
+    def rest(self) -> None:
+        """Hold no more than the next job needs: of AdamW's moments, twice the tuned tensors in fp32, nothing."""
+        if self._tuner is not None and isinstance(self._tuner.engine, DeepSpeedEngine):
+            self._tuner.engine.rest()
+        if self.base.device.type == "cuda":
+            torch.cuda.empty_cache()
+
     @contextmanager
     def sampling_net(self) -> Iterator[VideoUNet]:
         """A network to invert and sample with, on this rank alone; its tuned tensors may be overwritten.
 
-        It is the tuner's own, but under stage 3, where that one is sharded over the ranks: there it is a new one.
+        The tuner rests from here on. The network is its own, but under stage 3, where that one is sharded over the ranks: there
+        it is a new one.
         """
+        self.rest()
         if self._tuner is not None and self._engine is not None and self._engine.zero_stage < 3:
             yield self._tuner.net
             return

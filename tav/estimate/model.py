@@ -173,20 +173,22 @@ def phase_work(profile: Profile, work: Work, memory: MemorySetting, device: Devi
     if device.kind == "cpu":  # device and host memory are one, and the other network shares its tensors
         held, host = held + host, 0.0
         lent = min(lent, profile.tuned * width)
+    at_hand = device.kind == "cpu" or not memory.offload_optimizer
+    resting = held - (profile.tuned * 8 / work.ranks if at_hand else 0.0)  # a tuner keeps AdamW's moments while it tunes
     encoding, decoding = cost("encoding", chunk), cost("decoding", chunk)
 
     def phase(pass_: Cost, vae: Cost, step: StepWork, steps: int, beside: float) -> PhaseWork:
         activations = max(pass_.peak_bytes, vae.peak_bytes) * width / 4
-        return PhaseWork(activations, held + beside, bare(vae, chunks), step, steps)
+        return PhaseWork(activations, beside, bare(vae, chunks), step, steps)
 
     phases: dict[Phase, PhaseWork] = {
         "tuning": phase(
-            tuning, encoding, _with_optimizer(bare(tuning), profile, memory, device), work.steps, bucket + gathered
+            tuning, encoding, _with_optimizer(bare(tuning), profile, memory, device), work.steps, held + bucket + gathered
         ),
-        "inversion": phase(once, encoding, bare(once), work.inversion_steps, lent),
+        "inversion": phase(once, encoding, bare(once), work.inversion_steps, resting + lent),
     }
     if work.videos:
-        sampling = phase(guided, decoding, bare(guided), work.videos * work.sampling_steps, lent)
+        sampling = phase(guided, decoding, bare(guided), work.videos * work.sampling_steps, resting + lent)
         phases["sampling"] = sampling._replace(once=bare(decoding, chunks * work.videos))
     return phases
 

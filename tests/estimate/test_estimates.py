@@ -78,6 +78,14 @@ def test_more_frames_pixels_and_digits_take_more_and_leaner_settings_less() -> N
     assert found[-1] == min(found)
 
 
+def test_a_tuner_holds_adamw_s_moments_while_it_tunes_alone() -> None:
+    from tav.estimate.model import phase_work
+
+    held = {phase: work.held_bytes for phase, work in phase_work(SD1, PAPER, PLAIN, A100).items()}
+    bucket = 25_000_000 * 2
+    assert held["tuning"] - bucket - held["inversion"] == SD1.tuned * 8 and held["sampling"] == held["inversion"]
+
+
 def test_tuning_takes_longer_with_steps_checkpointing_and_parameters_that_travel() -> None:
     def seconds(steps: int = 500, **memory: Any) -> float:
         work = PAPER.model_copy(update={"steps": steps})

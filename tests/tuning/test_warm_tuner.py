@@ -66,6 +66,20 @@ def life(rank: int, port: int, base: str, out: str) -> None:
         warm.tuner(setting)
         with warm.sampling_net() as net:
             latents.append(invert(warm.base, a_clip(), deltas["lean"], InvertConfig(num_inference_steps=2), net=net).tensor)
+    seen["rest"] = {}
+    for name, setting in {"default": DEFAULT, "lean": LEAN}.items():
+        tuner = warm.tuner(setting)
+        once = tuner.tune(a_clip(), CONFIG)
+        tuning = held()["tensors"]
+        with warm.sampling_net():
+            pass
+        moments = 8 * sum(tensor.numel() for tensor in once.tensors.values())
+        again = tuner.tune(a_clip(), CONFIG)
+        same = all(torch.equal(again.tensors[key], tensor) for key, tensor in once.tensors.items())
+        tuner.state()
+        del again
+        warm.rest()
+        seen["rest"][name] = {"given back": tuning - held()["tensors"], "moments": moments, "same": same}
     seen["latents apart"] = (latents[0] - latents[1]).abs().max().item()
     warm = WarmTuner(base, Settings(device="cpu", compute_threads=1, compile=True), rank)
     seen["compiled"] = [is_inside_compiled(warm.tuner(setting).net, "mid_block.resnets.0.conv1") for setting in (DEFAULT, LEAN)]
@@ -86,6 +100,13 @@ def test_memory_is_flat_over_fifty_jobs(name: str, seen: dict[str, Any]) -> None
     tenth, fiftieth = seen[name]
     assert fiftieth["tensors"] <= tenth["tensors"] + 64 * 1024, seen[name]
     assert fiftieth["process"] <= tenth["process"] + 16 * MIB, seen[name]
+
+
+@pytest.mark.parametrize("name", ["default", "lean"])
+def test_a_tuner_that_rests_holds_no_moments_and_tunes_as_before(name: str, seen: dict[str, Any]) -> None:
+    rest = seen["rest"][name]
+    assert rest["same"]
+    assert rest["given back"] >= 0.99 * rest["moments"], rest
 
 
 def test_of_a_stage_3_network_nothing_is_left_behind_when_the_setting_changes(seen: dict[str, Any]) -> None:
