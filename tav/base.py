@@ -112,7 +112,7 @@ class Base:
         for prompt in prompts:
             if unread := self.reader.unread(prompt):
                 warnings.warn(
-                    f"{self.name} does not read the end of a prompt that is too long for it: {unread!r}", stacklevel=2
+                    f"{self.name} does not read the end of a prompt that is too long for it: {unread!r}", stacklevel=3
                 )
         window = self.reader.window
         tokens = self.tokenizer(prompts, padding="max_length", max_length=window, truncation=True, return_tensors="pt")

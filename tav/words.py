@@ -8,9 +8,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
 from tav.bases import local_folder, parse
 from tav.errors import InvalidConfig
 
@@ -81,6 +78,9 @@ def window_of(tokenizer: CLIPTokenizer, positions: int) -> int:
 
 
 def _cached(name: str) -> Path | None:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
     try:
         repo, revision = parse(name)
         needed = ["tokenizer/*", "text_encoder/config.json"]

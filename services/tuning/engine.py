@@ -120,7 +120,8 @@ class DeepSpeedEngine:
         for group in self.zero.optimizer.param_groups:
             group.update(lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay, eps=config.eps)
         for moment in self._moment_tensors():
-            moment.untyped_storage().resize_(moment.nbytes)  # see `rest`
+            if moment.untyped_storage().nbytes() == 0:  # see `rest`
+                moment.untyped_storage().resize_(moment.nbytes)
         for value in self._optimizer_tensors():
             value.zero_()
         self._set_scaler(self._first_scaler)

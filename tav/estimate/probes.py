@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from functools import cache
 from pathlib import Path
 
 from platformdirs import user_cache_path
@@ -31,10 +32,13 @@ def cpu(precision: Precision, threads: int) -> Device:
     Raises:
         TavError: with what the probing process said.
     """
-    found = kept(cpu_name(threads), precision)
-    if found is None:
-        found = keep(_probed(precision, threads), precision)
-    return found.model_copy(update={"memory_bytes": host_memory()})
+    return _figures(_folder(), precision, threads).model_copy(update={"memory_bytes": host_memory()})
+
+
+@cache
+def _figures(folder: Path, precision: Precision, threads: int) -> Device:
+    """Remembered in this process too, where they cannot be kept in `folder`."""
+    return kept(cpu_name(threads), precision) or keep(_probed(precision, threads), precision)
 
 
 def cpu_name(threads: int) -> str:
@@ -71,7 +75,11 @@ def keep(device: Device, precision: Precision) -> Device:
 
 def _file(name: str, precision: Precision) -> Path:
     plain = "".join(letter if letter.isalnum() else "-" for letter in name)
-    return user_cache_path("tav") / "devices" / f"{plain}-{precision}.json"
+    return _folder() / f"{plain}-{precision}.json"
+
+
+def _folder() -> Path:
+    return user_cache_path("tav") / "devices"
 
 
 def _probed(precision: Precision, threads: int) -> Device:

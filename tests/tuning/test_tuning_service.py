@@ -24,6 +24,8 @@ from tests.tuning.conftest import follow
 
 pytestmark = pytest.mark.slow
 
+LONG = "a red square that goes on and on " * 20 + "until the end"
+
 
 def worker_pids(cluster: Stack) -> list[int]:
     """Processes of this cluster, and of no other on this machine, that hold a tuner's rank."""
@@ -68,15 +70,19 @@ def test_a_clip_without_a_caption_is_captioned_and_tuned_with_it(settings: Setti
     assert finished(submit()).caption_source == "given"
 
 
-def test_a_bad_job_fails_with_its_reason_and_the_next_one_is_unharmed(submit, finished) -> None:
+def test_a_bad_job_fails_with_its_reason_and_the_next_one_is_unharmed(settings: Settings, submit, finished) -> None:
     broken = submit(content=b"this was a video once" * 40)
     too_long = submit(num_frames=50)
+    cut, refused = submit(caption=LONG), submit(caption=LONG, create={"truncate": "error"})
     good = submit()
-    for job, code in ((broken, "invalid_clip"), (too_long, "invalid_clip")):
+    for job, code in ((broken, "invalid_clip"), (too_long, "invalid_clip"), (refused, "invalid_config")):
         ended = finished(job)
         assert (ended.status, ended.error.code) == (JobStatus.failed, code), ended
         assert ended.attempt == 1
-    assert finished(good).status == JobStatus.succeeded
+    assert "of caption it would not read" in finished(refused).error.message
+    for job in (finished(cut), JobStore(settings).get(cut.id)):
+        assert job.status == JobStatus.succeeded and LONG.endswith(job.unread["caption"]), job
+    assert finished(good).status == JobStatus.succeeded and finished(good).unread == {}
 
 
 def test_an_unknown_base_fails_the_job_with_advice(submit, finished) -> None:
