@@ -19,12 +19,12 @@ from tav_client.schemas import Problem, TuningJobCreate
 _REF = "#/components/schemas/{model}"
 _ABOUT = {
     401: "A key is needed",
-    403: "The clip's bucket, the page that asked, or the host's name is not allowed",
+    403: "The key, the clip's bucket, the page that asked, or the host's name is not allowed this",
     404: "There is no such thing",
     409: "The present state does not allow it",
     408: "The body did not come in time",
     413: "The clip is too large",
-    429: "Too many requests of yours came, or too many jobs of yours wait",
+    429: "Too many requests of yours came, or too many jobs or videos of yours wait",
     415: "Not a type of body that this call takes",
     416: "There are not so many bytes",
     422: "The request, or the clip, is invalid",

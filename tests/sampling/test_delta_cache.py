@@ -18,7 +18,7 @@ from services.sampling.tiers import Budget
 from services.settings import Settings
 from tav import Base, Delta, InvertConfig, Latents, TuneConfig
 from tav.delta import DeltaMeta, Origin
-from tav.errors import BaseMismatch, CorruptVersion
+from tav.errors import BaseMismatch, CorruptVersion, InvalidConfig
 from tav.latents import LatentsMeta
 from tav_client.schemas import ModelVersion
 
@@ -196,5 +196,5 @@ async def test_the_device_keeps_fewer_than_the_host_and_is_filled_from_it(make: 
 def test_a_budget_is_a_number_or_bytes(text: str, count: int | None, nbytes: int | None) -> None:
     assert Budget.parse(text) == Budget(count, nbytes)
     assert Settings(sampler_deltas=text, sampler_device_deltas=4).sampler_deltas == text
-    with pytest.raises(ValueError, match="sampler_deltas"):
+    with pytest.raises(InvalidConfig, match="TAV_SAMPLER_DELTAS"):
         Settings(sampler_deltas="many")
