@@ -40,7 +40,7 @@ class KeyRecord(BaseModel):
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="Of the whole key.")
     created_at: float
     expires_at: float | None = None
-    operator: bool = Field(False, description="Opens MLflow too, where every tenant's runs are.")
+    operator: bool = Field(False, description="Opens MLflow, where every tenant's runs are, and acts for any tenant.")
     note: str = ""
 
     def is_of(self, key: str) -> bool:

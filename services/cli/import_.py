@@ -6,13 +6,14 @@ import json
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from pydantic import TypeAdapter, ValidationError
 
 from registry.tenants import DEFAULT_TENANT
 from services.cli.common import DataDir, ServerCommand, registry_settings
+from services.keys import TenantName
 from tav.config import AttentionMode, GroupNormMode
 from tav.errors import InvalidConfig
 from tav_client.cli._common import size_of
@@ -49,7 +50,8 @@ def import_(
         raise InvalidConfig("where shall it go? Give a folder with --out, a model's name with --register, or both")
     if out is None and base is None:
         raise InvalidConfig("without --base, the folder's own base is kept in --out: give --out as well")
-    name = None if register is None else _checked_name(register)
+    name = None if register is None else _checked(ModelName, register, "model")
+    _checked(TenantName, tenant, "tenant")
     from tav.base import Base
     from tav.interop import Facts, extract_base, import_checkpoint
 
@@ -91,8 +93,11 @@ def import_(
             typer.echo(str(out))
 
 
-def _checked_name(name: str) -> str:
+def _checked(kind: Any, name: str, what: str) -> str:
     try:
-        return TypeAdapter(ModelName).validate_python(name)
+        checked: str = TypeAdapter(kind).validate_python(name)
+        return checked
     except ValidationError as error:
-        raise InvalidConfig(f"{name!r} cannot name a model: 1-64 of a-z 0-9 . _ -, first and last a letter or digit") from error
+        raise InvalidConfig(
+            f"{name!r} cannot name a {what}: 1-64 of a-z 0-9 . _ -, first and last a letter or digit"
+        ) from error

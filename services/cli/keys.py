@@ -24,7 +24,7 @@ Where = Annotated[
 def create(
     tenant: Annotated[str, typer.Option(help="Whose requests it makes.")] = "default",
     days: Annotated[float | None, typer.Option(help="Valid for so long; left out, until it is revoked.")] = None,
-    operator: Annotated[bool, typer.Option("--operator", help="It opens MLflow too.")] = False,
+    operator: Annotated[bool, typer.Option("--operator", help="It opens MLflow, and acts for any tenant.")] = False,
     note: Annotated[str, typer.Option(help="Yours to choose, e.g. where it is used.")] = "",
     file: Where = None,
 ) -> None:

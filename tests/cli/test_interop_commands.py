@@ -64,6 +64,7 @@ def test_import_takes_the_base_out_of_the_folder_where_none_is_named(public: Pat
         ([], "Give a folder with --out, a model's name with --register, or both"),
         (["--register", "red"], "give --out as well"),
         (["--register", "Red!", "--base", "offline"], "'Red!' cannot name a model"),
+        (["--register", "red", "--base", "offline", "--tenant", "a~b"], "'a~b' cannot name a tenant"),
         (["--out", "{tmp}", "--base", "offline"], "only "),
         (["--out", "{tmp}", "--base", "{base}"], "give --caption, --fps"),
     ],
