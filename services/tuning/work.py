@@ -163,8 +163,8 @@ class Attempt:
         delta = self._tune(clip, tune_config, resume)
         if not self.leader:
             return None
-        self._show("source", clip.video())
         latents, samples = self._invert_and_sample(clip, delta)
+        self._show("source", clip.video())
         if samples and self.scorer is not None:
             shown = zip(self.job.validation_prompts, (video.frames for video in samples), strict=True)
             self.report.scores(as_metrics(self.scorer, list(shown), clip.frames), tune_config.steps)

@@ -30,7 +30,7 @@ from tests.tav.conftest import write_random_base
 
 pytestmark = pytest.mark.slow
 
-_ON_MLFLOW = ("copies", "jobs", "migration", "refusals", "removal", "tenants", "versions", "videos")
+_ON_MLFLOW = ("copies", "jobs", "migration", "pictures", "refusals", "removal", "tenants", "versions", "videos")
 ON_MLFLOW = [f"tests/registry/test_{name}.py" for name in _ON_MLFLOW]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import sqlite3
@@ -254,3 +255,9 @@ def test_gc_removes_the_rows_of_deleted_runs_and_no_others(mlflow_server: Stack)
 def test_gc_of_a_stack_that_does_not_run_says_what_to_do(own: Stack) -> None:
     with pytest.raises(PlatformError, match="tav platform up"):
         own.gc()
+
+
+def test_the_address_of_mlflow_that_is_printed_leads_to_the_runs_of_training(mlflow_server: Stack) -> None:
+    root, _, place = mlflow_server.runs_url.partition("/#/")
+    assert root == mlflow_server.mlflow_url
+    assert re.fullmatch(r"experiments/[0-9]+/runs\?workflowType=machine_learning", place)
