@@ -115,6 +115,18 @@ def test_image_to_image_draws_the_same_noise_for_every_frame(base: Base, source:
     assert difference(edited[0], edited[1]) < 0.1
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_baselines_work_in_half_precision_where_the_vae_may_stay_in_fp32(source: Clip, dtype: torch.dtype) -> None:
+    half = Base.load("offline", dtype=dtype)
+    half.defaults["sample"]["num_inference_steps"] = 10
+    assert (half.vae.dtype == torch.float32) == (dtype == torch.float16)
+    for edited in (
+        image_to_image(half, source.frames, EDIT.prompt, 0.1, seed=0),
+        plug_and_play(half, source.frames, "", 0.8, 0.5),
+    ):
+        assert difference(edited, decoded(half, source)) < 8
+
+
 def test_plug_and_play_with_the_empty_prompt_gives_the_source_back(base: Base, source: Clip) -> None:
     assert difference(plug_and_play(base, source.frames, "", 0.8, 0.5), decoded(base, source)) < 6
 

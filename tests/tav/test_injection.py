@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 
 import tav
-from tav import Base, Clip, Delta, InvertConfig, Latents, Sampler, TuneConfig
+from tav import Base, Clip, Delta, InvertConfig, Latents, Sampler, TuneConfig, VideoUNet
 from tav.config import SampleConfig
 from tav.errors import InvalidConfig
 from tav.video import Frames
@@ -84,3 +85,42 @@ def test_an_unknown_layer_is_named(sampler: Sampler, delta: Delta, latents: Late
     config = INJECTED.model_copy(update={"injected_layers": ("up_blocks.9",)})
     with pytest.raises(InvalidConfig, match=r"up_blocks\.9"):
         sampler.sample("blue", delta=delta, latents=latents, config=config)
+
+
+def called_in_a_prediction(net: VideoUNet) -> set[str]:
+    seen: set[str] = set()
+    hooks = [module.register_forward_hook(lambda *_, name=name: seen.add(name)) for name, module in net.named_modules() if name]
+    with torch.inference_mode():
+        net(torch.randn(1, 4, 2, 8, 8), 10, torch.randn(1, 5, 32))
+    for hook in hooks:
+        hook.remove()
+    return seen
+
+
+def test_every_layer_and_block_that_the_network_calls_can_be_injected_and_every_other_is_refused(
+    sampler: Sampler, delta: Delta, latents: Latents
+) -> None:
+    called = called_in_a_prediction(sampler.net)
+    assert {"down_blocks.0", "mid_block", "up_blocks.1.attentions.0", "up_blocks.1.resnets.1", "conv_in"} <= called
+    one = INJECTED.model_copy(update={"num_inference_steps": 1, "guidance_scale": 1.0})
+    config = latents.meta.model_copy(update={"invert": InvertConfig(num_inference_steps=1)})
+    short = Latents(latents.tensor, config)
+    names = [name for name, _ in sampler.net.named_modules()]
+    blocks = [name for name in names if len(name.split(".")) < 4]
+    for name in dict.fromkeys([*blocks, *names[::5], *(n for n in names if n.endswith(("attn1", "attn2", "attn_temp")))]):
+        asked = one.model_copy(update={"injected_layers": (name,)})
+        if name in called:
+            assert sampler.sample("blue", delta=delta, latents=short, config=asked).frames.shape == (5, 16, 16, 3), name
+        else:
+            with pytest.raises(InvalidConfig, match=rf"'{name}' is not one layer .* name one of"):
+                sampler.sample("blue", delta=delta, latents=short, config=asked)
+    assert not any(module._forward_hooks for module in sampler.net.modules())
+
+
+def test_a_block_s_outputs_are_all_taken(sampler: Sampler, delta: Delta, latents: Latents) -> None:
+    plain = PLAIN.model_copy(update={"guidance_scale": 1.0})
+    blocks = tuple(f"{way}_blocks.{level}" for way in ("down", "up") for level in range(4))
+    whole = plain.model_copy(update={"feature_injection": 1.0, "injected_layers": blocks})
+    again = sampler.sample("", delta=delta, latents=latents, config=plain).frames
+    assert off(sampler.sample("blue", delta=delta, latents=latents, config=whole).frames, again) <= 1
+    assert off(sampler.sample("blue", delta=delta, latents=latents, config=plain).frames, again) > 1

@@ -5,10 +5,8 @@ from __future__ import annotations
 from contextlib import nullcontext
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from diffusers import DDIMScheduler, StableDiffusionImg2ImgPipeline
-from PIL import Image
 from torch import Tensor
 
 from tav.base import Base
@@ -55,21 +53,25 @@ def image_to_image(base: Base, frames: Frames, prompt: str, strength: float, see
         requires_safety_checker=False,
     )
     pipeline.set_progress_bar_config(disable=True)
+    # In the base's own types: the pipeline would give a VAE that stays in fp32 what the network computes in.
+    negative, positive = base.encode_text([config.negative_prompt, prompt]).split(1)
+    mean, std = (moment[0].transpose(0, 1) for moment in base.encode_frames(frames))  # [F, 4, h, w]
     edited = []
-    for start in range(0, len(frames), _FRAMES_AT_ONCE):
-        chunk = frames[start : start + _FRAMES_AT_ONCE]
+    for of_mean, of_std in zip(mean.split(_FRAMES_AT_ONCE), std.split(_FRAMES_AT_ONCE), strict=True):
+        generators = [torch.Generator().manual_seed(seed) for _ in of_mean]
+        drawn = torch.stack([torch.randn(of_mean.shape[1:], generator=generator) for generator in generators])
         out = pipeline(
-            prompt=[prompt] * len(chunk),
-            image=[Image.fromarray(frame) for frame in chunk],
+            prompt_embeds=positive.expand(len(of_mean), -1, -1),
+            negative_prompt_embeds=negative.expand(len(of_mean), -1, -1),
+            image=(of_mean + of_std * drawn.to(of_std)).to(base.dtype),
             strength=strength,
             num_inference_steps=config.num_inference_steps,
             guidance_scale=config.guidance_scale,
-            negative_prompt=[config.negative_prompt] * len(chunk),
-            generator=[torch.Generator().manual_seed(seed) for _ in chunk],
-            output_type="np",
+            generator=generators,
+            output_type="latent",
         )
-        edited.append((out.images * 255).round().astype(np.uint8))
-    return np.concatenate(edited)
+        edited.append(out.images)
+    return base.decode_latents(torch.cat(edited).transpose(0, 1).unsqueeze(0))
 
 
 @dataclass(frozen=True)

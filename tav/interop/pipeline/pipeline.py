@@ -167,8 +167,13 @@ class TunedVideoPipeline(DiffusionPipeline):
     def _injecting(self, layers, rows):
         """While open, `layers` give the first row's output for all rows."""
 
-        def share(module, args, output):
+        def first_row(output):
+            if isinstance(output, tuple):  # a block's
+                return tuple(map(first_row, output))
             return output[: len(output) // rows].repeat(rows, *[1] * (output.dim() - 1))
+
+        def share(module, args, output):
+            return first_row(output)
 
         hooks = [self.unet.get_submodule(name).register_forward_hook(share) for name in layers]
         try:
