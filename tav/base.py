@@ -16,7 +16,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from tav import checkpoint
 from tav.config import ClipConfig, InvertConfig, NetConfig, SampleConfig, TuneConfig
 from tav.ddim import DDIM
-from tav.errors import NanLoss
+from tav.errors import InvalidConfig, NanLoss
 from tav.video import Frames
 from tav.words import Reader, window_of
 
@@ -105,6 +105,17 @@ class Base:
         """Says what of a text this base does not read."""
         return Reader(self.tokenizer, window_of(self.tokenizer, self.text_encoder.config.max_position_embeddings))
 
+    def check_size(self, width: int, height: int) -> None:
+        """Refuse what latents cannot hold.
+
+        Raises:
+            InvalidConfig: says which sizes will do.
+        """
+        if width % self.scale or height % self.scale:
+            raise InvalidConfig(
+                f"size {width}x{height} will not do for base {self.name!r}: width and height must be multiples of {self.scale}"
+            )
+
     @torch.no_grad()
     def encode_text(self, prompts: list[str]) -> Tensor:
         """Prompts -> text-encoder states `[B, L, D]`. What lies beyond the encoder's window is cut off, with a warning that
@@ -121,7 +132,13 @@ class Base:
 
     @torch.no_grad()
     def encode_frames(self, frames: Frames) -> tuple[Tensor, Tensor]:
-        """Frames uint8 `[F, H, W, 3]` -> mean and standard deviation of the VAE posterior, scaled, each `[1, 4, F, h, w]`."""
+        """Frames uint8 `[F, H, W, 3]` -> mean and standard deviation of the VAE posterior, scaled, each `[1, 4, F, h, w]`.
+
+        Raises:
+            InvalidConfig: a size that the VAE cannot halve often enough.
+            NanLoss: its arithmetic overflowed.
+        """
+        self.check_size(frames.shape[2], frames.shape[1])
         pixels = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)
         chunks = []
         for chunk in pixels.split(_FRAMES_AT_ONCE):

@@ -62,7 +62,7 @@ class TuneConfig(Config):
     weight_decay: float = Field(1e-2, ge=0)
     eps: float = Field(1e-8, gt=0)
     max_grad_norm: float = Field(1.0, gt=0)
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
     gradient_checkpointing: bool = False
 
 
@@ -101,7 +101,7 @@ class SampleConfig(Config):
     noise_blend: float = Field(0.0, ge=0, le=1)
     """How much of the inverted latents' variance is replaced by Gaussian noise (√(1-b)·latents + √b·noise): 0 keeps the
     clip's motion and layout, 1 forgets the clip."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
     """Of the Gaussian noise: where no inverted latents are given, or blended into them."""
     num_frames: int | None = Field(None, ge=1)
     """Without inverted latents: frames to make; None takes the delta's."""

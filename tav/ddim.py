@@ -45,7 +45,11 @@ class DDIM:
         scheduler.set_timesteps(num_inference_steps)
         timesteps = np.minimum(scheduler.timesteps.numpy(), train_timesteps - 1)
         if even:
-            timesteps = np.linspace(start or train_timesteps - 1, 0, num_inference_steps + 1)[:-1].round().astype(int)
+            timesteps = (
+                np.linspace(train_timesteps - 1 if start is None else start, 0, num_inference_steps + 1)[:-1]
+                .round()
+                .astype(int)
+            )
         elif start is not None and start != timesteps[0]:
             timesteps = np.linspace(start, min(start, timesteps[-1]), num_inference_steps).round().astype(int)
         self.timesteps: list[int] = np.unique(timesteps)[::-1].tolist()

@@ -129,8 +129,7 @@ class Sampler:
             raise InvalidConfig("noise_blend mixes noise into inverted latents: give these, or leave noise_blend out")
         width, height = config.size or origin.size
         scale = self.base.scale
-        if width % scale or height % scale:
-            raise InvalidConfig(f"size {width}x{height} will not do: width and height must be multiples of {scale}")
+        self.base.check_size(width, height)
         shape = (1, self.net.config.in_channels, config.num_frames or origin.num_frames, height // scale, width // scale)
         return self._noise(shape, config.seed)
 

@@ -197,6 +197,7 @@ def _read_clip(video: Path, checkpoint: Checkpoint, found: dict[str, Any]) -> Cl
 
 
 def _check_latents(noise: Tensor, origin: Origin, base: Base) -> None:
+    base.check_size(*origin.size)
     width, height = (side // base.scale for side in origin.size)
     wanted = (1, base.unet.config.in_channels, origin.num_frames, height, width)
     if noise.shape != wanted:

@@ -104,7 +104,10 @@ class TunedVideoPipeline(DiffusionPipeline):
             # They hold the noise of the timestep at which their inversion ended: only from there do they lead back to the clip.
             timesteps = self._timesteps(steps, start=self._timesteps(clip.inversion_steps)[0])
         else:
-            side = (side // self.vae_scale_factor for side in (height or clip.size[1], width or clip.size[0]))
+            pixels = (height or clip.size[1], width or clip.size[0])
+            if any(side % self.vae_scale_factor for side in pixels):
+                raise ValueError(f"Height and width must be multiples of {self.vae_scale_factor}, not {pixels}.")
+            side = (side // self.vae_scale_factor for side in pixels)
             shape = (1, self.unet.config.in_channels, num_frames or clip.num_frames, *side)
             x = randn_tensor(shape, generator=generator, device=device_of_noise).to(device)
             timesteps = self._timesteps(steps)
