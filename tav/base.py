@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -39,6 +38,12 @@ class Base:
     dtype: torch.dtype
     defaults: dict[str, dict[str, Any]] = field(default_factory=dict)
     """The base's own `tav.json`, if any: recommended `clip`, `net`, `tune`, `invert`, `sample` settings over the paper's."""
+    reader: Reader = field(init=False, repr=False, compare=False)
+    """Says what of a text this base does not read."""
+
+    def __post_init__(self) -> None:
+        window = window_of(self.tokenizer, self.text_encoder.config.max_position_embeddings)
+        self.reader = Reader(self.tokenizer, window)
 
     @classmethod
     def load(
@@ -100,11 +105,6 @@ class Base:
         """Pixels per latent, along each side: 8 for Stable Diffusion."""
         return 2 ** (len(self.vae.config.block_out_channels) - 1)
 
-    @cached_property
-    def reader(self) -> Reader:
-        """Says what of a text this base does not read."""
-        return Reader(self.tokenizer, window_of(self.tokenizer, self.text_encoder.config.max_position_embeddings))
-
     def check_size(self, width: int, height: int) -> None:
         """Refuse what latents cannot hold.
 
@@ -125,9 +125,8 @@ class Base:
                 warnings.warn(
                     f"{self.name} does not read the end of a prompt that is too long for it: {unread!r}", stacklevel=3
                 )
-        window = self.reader.window
-        tokens = self.tokenizer(prompts, padding="max_length", max_length=window, truncation=True, return_tensors="pt")
-        states: Tensor = self.text_encoder(tokens.input_ids.to(self.device)).last_hidden_state
+        tokens = torch.tensor(self.reader.read(prompts), device=self.device)
+        states: Tensor = self.text_encoder(tokens).last_hidden_state
         return states
 
     @torch.no_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -19,7 +20,7 @@ _SHOWN = 200
 
 
 class Reader:
-    """A base's tokenizer and the window of its text encoder.
+    """A base's tokenizer and the window of its text encoder. Threads may share it: a tokenizer changes while it cuts and pads.
 
     Args:
         tokenizer: of the base.
@@ -28,11 +29,20 @@ class Reader:
 
     def __init__(self, tokenizer: CLIPTokenizer, window: int) -> None:
         self.tokenizer, self.window = tokenizer, window
+        self._lock = threading.Lock()
+
+    def read(self, texts: list[str]) -> list[list[int]]:
+        """The tokens that the encoder gets to see of each text, a window's full."""
+        with self._lock:
+            tokens = self.tokenizer(texts, padding="max_length", max_length=self.window, truncation=True)
+        ids: list[list[int]] = tokens.input_ids
+        return ids
 
     def unread(self, text: str) -> str:
         """The end of a text that the encoder does not get to see, from the first word that it does not read whole; empty where
         it reads all."""
-        tokens = self.tokenizer(text, return_offsets_mapping=True, verbose=False)
+        with self._lock:
+            tokens = self.tokenizer(text, return_offsets_mapping=True, verbose=False)
         if len(tokens.input_ids) <= self.window:
             return ""
         begin: int = tokens.offset_mapping[self.window - 1][0]  # of the first one not read: the last place ends the text

@@ -18,7 +18,7 @@ from PIL import Image
 from tav.eval.layout import read_frames
 from tav.eval.results import Record, Results, RunFile, write_text
 from tav.eval.scores import MEASURES
-from tav.eval.statistics import ALL_EDITS, CONFIDENCE, RESAMPLES, Estimate, Table, differences, table
+from tav.eval.statistics import ALL_EDITS, CONFIDENCE, FEWEST_TO_RESAMPLE, RESAMPLES, Estimate, Table, differences, table
 from tav.eval.suite import Case, Measure
 from tav.video import Frames
 
@@ -81,7 +81,7 @@ def write_report(results: Results, videos: Sequence[tuple[str, Case]], about: Ma
         sheets=_sheets(results, videos, measures),
         models=sorted({_models(record) for record in records}),
         confidence=f"{CONFIDENCE:.0%}",
-        resamples=RESAMPLES,
+        interval=f"Student's t below {FEWEST_TO_RESAMPLE}, from there on {RESAMPLES} bootstrap resamples",
         clips=len({record.clip for record in records}),
         videos=len(records),
     )

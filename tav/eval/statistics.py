@@ -1,4 +1,7 @@
-"""Means over videos, and how sure they are: bootstrap over clips, because the edits of one clip stand or fall together."""
+"""Means over videos, and how sure they are: over clips, because the edits of one clip stand or fall together.
+
+Of 30 clips and more, by the bootstrap; of fewer, whose bootstrap intervals are too narrow, by Student's t.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 
 from tav.eval.results import Record
 from tav.eval.suite import RECONSTRUCTION, Measure
 
 RESAMPLES = 2000
+FEWEST_TO_RESAMPLE = 30
+"""Clips; a bootstrap of six covers the true mean in 86 of 100 cases, not in 95."""
 CONFIDENCE = 0.95
 ALL_EDITS = "all edits"
 """The row of everything but the clips' own captions."""
@@ -44,12 +50,23 @@ def estimate(values: Sequence[tuple[str, float]], better: str = "higher") -> Est
     if len(names) > 1:
         where = np.array([names.index(clip) for clip, _ in values])
         sums, counts = np.bincount(where, scores).astype(np.float64), np.bincount(where)
-        low, high = (float(end) for end in np.quantile(_resampled_means(sums, counts), _ENDS))
+        if len(names) < FEWEST_TO_RESAMPLE:
+            low, high = _students_t(sums, counts)
+        else:
+            low, high = (float(end) for end in np.quantile(_resampled_means(sums, counts), _ENDS))
     worst = scores.min() if better == "higher" else scores.max()
     return Estimate(float(scores.mean()), low, high, float(worst), len(scores), len(names))
 
 
 _ENDS = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
+
+
+def _students_t(sums: NDArray[np.float64], counts: NDArray[np.intp]) -> tuple[float, float]:
+    """Ends of the interval of a mean over videos, by how the clips' sums scatter about what it gives them."""
+    clips, mean = len(sums), sums.sum() / counts.sum()
+    error = np.sqrt(clips / (clips - 1) * ((sums - mean * counts) ** 2).sum()) / counts.sum()
+    half = float(stdtrit(clips - 1, _ENDS[1]) * error)
+    return float(mean) - half, float(mean) + half
 
 
 def _resampled_means(sums: NDArray[np.float64], counts: NDArray[np.intp]) -> NDArray[np.float64]:

@@ -1,6 +1,7 @@
 """Methods of a suite on the shipped base: each makes a video, and each baseline is what its name says at its limits."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -150,7 +151,7 @@ def test_plug_and_play_takes_over_the_papers_layers_on_stable_diffusion(base: Ba
 
     with torch.device("meta"):
         sd14 = UNet2DConditionModel(cross_attention_dim=768, attention_head_dim=8, block_out_channels=(320, 640, 1280, 1280))
-    like_sd = Base(**(vars(base) | {"unet": sd14}))
+    like_sd = replace(base, unet=sd14)
     block, projections = injected_layers(like_sd)
     assert block == "up_blocks.1.resnets.1"
     attention = sorted({name.split(".transformer_blocks")[0] for name in projections})

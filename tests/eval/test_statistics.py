@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from tav.eval.results import Record
 from tav.eval.statistics import ALL_EDITS, differences, estimate, table
@@ -33,6 +34,30 @@ def test_the_interval_is_that_of_the_mean_of_clips() -> None:
     half = 1.96 * scores.std() / np.sqrt(len(scores))
     assert found.low == pytest.approx(scores.mean() - half, abs=0.06)
     assert found.high == pytest.approx(scores.mean() + half, abs=0.06)
+
+
+@pytest.mark.parametrize(
+    ("clips", "draw"), [(2, "normal"), (4, "normal"), (6, "normal"), (6, "uniform"), (12, "uniform"), (29, "normal")]
+)
+@pytest.mark.parametrize("even", [True, False])
+def test_the_interval_of_few_clips_covers_the_true_mean_as_often_as_it_says(clips: int, draw: str, even: bool) -> None:
+    rng = np.random.default_rng(clips)
+    covered, trials = 0, 400
+    for _ in range(trials):
+        of_clips = getattr(rng, draw)(size=clips) - (0.5 if draw == "uniform" else 0)
+        videos = [3] * clips if even else rng.integers(2, 5, clips)  # an edit's video may be missing
+        values = [(f"{i}", float(x + 0.1 * rng.normal())) for i, x in enumerate(of_clips) for _ in range(videos[i])]
+        found = estimate(values)
+        assert found.low is not None and found.high is not None
+        covered += found.low <= 0 <= found.high
+    assert covered / trials > 0.92  # a bootstrap's 6 clips: 0.86
+
+
+def test_the_interval_of_one_video_a_clip_is_students() -> None:
+    scores = [1.0, 2.0, 4.0, 8.0, 9.0]
+    wanted = scipy.stats.t.interval(0.95, 4, loc=np.mean(scores), scale=scipy.stats.sem(scores))
+    found = estimate([(str(i), x) for i, x in enumerate(scores)])
+    assert (found.low, found.high) == pytest.approx(wanted)
 
 
 def test_more_videos_of_the_same_clips_make_it_no_surer() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -83,7 +84,7 @@ def test_an_inversion_of_one_step_leads_back_to_the_clip(
     base: Base, clip: Clip, delta: Delta, schedule: dict[str, object], scheduler: SchedulerName
 ) -> None:
     """At timestep 0 or 1 latents hold the clip but for a trace of noise; at the end of a schedule they are noise."""
-    one = Base(**(vars(base) | {"scheduler_config": schedule}))
+    one = replace(base, scheduler_config=schedule)
     latents = tav.invert(one, clip, delta, InvertConfig(num_inference_steps=1))
     through = one.decode_latents(one.encode_frames(clip.frames)[0]).astype(int)
     for steps in (1, 3):
