@@ -9,6 +9,8 @@ OUT ?= out
 CLOUD ?= aws
 SETTINGS ?= deploy/settings.env
 CLUSTER = .deploy/$(CLOUD)
+# Files of tests share their servers, so a file stays in one process.
+SIDE_BY_SIDE = -n auto --maxprocesses 4 --dist loadfile
 BENCH_GPU = benchmarks.method --base sd14 --device cuda --dtype bf16 --frames 8 16 24 32 --size 256 512
 QUALITY = $(BIN)/tav eval run --suite offline --out $(OUT)/quality --processes 2 --threads 1
 
@@ -60,11 +62,11 @@ tunnel: $(READY) ## Bring its gateway, MLflow and dashboard to this machine's po
 
 test: $(READY) ## All tests, on real parts
 	tools/system-packages.sh $(PYTHON) browser servers prometheus
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest tests $(SIDE_BY_SIDE)
 
 test-fast: $(READY) ## The tests that take no tens of seconds each
 	tools/system-packages.sh $(PYTHON) prometheus
-	$(BIN)/python -m pytest tests -m 'not slow'
+	$(BIN)/python -m pytest tests $(SIDE_BY_SIDE) -m 'not slow'
 
 lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check .
