@@ -70,6 +70,27 @@ _MANY = 100_000
 _SEEN = 256
 
 
+REACHED = ("phase", "step", "total_steps", "progress")
+"""What is kept of how far a job came that failed or was cancelled."""
+_REACHED = "tav.reached"
+
+
+def _reached_tag(reached: Mapping[str, Any] | None) -> dict[str, str]:
+    return {} if reached is None else {_REACHED: json.dumps({name: reached[name] for name in REACHED})}
+
+
+def _progress(status: JobStatus, tags: Mapping[str, str]) -> dict[str, Any]:
+    """How far a job is, as far as its run knows."""
+    if status is JobStatus.succeeded:
+        return {"progress": 1.0}
+    if status is JobStatus.running:
+        return {"phase": JobPhase(tags["tav.phase"]) if tags.get("tav.phase") else None}
+    if status is JobStatus.queued or _REACHED not in tags:
+        return {}
+    reached = json.loads(tags[_REACHED])
+    return reached | {"phase": JobPhase(reached["phase"]) if reached["phase"] else None}
+
+
 def _key(idempotency_key: str, tenant: str) -> str:
     """Two tenants' keys never meet."""
     return key_digest(f"{tenant}\n{idempotency_key}")
@@ -254,12 +275,14 @@ class JobStore:
         """The job ended with a registered version."""
         self._runs.end(job_id, RUN_STATUS[JobStatus.succeeded], {"tav.version": str(version), "tav.phase": ""})
 
-    def fail(self, job_id: str, failure: Failure, traceback: str | None = None) -> None:
-        """The job ended for a reason; the traceback becomes the artifact `traceback.txt`."""
+    def fail(
+        self, job_id: str, failure: Failure, traceback: str | None = None, *, reached: Mapping[str, Any] | None = None
+    ) -> None:
+        """The job ended for a reason, having `reached` a phase and step; the traceback becomes the artifact `traceback.txt`."""
         if traceback:
             with suppress(NotFound):  # of a run that was deleted
                 self.log_bytes(job_id, traceback.encode(), "traceback.txt")
-        tags = {"tav.error": failure.message, "tav.error_code": failure.code.value, "tav.phase": ""}
+        tags = {"tav.error": failure.message, "tav.error_code": failure.code.value, "tav.phase": ""} | _reached_tag(reached)
         self._runs.end(job_id, RUN_STATUS[JobStatus.failed], tags)
 
     def request_cancel(self, job_id: str) -> None:
@@ -278,9 +301,9 @@ class JobStore:
         """What the job is expected to take, as its tuner says."""
         self._runs.log(job_id, tags={_ESTIMATE: estimate.model_dump_json()})
 
-    def cancel(self, job_id: str) -> None:
-        """The job ended by a cancel call, or by the deletion of its run."""
-        self._runs.end(job_id, RUN_STATUS[JobStatus.cancelled], {"tav.phase": ""})
+    def cancel(self, job_id: str, *, reached: Mapping[str, Any] | None = None) -> None:
+        """The job ended by a cancel call, or by the deletion of its run, having `reached` a phase and step."""
+        self._runs.end(job_id, RUN_STATUS[JobStatus.cancelled], {"tav.phase": ""} | _reached_tag(reached))
 
     def log_metrics(self, job_id: str, points: Iterable[tuple[str, float, int, int]]) -> None:
         """Metrics as (key, value, step, UNIX milliseconds); collect some seconds' worth before calling."""
@@ -329,8 +352,7 @@ class JobStore:
         return TuningJob(
             id=run.info.run_id,
             status=status,
-            phase=JobPhase(tags["tav.phase"]) if status is JobStatus.running and tags.get("tav.phase") else None,
-            progress=1.0 if status is JobStatus.succeeded else 0.0,
+            **_progress(status, tags),
             loss=run.data.metrics.get("loss"),
             attempt=attempt,
             excused_attempts=int(tags.get("tav.excused", 0)),

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from services.settings import Settings
 from services.tuning.policy import Fleet, JobClass, Queue, gives_way, plan
+from tav_client.schemas import WaitsFor
 
 _BEAT_SECONDS = 0.5
 _BEATS_PER_SECOND = 200
@@ -71,6 +72,11 @@ class Tuners:
     def serve(self, kind: JobClass) -> bool:
         """True when a tuner of the class could be started and has not ended."""
         return any(t.came and not t.ending for t in self._all.values() if t.kind == kind)
+
+    def waits_for(self, kind: JobClass) -> WaitsFor:
+        """What a queued job of the class waits for, if its tenant may run one more."""
+        starting = any(_state(tuner) == "starting" for tuner in self._all.values() if tuner.kind == kind)
+        return WaitsFor.tuner_start if starting else WaitsFor.free_tuner
 
     def beat_seconds(self) -> float:
         """How often each shall beat, so that many tuners do not keep scheduler and MLflow from their work."""

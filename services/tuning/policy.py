@@ -92,6 +92,10 @@ class Queue:
         """How many jobs of a tenant wait."""
         return self._queued[tenant]
 
+    def is_full(self, tenant: str) -> bool:
+        """Whether as many of a tenant's jobs run as may."""
+        return not self._room(tenant)
+
     def add(self, job: Waiting) -> None:
         """A job waits from now on."""
         if job.id in self._waiting:

@@ -13,7 +13,7 @@ import asyncio
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -22,7 +22,7 @@ import ray
 from ray.exceptions import RayError
 
 from registry.errors import NotFound, StorageUnavailable
-from registry.jobs import JobStore
+from registry.jobs import REACHED, JobStore
 from services import logs, metrics
 from services.addresses import without_addresses
 from services.settings import Settings
@@ -34,7 +34,7 @@ from services.tuning.limits import Limits
 from services.tuning.openjob import OpenJob, Registry
 from services.tuning.policy import JobClass, Queue, Waiting
 from services.tuning.upkeep import measure, sweep
-from tav_client.schemas import Failure, FailureCode, JobPhase, JobStatus, TuningJob
+from tav_client.schemas import Failure, FailureCode, JobPhase, JobStatus, TuningJob, WaitsFor
 
 log = logging.getLogger(__name__)
 
@@ -191,6 +191,7 @@ class Scheduler:
                     scan_at = time.monotonic() + max(_RESCAN_SECONDS, _RESCAN_REST * (time.monotonic() - now))
                 self._end_overdue()
                 self._decide()
+                self._tell_waiting(self.jobs.values())
                 measure(self.jobs.values(), self.tuners)
             except StorageUnavailable as error:
                 log.warning("cannot read the runs, trying again: %s", error)
@@ -243,6 +244,15 @@ class Scheduler:
         for tuner_id, kind, done in self.tuners.adapt():
             _background(self._watch(tuner_id, kind, done))
 
+    def _tell_waiting(self, jobs: Iterable[OpenJob]) -> None:
+        """Let those who follow queued jobs see what these wait for."""
+        for job in jobs:
+            if job.snapshot.id in self.queue and job.tuner is None:
+                full = self.queue.is_full(job.snapshot.tenant)
+                waits_for = WaitsFor.own_jobs if full else self.tuners.waits_for(job.kind)
+                if waits_for != job.snapshot.waits_for:
+                    job.publish(waits_for=waits_for)
+
     # -- inside: time limits
 
     def _end_overdue(self) -> None:
@@ -268,6 +278,7 @@ class Scheduler:
         self.queue.add(Waiting(seen.id, job.kind, seen.tenant, seen.priority, seen.created_at))
         self.limits.waits(job)
         self._decide()
+        asyncio.get_running_loop().call_soon(self._tell_waiting, [job])  # when that is decided
 
     async def _start(self, job: OpenJob, tuner_id: str) -> Lease | None:
         """A tuner has got the job, and may begin when that is written; None if the job is not its any more."""
@@ -285,7 +296,8 @@ class Scheduler:
                 await self._stopped(job)
                 return None
             job.written_phase = JobPhase.preparing
-            job.publish(status=JobStatus.running, attempt=attempt, phase=job.written_phase, started_at=started_at)
+            now = {"attempt": attempt, "phase": job.written_phase, "started_at": started_at, "waits_for": None}
+            job.publish(status=JobStatus.running, **now)
             self.limits.runs(job)
             return Lease(job.snapshot, attempt, self.tuners.beat_seconds())
 
@@ -327,7 +339,8 @@ class Scheduler:
             await self._stopped(job)
             return
         job.queued_at = time.time() + pause
-        job.publish(status=JobStatus.queued, excused_attempts=excused, **_IDLE)
+        waits_for = WaitsFor.pause if pause else None
+        job.publish(status=JobStatus.queued, excused_attempts=excused, **_IDLE | {"waits_for": waits_for})
         if pause:
             asyncio.get_running_loop().call_later(pause, self._enqueue, job)
         else:
@@ -347,10 +360,12 @@ class Scheduler:
         """The job's last status; `job.writing` is held."""
         if job.final:
             return
+        done: dict[str, Any] = _IDLE | {"progress": 1.0}
+        if status is not JobStatus.succeeded:
+            reached = {name: getattr(job.snapshot, name) for name in REACHED}
+            done, write = _IDLE | reached, partial(write, reached=reached)
         await self.registry.write(job, write)
-        progress = 1.0 if status is JobStatus.succeeded else job.snapshot.progress
-        done = _IDLE | {"status": status, "finished_at": time.time(), "progress": progress, "loss": job.snapshot.loss}
-        job.publish(**done | fields)
+        job.publish(**done | {"status": status, "finished_at": time.time(), "loss": job.snapshot.loss} | fields)
         self.ended.append(job.snapshot.id)
         while len(self.ended) > _KEPT_ENDED_JOBS:
             self.jobs.pop(self.ended.popleft(), None)
@@ -393,7 +408,14 @@ class Scheduler:
         asyncio.get_running_loop().call_later(self.settings.cancel_grace_seconds, look)
 
 
-_IDLE: dict[str, Any] = {"phase": None, "step": 0, "total_steps": None, "progress": 0.0, "eta_seconds": None}
+_IDLE: dict[str, Any] = {
+    "phase": None,
+    "step": 0,
+    "total_steps": None,
+    "progress": 0.0,
+    "eta_seconds": None,
+    "waits_for": None,
+}
 _LOST = Failure(code=FailureCode.worker_lost, message="The process that worked on the job died.")
 _tasks: set[asyncio.Task[Any]] = set()
 

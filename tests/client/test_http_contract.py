@@ -67,7 +67,9 @@ def test_the_literal_requests_are_accepted_by_the_schemas() -> None:
     assert sum(body is not None for body in bodies) >= 6
 
 
-@pytest.mark.parametrize("enum", [schemas.FailureCode, schemas.JobStatus, schemas.JobPhase, schemas.VideoStatus])
+@pytest.mark.parametrize(
+    "enum", [schemas.FailureCode, schemas.JobStatus, schemas.JobPhase, schemas.WaitsFor, schemas.VideoStatus]
+)
 def test_every_member_of_every_enumeration_is_named(enum: Any) -> None:
     assert [member for member in enum if f"`{member}`" not in TEXT] == []
 
