@@ -20,8 +20,10 @@ def _lucky(given: object) -> bool:
 
 @schemathesis.hook
 def map_path_parameters(context: Any, path_parameters: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Deletions are spared, or soon nothing would be there."""
-    if not path_parameters or context.operation.method.lower() == "delete" or not _lucky(path_parameters):
+    """Deletions are led past what is known (schemathesis finds it in lists), or soon nothing would be there."""
+    if path_parameters and context.operation.method.lower() == "delete":
+        return {name: "gone" if value in KNOWN.values() else value for name, value in path_parameters.items()}
+    if not path_parameters or not _lucky(path_parameters):
         return path_parameters
     return path_parameters | {name: KNOWN[name] for name in path_parameters if name in KNOWN}
 
