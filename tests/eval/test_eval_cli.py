@@ -47,7 +47,7 @@ def test_without_models_the_table_has_no_column_of_theirs(two_videos: list[Path]
     [
         (["--prompt", "a", "--prompt", "b", "--prompt", "c"], "--prompt is given 3 times for 2 videos"),
         (["--clip-model", "/nowhere/at-all"], "no model '/nowhere/at-all' to score with: give a hub id"),
-        (["--source", "/nowhere.mp4"], "the clip is not a readable video"),
+        (["--source", "/nowhere.mp4"], "/nowhere.mp4: No such file or directory."),
     ],
 )
 def test_what_cannot_be_scored_is_a_sentence(two_videos: list[Path], words: list[str], sentence: str) -> None:

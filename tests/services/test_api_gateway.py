@@ -138,6 +138,7 @@ def test_the_description_covers_every_call_and_resolves(gateway: Running) -> Non
         "GET /v1/models/{name}",
         "PATCH /v1/models/{name}",
         "DELETE /v1/models/{name}",
+        "GET /v1/models/{name}/versions",
         "GET /v1/models/{name}/versions/{version}",
         "DELETE /v1/models/{name}/versions/{version}",
         "PUT /v1/models/{name}/aliases/{alias}",

@@ -94,7 +94,7 @@ def _parsed_size(value: Any) -> Any:
     """OpenAI writes a size as `WIDTHxHEIGHT`."""
     if isinstance(value, str) and (found := re.fullmatch(r"(\d{1,5})x(\d{1,5})", value)):
         return int(found[1]), int(found[2])
-    return value
+    return tuple(value) if isinstance(value, list) else value  # a validator before the type hides that JSON has no tuples
 
 
 _Side = Annotated[int, Field(ge=8, le=4096, multiple_of=8)]
