@@ -66,6 +66,7 @@ def test_what_is_given_as_options_is_what_is_sent(service: Any, clip: str) -> No
         "batch": "b",
         "metadata": {"k": "v"},
         "caption": "x",
+        "truncate": "error",
         "params": {
             "steps": 5,
             "num_frames": 4,
@@ -84,7 +85,20 @@ def test_what_is_given_as_options_is_what_is_sent(service: Any, clip: str) -> No
     assert set(asked) == set(schemas.TuningJobCreate.model_fields) - {"clip_uri"}
     words = ["--model", "red-ball", "--base", "offline", "--validation-prompt", "a", "--priority", "3", "--gpus", "2"]
     words += ["--gpu-type", "A100", "--queue-deadline", "60", "--run-deadline", "600", "--batch", "b", "--metadata", "k=v"]
-    words += ["--caption", "x", "--steps", "5", "--num-frames", "4", "--size", "64x32", "--frame-start", "1"]
+    words += [
+        "--caption",
+        "x",
+        "--truncate",
+        "error",
+        "--steps",
+        "5",
+        "--num-frames",
+        "4",
+        "--size",
+        "64x32",
+        "--frame-start",
+        "1",
+    ]
     words += ["--frame-stride", "2", "--learning-rate", "0.5", "--seed", "7", "--attention", "causal", "--group-norm", "frame"]
     assert tav("jobs", "submit", clip, *words, "--no-gradient-checkpointing", "--memory", "auto").exit_code == 0
     assert json.loads(service.asked[0].form["job"][1]) == asked
