@@ -96,7 +96,8 @@ def attempts(rank: int, port: int, folder: str, out: str) -> None:
         return 1
 
     work.ObjectStore = lambda _: objects  # type: ignore[assignment]
-    work.JobStore = work.VersionStore = lambda *_: None  # type: ignore[assignment]
+    kept = SimpleNamespace(set_unread=lambda *_: None, get=lambda _: None, log_sheet=lambda *_: None)
+    work.JobStore = work.VersionStore = lambda *_: kept  # type: ignore[assignment]
     work.Reporter = lambda *_: reporter  # type: ignore[assignment]
     work.Attempt._register = register  # type: ignore[method-assign]
     ray.train.get_preemption_info = lambda: None  # Ray Train knows, and is not here
