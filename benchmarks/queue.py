@@ -30,7 +30,8 @@ from pathlib import Path
 from statistics import quantiles
 from typing import Any
 
-os.environ["RAY_AUTH_MODE"] = "token"  # Ray reads it once, when it is imported
+# Ray reads these once, when it is imported.
+os.environ |= {"RAY_AUTH_MODE": "token", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 import numpy as np
 import psutil

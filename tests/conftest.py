@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-os.environ["RAY_AUTH_MODE"] = "token"  # Ray reads it once, when it is imported
+# Ray reads these once, when it is imported.
+os.environ["RAY_AUTH_MODE"] = "token"
+os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # as of the stack that tests join
 
 import pytest
 import ray

@@ -27,7 +27,8 @@ def main() -> int:
     args = parser.parse_args()
     with_own_mounts()
 
-    os.environ["RAY_AUTH_MODE"] = "token"  # Ray reads it once, when it is imported
+    # Ray reads these once, when it is imported; nodes join its head.
+    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1"}
     from benchmarks import record
     from benchmarks.chaos.judgement import page, verdict
     from benchmarks.chaos.run import run

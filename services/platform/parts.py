@@ -124,7 +124,7 @@ def mlflow_gc(database: str, url: str, settings: RegistrySettings) -> tuple[list
 def ray(config: PlatformConfig, temp: Path, port: int, environment: dict[str, str], log: Path) -> Part:
     """One Ray node. Its workers inherit the head's environment, and so the services' settings.
 
-    Ray listens on every interface whatever it is told, so the environment must ask for token authentication.
+    The environment must ask for token authentication: other users of the machine reach its ports.
     """
 
     def ready() -> bool:

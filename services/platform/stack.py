@@ -44,6 +44,9 @@ _PORT_OF = {"s3": "s3_port", "mlflow": "mlflow_port", "ray": "ray_port", "servic
 _TITLE = {"s3": "the S3 server", "mlflow": "the MLflow server", "ray": "the Ray head", "services": "the gateway"}
 _SERVING_SECONDS = 3600
 """After which `mlflow models serve` gives a request up; by itself it does after a minute, which many a sampling exceeds."""
+ALONE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""With 0, Ray listens on loopback alone, and all that join it must have it, too. Otherwise it replaces a loopback address by
+one that other machines reach, and listens to all. The name is from systems where Ray has no clusters."""
 _LONGEST_RAY_FOLDER = 40
 """Ray keeps sockets below its folder; a socket's path is limited to 107 bytes."""
 
@@ -338,6 +341,7 @@ class Stack:
             "TAV_DATA_DIR": str(self.root),
             "TAV_URL": self.client_url,
             "RAY_ADDRESS": f"{LOOPBACK}:{chosen['ray_port']}",
+            ALONE: self._inherited.get(ALONE, "0"),
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(self._ray_token()),
             "MLFLOW_TRACKING_URI": settings.mlflow_tracking_uri,

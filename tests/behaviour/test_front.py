@@ -22,6 +22,7 @@ from tests.behaviour.conftest import CLIP, Service
 
 pytestmark = pytest.mark.slow
 
+LOOPBACKS = {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 SLOW = [
     b"",
     b"GET /healthz HTTP/1.1\r\nHost: x\r\n",
@@ -118,7 +119,15 @@ def test_whoever_leaves_sync_early_leaves_no_video_to_be_drawn(service: Service,
     assert mine and {video["error"]["code"] for video in mine} == {"cancelled"}
 
 
-def test_serves_inner_paths_are_closed_on_a_real_stack(http: httpx.Client) -> None:
+def test_on_one_machine_nothing_listens_to_others(service: Service, http: httpx.Client) -> None:
+    listening = {
+        (process.name(), connection.laddr)
+        for process in _processes(service)
+        for connection in process.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert {name for name, _ in listening} >= {"haproxy", "gcs_server", "raylet", "rclone"}
+    assert {(name, address) for name, address in listening if address.ip not in LOOPBACKS} == set()
     for path in ("/-/routes", "/%2D/routes"):
         assert http.get(path).status_code == 404
 
