@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from mlflow.entities import Run
+from pydantic import ValidationError
 
 from registry.errors import InvalidReference, NotFound
 from registry.objects import ObjectStore
@@ -49,6 +50,7 @@ from tav_client.schemas import (
     StoredFile,
     TuningJob,
     TuningJobCreate,
+    TuningParams,
 )
 
 RUN_STATUS = {
@@ -335,7 +337,13 @@ class JobStore:
 
     @staticmethod
     def _request(run: Run) -> TuningJobCreate:
-        return TuningJobCreate.model_validate_json(join_tag(run.data.tags, "tav.request"))
+        text = join_tag(run.data.tags, "tav.request")
+        try:
+            return TuningJobCreate.model_validate_json(text)
+        except ValidationError:  # accepted by an earlier release, whose bounds were others
+            asked = json.loads(text)
+            params = TuningParams.model_construct(**asked.pop("params", {}))
+            return TuningJobCreate.model_construct(**asked, params=params)
 
     def _job(self, run: Run) -> TuningJob:
         tags = run.data.tags

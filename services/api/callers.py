@@ -80,7 +80,11 @@ def _caller(
     request: Request,
     tenant: Annotated[
         str | None,
-        Query(description="For operators' keys: whose things, by the tenant's name, or `*` for all tenants'.", max_length=64),
+        Query(
+            description="For operators' keys: whose things, by the tenant's name, or `*` for all tenants'.",
+            max_length=64,
+            json_schema_extra={"pattern": r"^(\*|[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?)$"},
+        ),
     ] = None,
 ) -> Caller:
     caller: Caller = request.state.caller  # the doorkeeper has looked at `tenant` already, on every call

@@ -12,10 +12,15 @@ from fastapi import Header
 
 from services.api.errors import ApiError, invalid
 
-IdempotencyKey = Annotated[
-    str | None, Header(alias="Idempotency-Key", description="Makes a repeated create safe: 1–255 visible ASCII characters.")
-]
 _KEY = re.compile(r"[!-~]{1,255}")
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        description="Makes a repeated create safe: 1–255 visible ASCII characters.",
+        json_schema_extra={"pattern": f"^{_KEY.pattern}$"},  # for readers alone: the refusal is ours
+    ),
+]
 
 
 def checked_key(key: str | None) -> str | None:

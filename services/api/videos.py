@@ -26,7 +26,7 @@ from tav_client.schemas import AnyModelName, ModelVersion, Video, VideoCreate, V
 
 _POLL_MS = "500"
 _CONTENT: dict[str, dict[str, str]] = {kind: {} for kind in CONTENT_TYPES.values()}
-_FASTEST = 120.0
+_SLOWEST, _FASTEST = 0.01, 120.0
 
 
 def fitted(wanted: VideoCreate, version: ModelVersion, max_pixels: int) -> VideoCreate:
@@ -55,6 +55,10 @@ def fitted(wanted: VideoCreate, version: ModelVersion, max_pixels: int) -> Video
     frames = wanted.num_frames or version.num_frames
     if frames / wanted.seconds > _FASTEST:
         raise invalid(f"{frames} frames in {wanted.seconds:g} s are more than {_FASTEST:g} a second: ask for more.", "seconds")
+    if frames / wanted.seconds < _SLOWEST:
+        raise invalid(
+            f"{frames} frames in {wanted.seconds:g} s are less than one in {1 / _SLOWEST:g} s: ask for less.", "seconds"
+        )
     return wanted.model_copy(update={"fps": frames / wanted.seconds, "seconds": None})
 
 

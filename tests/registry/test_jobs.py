@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from registry.errors import NotFound, ObjectMissing, StorageUnavailable
 from registry.jobs import JobStore
 from registry.objects import ObjectStore
 from registry.settings import RegistrySettings
-from tav_client.schemas import ClipInfo, Failure, FailureCode, JobPhase, JobStatus, TuningJob, TuningJobCreate
+from tav_client.schemas import ClipInfo, Failure, FailureCode, JobMemory, JobPhase, JobStatus, TuningJob, TuningJobCreate
 
 NewJob = Callable[..., TuningJob]
 
@@ -237,3 +238,17 @@ def test_an_mlflow_that_is_down_is_said_to_be(registry_settings: RegistrySetting
     nowhere = registry_settings.model_copy(update={"mlflow_tracking_uri": "http://127.0.0.1:9"})
     with pytest.raises(StorageUnavailable, match=r"MLflow does not answer .*Check that it runs"):
         JobStore(nowhere).get("0" * 32)
+
+
+def test_a_job_accepted_within_other_bounds_stays_readable_and_listed(
+    new_job: NewJob, jobs: JobStore, registry_settings: RegistrySettings
+) -> None:
+    made = new_job(params={"steps": 150})
+    client = MlflowClient(registry_settings.mlflow_tracking_uri)
+    asked = json.loads(client.get_run(made.id).data.tags["tav.request"])
+    earlier = asked | {"priority": 10**6, "params": {"steps": 10**9, "seed": 2**65, "memory": {"zero_stage": 3}}}
+    client.set_tag(made.id, "tav.request", json.dumps(earlier))
+    [found] = [job for job in jobs.list(model=made.model).data if job.id == made.id]
+    assert (found.priority, found.params.steps, found.params.seed) == (10**6, 10**9, 2**65)
+    assert found.params.memory == JobMemory(zero_stage=3)
+    assert TuningJob.model_validate_json(found.model_dump_json()) == found, "clients read it too"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from registry.jobs import JobStore
 from registry.settings import RegistrySettings
 from registry.versions import VersionInfo, VersionStore
 from registry.videos import VideoStore
-from tav_client.schemas import Failure, FailureCode, ModelVersion, TuningJob, VideoCreate, VideoStatus
+from tav_client.schemas import Failure, FailureCode, ModelVersion, TuningJob, VideoCreate, VideoPage, VideoStatus
 
 INFO = VersionInfo(base="offline", base_fingerprint="f" * 64, caption="a red ball is moving", num_frames=8, size=(64, 48))
 
@@ -76,3 +77,22 @@ def test_videos_page_newest_first_and_a_deleted_one_is_gone(videos: VideoStore, 
     assert [video.id for video in videos.list(after=page.next_cursor, model=version.name).data] == [made[0]]
     with pytest.raises(NotFound):
         videos.get(made[1])
+
+
+def test_what_was_accepted_within_other_bounds_stays_readable_and_listed(
+    videos: VideoStore, version: ModelVersion, registry_settings: RegistrySettings
+) -> None:
+    made = videos.create(
+        VideoCreate(model=version.name, prompt="a blue ball", size=(64, 48), use_inverted_latents=False), version
+    )
+    client = MlflowClient(registry_settings.mlflow_tracking_uri)
+    asked = json.loads(client.get_run(made.id).data.tags["tav.request"])
+    earlier = asked | {"fps": 1e-300, "seed": 2**65, "size": [7, 9], "guidance_interval": [0.9, 0.1], "prompt": "x" * 1500}
+    client.set_tag(made.id, "tav.request", json.dumps(earlier))
+    [found] = [video for video in videos.list(model=version.name).data if video.id == made.id]
+    assert (found.request.fps, found.request.seed, found.request.size) == (1e-300, 2**65, (7, 9))
+    assert found.prompt == found.request.prompt == "x" * 1500
+    assert not found.request.use_inverted_latents, "the rest is as it was"
+    sent = VideoPage.model_validate_json(videos.list(model=version.name).model_dump_json())
+    assert found.request in [video.request for video in sent.data], "clients read it too"
+    videos.delete(made.id)

@@ -43,6 +43,7 @@ def test_no_request_that_the_description_leads_to_is_answered_otherwise_than_it_
     environment = {**os.environ, **hooks, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stdout[-20_000:] + done.stderr[-2000:]
+    assert len(gateway.sampler.asked) > 10, "the cases came past the gateway's checks"
 
 
 def _addresses(known: dict[str, str]) -> list[str]:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import BaseModel
 
+from services.api.bodies import parse
 from services.api.errors import of_tav_error
 from tav.bases import OFFLINE
 from tav.errors import InvalidClip
+from tav_client import schemas
+from tav_client.schemas import ModelVersion
 from tests.services.conftest import Running
 from tests.tav.test_sentences import pydantic_says
 
@@ -73,3 +77,36 @@ def test_a_sentence_begins_with_a_capital_unless_with_a_name(clause: str, told: 
 def test_json_of_another_type_is_refused_and_not_guessed_at(gateway: Running, body: bytes, told: str) -> None:
     answer = gateway.http.post("/v1/estimates", content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code == 422 and told in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        schemas.TuningJobCreate(
+            caption="a red ball",
+            params=schemas.TuningParams(size=(64, 48), memory=schemas.MemorySetting(zero_stage=2)),
+            metadata={"team": "Ü"},
+        ),
+        schemas.VideoCreate(
+            model="red-ball@production", prompt="a ball", size=(64, 48), guidance_interval=(0, 0.6), use_inverted_latents=False
+        ),
+        schemas.VideoCreate(model="red-ball", prompt="a ball", seconds=2),
+        schemas.EstimateCreate(params=schemas.TuningParams(size=(64, 48)), videos=2),
+        schemas.UploadCreate(bytes=5),
+        schemas.AliasSet(version=3),
+        schemas.ModelUpdate(shared=True),
+    ],
+)
+def test_what_the_clients_write_is_taken_as_strictly_as_the_gateway_reads(written: BaseModel) -> None:
+    assert parse(written.model_dump_json(), type(written)) == written
+
+
+def test_a_video_plays_neither_too_fast_nor_too_slowly(gateway: Running, version: ModelVersion) -> None:
+    for seconds, told in (
+        (0.05, "are more than 120 a second: ask for more."),
+        (3599, "are less than one in 100 s: ask for less."),
+    ):
+        body = {"model": version.name, "prompt": "a ball", "seconds": seconds}
+        answer = gateway.http.post("/v1/videos", json=body)
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+        assert answer.json()["detail"].endswith(told)

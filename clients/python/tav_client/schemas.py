@@ -10,13 +10,14 @@ import re
 import unicodedata
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
 from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
+    ModelWrapValidatorHandler,
     PlainSerializer,
     StringConstraints,
     ValidationError,
@@ -90,11 +91,16 @@ VideoFormat = Literal["mp4", "gif", "webm"]
 Prompt = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1000)]
 
 
+def _pair(value: Any) -> Any:
+    """JSON has no tuples, which a validator before the type hides from pydantic."""
+    return tuple(value) if isinstance(value, list) else value
+
+
 def _parsed_size(value: Any) -> Any:
     """OpenAI writes a size as `WIDTHxHEIGHT`."""
     if isinstance(value, str) and (found := re.fullmatch(r"(\d{1,5})x(\d{1,5})", value)):
         return int(found[1]), int(found[2])
-    return tuple(value) if isinstance(value, list) else value  # a validator before the type hides that JSON has no tuples
+    return _pair(value)
 
 
 _Side = Annotated[int, Field(ge=8, le=4096, multiple_of=8)]
@@ -119,6 +125,28 @@ class _Response(BaseModel):
         from tav_client._notebook import record  # only notebooks need it
 
         return record(self)
+
+
+class _Kept(BaseModel):
+    """A request as it was accepted. It is read again as it was, also where the bounds of requests have changed since."""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _as_it_was(cls, data: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return validate(data)
+        except ValidationError as error:
+            if not isinstance(data, dict) or any(place["type"] == "missing" for place in error.errors()):
+                raise
+            beyond = {place["loc"][0] for place in error.errors() if place["loc"]} & cls.model_fields.keys()
+        try:
+            kept = validate({name: value for name, value in data.items() if name not in beyond})
+        except ValidationError:  # what every request has is among them
+            kept, beyond = cls.model_construct(), data.keys() & cls.model_fields.keys()
+        for name in beyond:
+            kept.__dict__[name] = _pair(data[name])
+            kept.__pydantic_fields_set__.add(str(name))
+        return kept
 
 
 class JobStatus(StrEnum):
@@ -261,7 +289,7 @@ class TuningParams(_Request, _Tuning):
         return self
 
 
-class JobParams(_Response, _Tuning):
+class JobParams(_Kept, _Response, _Tuning):
     """How a job is tuned, as it was asked for; a newer service may say more."""
 
     memory: Literal["auto"] | JobMemory = "auto"
@@ -541,7 +569,7 @@ def _parsed_interval(value: Any) -> Any:
     """As text, for command lines and forms: `BEGIN-END`."""
     if isinstance(value, str) and (found := re.fullmatch(r"(\d{0,9}\.?\d{1,9})-(\d{0,9}\.?\d{1,9})", value)):
         return float(found[1]), float(found[2])
-    return value
+    return _pair(value)
 
 
 _Share = Annotated[float, Field(ge=0, le=1)]
@@ -634,7 +662,7 @@ class VideoCreate(_VideoFields, _Request):
         return value
 
 
-class VideoRequest(_VideoFields, _Response):
+class VideoRequest(_Kept, _VideoFields, _Response):
     """A video's request as it was accepted."""
 
 
