@@ -10,7 +10,7 @@ import re
 import unicodedata
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Annotated, Any, Generic, Literal, Self, TypeVar
+from typing import Annotated, Any, Generic, Literal, Self, TypeVar, cast
 
 from pydantic import (
     BaseModel,
@@ -138,14 +138,14 @@ class _Kept(BaseModel):
         except ValidationError as error:
             if not isinstance(data, dict) or any(place["type"] == "missing" for place in error.errors()):
                 raise
-            beyond = {place["loc"][0] for place in error.errors() if place["loc"]} & cls.model_fields.keys()
+            beyond = {str(place["loc"][0]) for place in error.errors() if place["loc"]} & cls.model_fields.keys()
         try:
             kept = validate({name: value for name, value in data.items() if name not in beyond})
         except ValidationError:  # what every request has is among them
-            kept, beyond = cls.model_construct(), data.keys() & cls.model_fields.keys()
+            kept, beyond = cast(Self, cls.model_construct()), data.keys() & cls.model_fields.keys()
         for name in beyond:
             kept.__dict__[name] = _pair(data[name])
-            kept.__pydantic_fields_set__.add(str(name))
+            kept.__pydantic_fields_set__.add(name)
         return kept
 
 
