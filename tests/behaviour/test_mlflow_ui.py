@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from playwright.sync_api import HttpCredentials, Page, expect, sync_playwright
 
 import tav
@@ -40,7 +39,6 @@ def settings(registry_settings: RegistrySettings) -> RegistrySettings:
 @pytest.fixture(scope="module")
 def tuned(settings: RegistrySettings, tmp_path_factory: pytest.TempPathFactory) -> TuningJob:
     """A clip that was tuned on the shipped base, as a tuner keeps it."""
-    torch.set_num_threads(2)
     jobs, stored = JobStore(settings), ObjectStore(settings).put_clip(CLIP)
     info = ClipInfo(uri=stored.uri, sha256=stored.sha256, width=256, height=256, num_frames=24, fps=8.0)
     caption = "a red ball rolling on grass"

@@ -33,7 +33,7 @@ def test_a_clip_goes_from_submit_to_sampled_videos_and_survives_a_restart(servic
     assert job.status == JobStatus.succeeded
     tuned = job.refresh().snapshot.estimate
     assert submitted and tuned and tuned.memory == submitted.memory and tuned.fits
-    assert tuned.device.startswith("CPU, ") and tuned.seconds != submitted.seconds  # the tuner's own device, probed
+    assert (tuned.device, tuned.seconds) == (submitted.device, submitted.seconds)  # one probe of the machine, one answer
     assert {JobPhase.tuning, JobPhase.inverting, JobPhase.validating} <= {phase for phase, _ in seen}
     assert [progress for _, progress in seen] == sorted(progress for _, progress in seen)
 

@@ -53,7 +53,8 @@ class Result:
     folder: Path
 
     def sample(self, prompt: str) -> tav.Video:
-        """With the library alone."""
+        """With the library alone, on as many threads as the samplers have."""
+        torch.set_num_threads(1)
         delta = tav.Delta.load(self.folder / "delta.safetensors")
         latents = tav.Latents.load(self.folder / "latents.safetensors")
         return tav.sample(self.base, prompt, delta=delta, latents=latents, config=self.base.sample_config(**STEPS))

@@ -77,6 +77,7 @@ def ends(connection: socket.socket) -> bytes:
 
 def test_hundreds_of_slow_clients_of_one_address_stop_nobody_else_and_are_closed(start: Callable[..., Before]) -> None:
     before = start(request_seconds=4, connections_per_address=100)
+    there = before.running.parts.videos.list(limit=1).data
     slow = [(name, before.connect(data)) for _ in range(100) for name, data in SLOW.items()]
     with before.http("127.0.0.2") as other:
         for path in ("/healthz", "/readyz", "/v1/models", "/v1/videos"):
@@ -87,7 +88,7 @@ def test_hundreds_of_slow_clients_of_one_address_stop_nobody_else_and_are_closed
         assert text.startswith(b"HTTP/1.1 408") and (b'"code": "request_timeout"' in text or "body" not in name), (name, text)
     with before.http() as same:
         assert same.get("/v1/models").status_code == 200
-    assert before.running.parts.videos.list(limit=1).data == []
+    assert before.running.parts.videos.list(limit=1).data == there
 
 
 def test_an_address_with_its_share_of_connections_is_told_so(start: Callable[..., Before]) -> None:
