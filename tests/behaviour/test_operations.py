@@ -93,13 +93,17 @@ def test_every_metric_of_a_job_and_a_video_comes_back_from_prometheus(done: Done
 
 
 def test_every_query_of_the_dashboard_is_answered_and_asks_for_what_exists(done: Done, prometheus: httpx.Client) -> None:
+    def answer(query: str) -> dict[str, Any]:
+        found: dict[str, Any] = prometheus.get("/api/v1/query", params={"query": query}).json()
+        assert found["status"] == "success", (query, found)
+        return found["data"]
+
     for query in dashboard_queries():
-        answer = prometheus.get("/api/v1/query", params={"query": query}).json()
-        assert answer["status"] == "success", (query, answer)
         names = metrics_in(query)
-        assert names - UNTOLD <= known(prometheus), query
-        if not names & UNTOLD and "increase" not in query and "rate" not in query:  # these need more than a moment
-            assert answer["data"]["result"], query
+        eventually(lambda names=names: names - UNTOLD <= known(prometheus), lambda query=query: query)  # type: ignore[misc]
+        answered = answer(query)["result"]
+        if not names & UNTOLD and "increase" not in query and "rate" not in query and not answered:  # these need a while
+            eventually(lambda query=query: bool(answer(query)["result"]), lambda query=query: query)  # type: ignore[misc]
 
 
 def test_prometheus_evaluates_our_alerts_and_none_goes_off(done: Done, prometheus: httpx.Client) -> None:

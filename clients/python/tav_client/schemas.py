@@ -17,6 +17,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    GetJsonSchemaHandler,
     ModelWrapValidatorHandler,
     PlainSerializer,
     StringConstraints,
@@ -27,6 +28,8 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from tav_client._sentences import shown
 
@@ -127,6 +130,16 @@ class _Response(BaseModel):
         return record(self)
 
 
+_BOUNDS = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minLength", "maxLength", "pattern"}
+
+
+def _unbounded(schema: Any) -> Any:
+    """A JSON schema that asks for types alone."""
+    if isinstance(schema, dict):
+        return {name: _unbounded(value) for name, value in schema.items() if name not in _BOUNDS}
+    return [_unbounded(value) for value in schema] if isinstance(schema, list) else schema
+
+
 class _Kept(BaseModel):
     """A request as it was accepted. It is read again as it was, also where the bounds of requests have changed since."""
 
@@ -147,6 +160,14 @@ class _Kept(BaseModel):
             kept.__dict__[name] = _pair(data[name])
             kept.__pydantic_fields_set__.add(name)
         return kept
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Without bounds, which are of requests: what is kept may lie beyond them."""
+        schema = handler(core_schema)
+        described = handler.resolve_ref_schema(schema)
+        described["properties"] = {name: _unbounded(value) for name, value in described["properties"].items()}
+        return schema
 
 
 class JobStatus(StrEnum):
