@@ -79,7 +79,7 @@ format: $(READY) ## Let ruff rewrite
 	$(BIN)/ruff format .
 
 bench: $(READY) ## Times of the method beside the published algorithm, into benchmarks/results/
-	@# OpenMP as tuners and samplers have it, see services/environment.py
+	@# OpenMP as tuners and samplers have it, see services/runtime.py
 	GOMP_SPINCOUNT=1000 $(BIN)/python -m benchmarks.method --threads 1 --steps 10 --repeats 8 --out benchmarks/results/method-cpu-1.json
 	GOMP_SPINCOUNT=1000 $(BIN)/python -m benchmarks.method --threads 2 --steps 10 --repeats 8 --out benchmarks/results/method-cpu-2.json
 

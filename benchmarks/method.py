@@ -39,10 +39,10 @@ from tav.config import InvertConfig, Progress, TuneConfig
 from tav.delta import Delta, DeltaMeta, Origin
 from tav.inflation import VideoUNet, inflate, is_tuned
 from tav.inversion import invert
+from tav.precision import DTYPES
 from tav.sampling import Sampler
 from tav.tuning import Tuner, is_out_of_memory
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 GUIDANCE = 7.5
 EDIT = "a blue ball"
 Seconds = float

@@ -43,9 +43,9 @@ from benchmarks.standin import PER_PROCESS, StandInLauncher, StandIns
 from registry.jobs import JobStore
 from registry.objects import ObjectStore
 from services.platform import PlatformConfig, Stack
+from services.runtime import NAMESPACE
 from services.settings import Settings
 from services.tuning.fleet import Tuners
-from services.tuning.lease import NAMESPACE
 from services.tuning.policy import JobClass, Queue, Waiting
 from services.tuning.scheduler import start_scheduler
 from tav import Video

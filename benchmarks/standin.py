@@ -8,7 +8,8 @@ from typing import Any
 
 import ray
 
-from services.tuning.lease import NAMESPACE, SCHEDULER, Beat, Lease, Outcome
+from services.runtime import NAMESPACE, SCHEDULER
+from services.tuning.lease import Beat, Lease, Outcome
 from services.tuning.policy import JobClass
 from tav_client.schemas import JobPhase
 

@@ -22,7 +22,7 @@ from typing import Any
 REPEATS = 3
 CLIP = Path(__file__).parent.parent / "examples" / "clips" / "red-ball-grass.mp4"
 CAPTION = "a red ball rolling on grass"
-PAUSED = "from services.imports import collector_paused\nwith collector_paused():"
+PAUSED = "from services.runtime import collector_paused\nwith collector_paused():"
 IMPORTS = {
     "nothing": "pass",
     "tav": "import tav",
@@ -67,7 +67,7 @@ class Laps:
 
 def child(kind: str, asked: float) -> None:
     """What a tuner's or a sampler's process does until its first steps are done; printed as JSON."""
-    from services.imports import collector_paused
+    from services.runtime import collector_paused
 
     laps = Laps(asked)
     laps.lap("process")

@@ -1,6 +1,6 @@
 """Whom a log line is about: request, tuning job, video and tenant, as fields of every record.
 
-Ray writes the records of all our processes as JSON, by `services.environment`; what is known here travels with the work: from
+Ray writes the records of all our processes as JSON, by `services.runtime`; what is known here travels with the work: from
 the gateway to samplers as an argument, to scheduler and tuners in the job itself.
 """
 

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, ByteSize, Field, SecretStr, StringConstraints, field_validator
 
 from registry.settings import RegistrySettings
-from services.keys import TenantName
+from services.api.keys import TenantName
 from tav.memory import Precision
 from tav.probe import ClipLimits
 from tav_client.schemas import ModelRef

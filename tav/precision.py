@@ -1,4 +1,4 @@
-"""Seeing early that a precision does not suffice."""
+"""The precisions a network is loaded in, and seeing early that one does not suffice."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import torch
 from torch import Tensor
 
 from tav.errors import NanLoss
+from tav.memory import Precision
+
+DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def remedy(dtype: torch.dtype) -> str:

@@ -25,7 +25,7 @@ from registry.errors import NotFound
 from registry.jobs import JobStore
 from registry.objects import ObjectStore
 from registry.versions import VersionStore
-from services.tuning.lease import NAMESPACE, SCHEDULER
+from services.runtime import NAMESPACE, SCHEDULER
 from tav import Delta, Latents
 from tav_client import APIStatusError, Conflict, TavClient, TavClientError
 from tav_client.schemas import JobStatus, TuningJob

@@ -24,16 +24,16 @@ from services import logs
 from services.api import batches, errors, estimates, jobs, mlflow, models, openapi, operations, uploads, videos
 from services.api.auth import Doorkeeper, check_door
 from services.api.cors import Cors
+from services.api.haproxy import SLOTS
 from services.api.heads import Heads
 from services.api.mlflow import MlflowDoor
 from services.api.origins import Origins
 from services.api.parts import Parts
 from services.api.requests import Requests
 from services.api.scheduler import RayScheduler
-from services.haproxy import SLOTS
+from services.runtime import HEAD
 from services.sampling.client import ServeSampler
 from services.settings import Settings
-from services.tuning.lease import HEAD
 
 _REQUESTS_AT_A_TIME = sum(SLOTS.values())
 

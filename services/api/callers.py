@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from registry.tenants import DEFAULT_TENANT
 from services.api.errors import ApiError, invalid
-from services.keys import KeyRecord, TenantName
+from services.api.keys import KeyRecord, TenantName
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from services.api.bodies import read_json
 from services.api.errors import invalid
 from services.api.openapi import json_body, problems
 from services.api.parts import Parts
-from services.devices import described, likely_device, tuner_memory
+from services.compute import described, likely_device, tuner_memory
 from services.settings import Settings
 from services.tuning.memory import beyond, forecast, rungs, work_of
 from tav.bases import recommended

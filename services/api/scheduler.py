@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from services.tuning.lease import NAMESPACE, SCHEDULER
+from services.runtime import NAMESPACE, SCHEDULER
 from tav.errors import TavError
 from tav_client.schemas import TuningJob
 

@@ -33,7 +33,7 @@ def estimate(
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """Print peak memory and time of tuning and inverting one clip and sampling from it, by memory setting."""
-    from services.devices import described
+    from services.compute import described
     from services.settings import Settings
     from services.tuning.memory import forecast, rungs, work_of
     from tav.bases import recommended

@@ -116,7 +116,7 @@ def run(
     )
     command = shlex.join(["tav", *sys.argv[1:]])
     if service:
-        from services.evaluation import run_on_service
+        from services.cli.eval_service import run_on_service
         from tav_client import TavClient
 
         with TavClient(**(ctx.find_root().obj or {})) as client:

@@ -12,8 +12,8 @@ import typer
 from pydantic import TypeAdapter, ValidationError
 
 from registry.tenants import DEFAULT_TENANT
+from services.api.keys import TenantName
 from services.cli.common import DataDir, ServerCommand, registry_settings
-from services.keys import TenantName
 from tav.config import AttentionMode, GroupNormMode
 from tav.errors import InvalidConfig
 from tav_client.cli._common import size_of

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
+from services.api.keys import KeyFile, KeyRecord, make_key
 from services.cli.common import ServerCommand
-from services.keys import KeyFile, KeyRecord, make_key
 from tav.errors import InvalidConfig
 from tav_client._texts import one_line
 

@@ -18,8 +18,8 @@ from services.platform.config import LOOPBACK
 from services.platform.deploy import deploy
 from services.platform.errors import PartFailed
 from services.platform.processes import MARK, Record
+from services.runtime import NAMESPACE
 from services.settings import Settings
-from services.tuning.lease import NAMESPACE
 
 _READY_SECONDS = 300.0
 _MLFLOW_WORKERS = 2

@@ -23,8 +23,8 @@ import yaml
 
 from services.cluster.errors import ClusterError
 from services.cluster.settings import PREFIX, Filling
-from services.environment import ENVIRONMENT
 from services.platform.parts import s3_environment
+from services.runtime import ENVIRONMENT
 
 CHECKOUT = Path(__file__).parents[2]
 _PLACEHOLDER = re.compile(r"\$\{([a-z0-9_]+)\}")
@@ -117,7 +117,7 @@ def environment(filling: Filling, gpu_types: list[str]) -> dict[str, str]:
     services, cluster = filling.services, filling.cluster
     if not services.gpu_types:
         services = services.model_copy(update={"gpu_types": gpu_types})
-    made = services.environment() | s3_environment(services) | ENVIRONMENT
+    made = services.runtime() | s3_environment(services) | ENVIRONMENT
     made |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": cluster.ray_token.get_secret_value(), "RAY_USAGE_STATS_ENABLED": "0"}
     if cluster.mlflow_database is not None:
         del made["TAV_MLFLOW_TRACKING_URI"]  # the head finds its own address

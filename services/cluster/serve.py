@@ -5,7 +5,7 @@ from __future__ import annotations
 from ray import serve
 
 from services.api.app import build
-from services.haproxy import front
+from services.api.haproxy import front
 from services.platform.deploy import renew_scheduler
 from services.settings import Settings
 

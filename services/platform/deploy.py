@@ -17,10 +17,10 @@ from ray.serve.schema import LoggingConfig
 from registry.errors import StorageUnavailable
 from registry.migration import give_owners
 from services.api.app import build
-from services.haproxy import front
+from services.api.haproxy import front
 from services.platform.config import LOOPBACK
+from services.runtime import NAMESPACE, SCHEDULER
 from services.settings import Settings
-from services.tuning.lease import NAMESPACE, SCHEDULER
 from services.tuning.scheduler import start_scheduler
 
 log = logging.getLogger(__name__)

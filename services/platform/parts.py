@@ -16,10 +16,10 @@ import httpx
 from registry.errors import StorageUnavailable
 from registry.objects import ObjectStore
 from registry.settings import RegistrySettings
-from services.environment import ENVIRONMENT
 from services.platform.config import LOOPBACK, PlatformConfig
 from services.platform.errors import PlatformError
 from services.platform.ports import answers, any_free
+from services.runtime import ENVIRONMENT
 
 _SQLITE = "sqlite:///"
 _DRAIN_SECONDS = 3.0

@@ -20,7 +20,7 @@ from ray import serve
 from ray.serve.config import AutoscalingConfig, RequestRouterConfig
 
 from services import logs, metrics
-from services.imports import collector_paused
+from services.runtime import collector_paused
 from services.sampling.client import version_id
 from services.sampling.tiers import Budget
 from services.settings import Settings

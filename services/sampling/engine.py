@@ -14,8 +14,7 @@ import torch
 from registry.pictures import contact_sheet
 from registry.versions import VersionStore
 from services import metrics
-from services.compute import default_precision, load_base
-from services.devices import sampler_memory
+from services.compute import default_precision, load_base, sampler_memory
 from services.sampling.cost import refusal
 from services.sampling.deltas import DeltaCache, Loaded
 from services.sampling.tiers import Budget

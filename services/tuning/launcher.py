@@ -11,9 +11,8 @@ from typing import Any
 
 import ray
 
-from services.imports import collector_paused
+from services.runtime import HEAD, collector_paused
 from services.settings import Settings
-from services.tuning.lease import HEAD
 from services.tuning.orphans import remove_orphans
 from services.tuning.policy import JobClass
 

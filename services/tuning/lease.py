@@ -7,11 +7,6 @@ from enum import StrEnum
 
 from tav_client.schemas import Estimate, Failure, JobPhase, TuningJob
 
-SCHEDULER = "tav-scheduler"
-NAMESPACE = "tav"
-HEAD = {"node:__internal_head__": 0.001}
-"""Resources of what must not run on nodes that come and go."""
-
 
 @dataclass(frozen=True)
 class Lease:

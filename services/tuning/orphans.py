@@ -12,7 +12,7 @@ from ray.core.generated.gcs_pb2 import ActorTableData, PlacementGroupTableData
 from ray.util import remove_placement_group
 from ray.util.placement_group import PlacementGroup
 
-from services.tuning.lease import NAMESPACE
+from services.runtime import NAMESPACE
 
 
 def remove_orphans() -> int:

@@ -24,12 +24,12 @@ from ray.exceptions import RayError
 from registry.errors import NotFound, StorageUnavailable
 from registry.jobs import REACHED, JobStore
 from services import logs, metrics
-from services.addresses import without_addresses
+from services.runtime import HEAD, NAMESPACE, SCHEDULER, without_addresses
 from services.settings import Settings
 from services.tuning.fleet import Launcher, Tuners
 from services.tuning.history import Event
 from services.tuning.launcher import TrainLauncher
-from services.tuning.lease import HEAD, NAMESPACE, SCHEDULER, Beat, Lease, Outcome, Verdict
+from services.tuning.lease import Beat, Lease, Outcome, Verdict
 from services.tuning.limits import Limits
 from services.tuning.openjob import OpenJob, Registry
 from services.tuning.policy import JobClass, Queue, Waiting

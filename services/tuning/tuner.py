@@ -12,9 +12,9 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 
-from services.imports import collector_paused
+from services.runtime import NAMESPACE, SCHEDULER, collector_paused
 from services.settings import Settings
-from services.tuning.lease import NAMESPACE, SCHEDULER, Lease
+from services.tuning.lease import Lease
 from services.tuning.policy import JobClass
 from tav_client.schemas import Failure, FailureCode
 

@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from deepspeed.accelerator import get_accelerator
 
-from services.compute import DTYPES, default_precision, load_base, on_cuda
+from services.compute import default_precision, load_base, on_cuda
 from services.settings import Settings
 from services.tuning.engine import DeepSpeedEngine
 from services.tuning.memory import forecast, work_of
@@ -22,6 +22,7 @@ from tav.estimate import Device, probes
 from tav.estimate.measure import gpu
 from tav.estimate.profile import of_configs
 from tav.memory import MemorySetting, Precision
+from tav.precision import DTYPES
 from tav_client.schemas import Estimates, TuningJob
 
 log = logging.getLogger(__name__)

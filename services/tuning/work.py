@@ -16,8 +16,7 @@ from registry.jobs import JobStore
 from registry.objects import ObjectStore
 from registry.versions import VersionInfo, VersionStore, version_config
 from services import logs
-from services.compute import on_cuda
-from services.devices import tuner_memory
+from services.compute import on_cuda, tuner_memory
 from services.scratch import Scratch
 from services.settings import Settings
 from services.tuning.joblog import JobLog

@@ -14,9 +14,9 @@ from torch.nn.functional import scaled_dot_product_attention
 from tav.estimate import probes
 from tav.estimate.device import CUDA_CONTEXT_BYTES, LINK, Device, host_memory, kernel_figure
 from tav.memory import Precision
+from tav.precision import DTYPES
 
 Clock = Callable[[], float]
-DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _BUDGET_SECONDS = 0.2
 """Of each of four probes."""
 

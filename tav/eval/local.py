@@ -22,10 +22,10 @@ from tav.eval.report import write_report
 from tav.eval.results import Results, Settings
 from tav.eval.scores import Scorer
 from tav.eval.suite import Suite
+from tav.precision import DTYPES
 
 Say = Callable[[str], object]
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _SETTINGS: dict[str, type[BaseModel]] = {
     "clip": ClipConfig,
     "net": NetConfig,
@@ -116,7 +116,7 @@ def load_base(plan: Plan) -> Base:
         BaseUnavailable: no such base.
         InvalidConfig: an override that is no setting.
     """
-    base = Base.load(plan.base, device=plan.device, dtype=_DTYPES[plan.dtype])
+    base = Base.load(plan.base, device=plan.device, dtype=DTYPES[plan.dtype])
     defaults = {part: dict(values) for part, values in base.defaults.items()}
     for name, value in plan.overrides.items():
         part, _, key = name.partition(".")

@@ -14,7 +14,7 @@ from dotenv import dotenv_values
 
 from registry.objects import ObjectStore
 from registry.settings import RegistrySettings
-from services.keys import KeyFile, make_key
+from services.api.keys import KeyFile, make_key
 from services.platform import PlatformConfig, Stack
 from tav_client import TavClient
 from tests.certificate import write_certificate

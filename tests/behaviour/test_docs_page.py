@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, Route, expect, sync_playwright
 
-from services.keys import KeyFile, make_key
+from services.api.keys import KeyFile, make_key
 from services.settings import Settings
 from tests.services.conftest import Running, start_gateway  # noqa: F401 - a fixture
 

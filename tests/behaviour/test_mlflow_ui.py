@@ -17,7 +17,7 @@ from registry.pictures import contact_sheet
 from registry.settings import RegistrySettings
 from registry.versions import VersionInfo, VersionStore
 from registry.videos import VideoStore
-from services.keys import KeyFile, make_key
+from services.api.keys import KeyFile, make_key
 from tav.bases import OFFLINE
 from tav_client.schemas import ClipInfo, TuningJob, TuningJobCreate, Video, VideoCreate
 from tests.services.conftest import Running, start_gateway  # noqa: F401 - a fixture

@@ -19,8 +19,8 @@ from services.cluster.errors import ClusterError
 from services.cluster.kubernetes import render
 from services.cluster.serve import application, before
 from services.platform import Stack
+from services.runtime import NAMESPACE, SCHEDULER
 from services.settings import Settings
-from services.tuning.lease import NAMESPACE, SCHEDULER
 from tests.deploy.filling import EVERYWHERE, filled
 
 # Fields of KubeRay 1.7's ray.io/v1, as its API reference lists them, of those objects that the manifest has. (KubeRay's own

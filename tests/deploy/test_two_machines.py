@@ -22,8 +22,8 @@ from ray.autoscaler._private.util import prepare_config, with_head_node_ip
 
 from registry.objects import ObjectStore
 from registry.settings import RegistrySettings
+from services.api.keys import KeyFile, make_key
 from services.cluster.render import render
-from services.keys import KeyFile, make_key
 from tav_client import Job, TavClient
 from tav_client.schemas import JobStatus
 from tests.deploy import servers

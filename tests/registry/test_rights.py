@@ -20,8 +20,8 @@ from registry.removal import Removal
 from registry.settings import RegistrySettings
 from registry.versions import VersionInfo, VersionStore
 from registry.videos import VideoStore
+from services.api.keys import KeyFile
 from services.api.uploads import PREFIX
-from services.keys import KeyFile
 from services.tuning.resume import ResumeStore
 from tav.memory import MemorySetting
 from tav_client.schemas import ClipInfo, TuningJobCreate, VideoCreate

@@ -16,8 +16,8 @@ import pytest
 
 from registry import JobStore
 from services.api.app import create_app
+from services.api.keys import KeyFile, make_key
 from services.api.parts import Parts
-from services.keys import KeyFile, make_key
 from services.settings import Settings
 from tav.errors import InvalidConfig
 from tav_client.schemas import ModelVersion

@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 
 from registry.settings import RegistrySettings
 from registry.tenants import DEFAULT_TENANT
-from services.keys import KeyFile, make_key
+from services.api.keys import KeyFile, make_key
 from services.settings import Settings
 from tav_client.schemas import ModelVersion
 from tests.services.conftest import Running

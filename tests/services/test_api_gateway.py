@@ -13,7 +13,7 @@ import pytest
 
 from services.api.app import build
 from services.api.auth import check_door
-from services.keys import KeyFile, make_key
+from services.api.keys import KeyFile, make_key
 from services.settings import Settings
 from tav.errors import InvalidConfig
 from tav_client import schemas

@@ -19,9 +19,9 @@ from registry.objects import ObjectStore
 from registry.settings import RegistrySettings
 from services.api.auth import check_door
 from services.api.errors import ApiError
+from services.api.keys import KeyFile, make_key
 from services.api.rates import Rates
 from services.cli.keys import app
-from services.keys import KeyFile, make_key
 from services.settings import Settings
 from tav.errors import InvalidConfig
 from tav.probe import ClipLimits

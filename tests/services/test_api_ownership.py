@@ -18,7 +18,7 @@ from fastapi.routing import iter_route_contexts
 from registry.settings import RegistrySettings
 from registry.versions import VersionInfo
 from services.api.app import create_app
-from services.keys import KeyFile, make_key
+from services.api.keys import KeyFile, make_key
 from tav_client.schemas import ModelVersion, TuningJob, Upload
 from tests.services.conftest import Running, moving_square
 from tests.services.test_api_jobs import caption

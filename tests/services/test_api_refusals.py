@@ -10,7 +10,7 @@ import httpx
 import pytest
 from mlflow import MlflowClient
 
-from services.addresses import without_addresses
+from services.runtime import without_addresses
 from services.sampling.client import SamplerLost
 from services.settings import Settings
 from tav_client.schemas import ModelVersion

@@ -12,7 +12,7 @@ import pytest
 from mlflow import MlflowClient
 
 from registry.settings import RegistrySettings
-from services.keys import KeyFile, make_key
+from services.api.keys import KeyFile, make_key
 from tav_client.schemas import Failure, FailureCode, JobStatus, TuningJob, VideoCreate
 from tests.services.conftest import Running
 from tests.services.test_api_jobs import caption

@@ -63,7 +63,7 @@ def test_a_job_that_no_machine_has_memory_for_is_refused(
     start_gateway: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gateway = start_gateway(device="cpu", compute_threads=1)
-    monkeypatch.setattr("services.devices._nodes", lambda: [{"CPU": 2.0, "memory": 4.0 * GIB}])
+    monkeypatch.setattr("services.compute._nodes", lambda: [{"CPU": 2.0, "memory": 4.0 * GIB}])
     before = gateway.kept()
     job = {"caption": "a red square", "params": {"num_frames": 48, "size": [1024, 1024]}}
     refused = gateway.submit(moving_square(48), job)

@@ -22,8 +22,8 @@ from ray.cluster_utils import AutoscalingCluster
 from registry.jobs import JobStore
 from registry.objects import ObjectStore
 from services.platform.ports import any_free
+from services.runtime import NAMESPACE
 from services.settings import Settings
-from services.tuning.lease import NAMESPACE
 from services.tuning.scheduler import start_scheduler
 from tav import Video
 from tav_client.schemas import ClipInfo, TuningJob, TuningJobCreate

@@ -13,8 +13,8 @@ import ray
 from registry.jobs import JobStore
 from registry.objects import ObjectStore
 from services.platform import Stack
+from services.runtime import NAMESPACE, SCHEDULER
 from services.settings import Settings
-from services.tuning.lease import NAMESPACE, SCHEDULER
 from services.tuning.scheduler import start_scheduler
 from tav import Video
 from tav_client.schemas import ClipInfo, TuningJob, TuningJobCreate, TuningParams

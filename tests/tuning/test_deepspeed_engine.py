@@ -17,13 +17,13 @@ from services.platform.ports import any_free
 from tav import Base, Clip, Progress, TuneConfig, Tuner, compile_blocks
 from tav.errors import NanLoss
 from tav.memory import MemorySetting
+from tav.precision import DTYPES
 from tav.tuning import UPDATES, Draw, draw_step
 from tests.tav.conftest import write_random_base
 
 pytestmark = pytest.mark.slow
 
 CONFIG = TuneConfig(steps=4, learning_rate=1e-3)
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 HOST = {"zero_stage": 3, "offload_optimizer": True, "offload_params": True}
 ALONE = {
     "zero-1": MemorySetting(precision="fp32"),

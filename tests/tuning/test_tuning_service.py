@@ -15,8 +15,8 @@ from registry.objects import ObjectStore
 from registry.versions import VersionStore
 from services.platform import Stack
 from services.platform.stack import PARTS
+from services.runtime import NAMESPACE, SCHEDULER
 from services.settings import Settings
-from services.tuning.lease import NAMESPACE, SCHEDULER
 from tav import Base, Clip, Delta, Latents, invert
 from tav.caption import Captioner
 from tav_client.schemas import FailureCode, JobPhase, JobStatus

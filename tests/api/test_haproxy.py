@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from services import haproxy
-from services.haproxy import HAProxy
+from services.api import haproxy
+from services.api.haproxy import HAProxy
 from services.platform.ports import any_free
 from services.settings import Settings
 from tav.errors import InvalidConfig

