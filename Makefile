@@ -27,7 +27,7 @@ $(READY): pyproject.toml clients/python/pyproject.toml constraints.txt tools/sys
 	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0 -c constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e clients/python -e '.[service,cluster,dev]'
 	@# DeepSpeed compiles its CPU communication at first use, a minute that belongs to the set-up, not to a job.
-	$(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || $(BIN)/python -m services.tuning.prebuild
+	$(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || $(BIN)/python -m services.tuning.tuner.prebuild
 	touch $@
 
 demo: $(READY) ## Tune a clip and sample three edits on this machine, through the public interfaces

@@ -149,7 +149,7 @@ def one(run: dict[str, Any]) -> dict[str, Any]:
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
     from services.settings import Settings
-    from services.tuning.warm import WarmTuner
+    from services.tuning.tuner.warm_tuner import WarmTuner
     from tav import Clip, Progress, Sampler, invert
     from tav.estimate.measure import PeakMemory, here
     from tav.memory import MemorySetting

@@ -45,9 +45,10 @@ from registry.objects import ObjectStore
 from services.platform import PlatformConfig, Stack
 from services.runtime import NAMESPACE
 from services.settings import Settings
-from services.tuning.fleet import Tuners
-from services.tuning.policy import JobClass, Queue, Waiting
-from services.tuning.scheduler import start_scheduler
+from services.tuning.messages import JobClass
+from services.tuning.scheduler.actor import start_scheduler
+from services.tuning.scheduler.policy import Queue, Waiting
+from services.tuning.scheduler.tuners import Tuners
 from tav import Video
 from tav_client import TavClient
 from tav_client.schemas import ClipInfo, TuningJobCreate

@@ -9,8 +9,7 @@ from typing import Any
 import ray
 
 from services.runtime import NAMESPACE, SCHEDULER
-from services.tuning.lease import Beat, Lease, Outcome
-from services.tuning.policy import JobClass
+from services.tuning.messages import Beat, JobClass, Lease, Outcome
 from tav_client.schemas import JobPhase
 
 PER_PROCESS = 100

@@ -29,12 +29,12 @@ IMPORTS = {
     "tav_client": "import tav_client",
     "the base": "import tav; tav.Base",
     "the gateway": "import services.api.app",
-    "the scheduler": "import services.tuning.scheduler",
+    "the scheduler": "import services.tuning.scheduler.actor",
     "what deploys": "import services.platform.deploy, services.sampling.deployment",
     "a sampler": f"{PAUSED} import services.sampling.engine",
     "a sampler, collector running": "import services.sampling.engine",
-    "a tuner": f"{PAUSED} import services.tuning.work, ray.train.torch",
-    "a tuner, collector running": "import services.tuning.work, ray.train.torch",
+    "a tuner": f"{PAUSED} import services.tuning.tuner.attempt, ray.train.torch",
+    "a tuner, collector running": "import services.tuning.tuner.attempt, ray.train.torch",
 }
 HEAVY = ("torch", "torch._dynamo", "diffusers", "transformers", "mlflow", "ray", "deepspeed")
 
@@ -77,7 +77,7 @@ def child(kind: str, asked: float) -> None:
 
             from services.compute import load_base
             from services.settings import Settings
-            from services.tuning.work import Attempt  # noqa: F401 - what a tuner imports besides
+            from services.tuning.tuner.attempt import Attempt  # noqa: F401 - what a tuner imports besides
             from tav import Clip, Tuner
 
         laps.lap("imports")
@@ -146,7 +146,9 @@ def service(data: Path) -> dict[str, Any]:
     from services.platform import PlatformConfig, Stack
     from tav_client import TavClient
 
-    subprocess.run([sys.executable, "-m", "services.tuning.prebuild"], check=True, capture_output=True)  # as the set-up does
+    subprocess.run(
+        [sys.executable, "-m", "services.tuning.tuner.prebuild"], check=True, capture_output=True
+    )  # as the set-up does
     stack = Stack(PlatformConfig(data_dir=data).with_free_ports(), {**os.environ, "TAV_COMPUTE_THREADS": "1"})
     laps = Laps(time.time())
     try:

@@ -159,7 +159,9 @@ def examine(builder: Builder, root: Path) -> None:
         uid=int(inside("id -u")),
         version=inside("tav --version"),
         ray=inside("ray --version"),
-        imports=inside("python3 -c 'import services.api.app, services.tuning.tuner, services.sampling.deployment; print(1)'")
+        imports=inside(
+            "python3 -c 'import services.api.app, services.tuning.tuner.run, services.sampling.deployment; print(1)'"
+        )
         == "1",
         head_without_ray=inside("RAY_AUTH_MODE=disabled tav cluster head 2>&1 || true").splitlines()[-1][:120],
         writable=inside("touch /opt/tav/x 2>/dev/null && echo yes || echo no"),

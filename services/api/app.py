@@ -30,10 +30,10 @@ from services.api.mlflow import MlflowDoor
 from services.api.origins import Origins
 from services.api.parts import Parts
 from services.api.requests import Requests
-from services.api.scheduler import RayScheduler
 from services.runtime import HEAD
 from services.sampling.client import ServeSampler
 from services.settings import Settings
+from services.tuning.client import RayScheduler
 
 _REQUESTS_AT_A_TIME = sum(SLOTS.values())
 

@@ -13,7 +13,7 @@ from services.api.openapi import json_body, problems
 from services.api.parts import Parts
 from services.compute import described, likely_device, tuner_memory
 from services.settings import Settings
-from services.tuning.memory import beyond, forecast, rungs, work_of
+from services.tuning.estimates import beyond, forecast, rungs, work_of
 from tav.bases import recommended
 from tav.estimate import Profile
 from tav.estimate.device import KNOWN

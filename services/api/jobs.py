@@ -27,10 +27,10 @@ from services.api.logs import once, tail
 from services.api.models import refuse_while_driven
 from services.api.openapi import job_body, problems
 from services.api.parts import Parts
-from services.api.scheduler import SchedulerAway, SchedulerLink
 from services.api.sources import Sources
 from services.api.words import unread_in_job
 from services.scratch import Scratch
+from services.tuning.client import SchedulerAway, SchedulerLink
 from tav_client.schemas import JobDeleted, JobStatus, Label, ModelName, Page, TuningJob, TuningJobCreate
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from fastapi import APIRouter
 from services.api.errors import unavailable
 from services.api.openapi import problems
 from services.api.parts import Parts
-from services.api.scheduler import SchedulerAway
+from services.tuning.client import SchedulerAway
 from tav.errors import TavError
 
 _SECONDS = 5.0

@@ -9,9 +9,9 @@ from registry.objects import ObjectStore
 from registry.versions import VersionStore
 from registry.videos import VideoStore
 from services.api.driver import VideoDriver
-from services.api.scheduler import SchedulerLink
 from services.sampling.client import Samples
 from services.settings import Settings
+from services.tuning.client import SchedulerLink
 
 
 @dataclass(frozen=True)

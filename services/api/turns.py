@@ -1,7 +1,8 @@
 """Which videos are accepted, and whose is sampled next.
 
-Tenants take turns as with tuning jobs, by the same rules (`services.tuning.policy`): the one with the fewest videos at a
-sampler first, of equals the one served longest ago; then the oldest video. A base has as many places as it may have samplers.
+Tenants take turns as with tuning jobs, by the rules of `services.tuning.scheduler.policy`: the one with the fewest videos
+at a sampler first, of equals the one served longest ago; then the oldest video. A base has as many places as it may have
+samplers.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from contextlib import asynccontextmanager
 
 from services.api.errors import ApiError, unavailable
 from services.settings import Settings
-from services.tuning.policy import JobClass, Queue, Waiting
+from services.tuning.messages import JobClass
+from services.tuning.scheduler.policy import Queue, Waiting
 
 
 class Turns:

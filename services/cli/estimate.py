@@ -35,7 +35,7 @@ def estimate(
     """Print peak memory and time of tuning and inverting one clip and sampling from it, by memory setting."""
     from services.compute import described
     from services.settings import Settings
-    from services.tuning.memory import forecast, rungs, work_of
+    from services.tuning.estimates import forecast, rungs, work_of
     from tav.bases import recommended
     from tav_client._calls import request_of
     from tav_client.schemas import TuningParams

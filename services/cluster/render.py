@@ -117,7 +117,7 @@ def environment(filling: Filling, gpu_types: list[str]) -> dict[str, str]:
     services, cluster = filling.services, filling.cluster
     if not services.gpu_types:
         services = services.model_copy(update={"gpu_types": gpu_types})
-    made = services.runtime() | s3_environment(services) | ENVIRONMENT
+    made = services.environment() | s3_environment(services) | ENVIRONMENT
     made |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": cluster.ray_token.get_secret_value(), "RAY_USAGE_STATS_ENABLED": "0"}
     if cluster.mlflow_database is not None:
         del made["TAV_MLFLOW_TRACKING_URI"]  # the head finds its own address

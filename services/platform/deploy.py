@@ -21,7 +21,7 @@ from services.api.haproxy import front
 from services.platform.config import LOOPBACK
 from services.runtime import NAMESPACE, SCHEDULER
 from services.settings import Settings
-from services.tuning.scheduler import start_scheduler
+from services.tuning.scheduler.actor import start_scheduler
 
 log = logging.getLogger(__name__)
 

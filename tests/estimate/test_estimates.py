@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from benchmarks import estimate as benchmark
 from services.settings import Settings
-from services.tuning.memory import forecast, rungs, work_of
+from services.tuning.estimates import forecast, rungs, work_of
 from tav.bases import OFFLINE, recommended
 from tav.errors import InvalidConfig
 from tav.estimate import Device, Estimate, Work, estimate, fastest_that_fits

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from registry import JobStore
-from services.api.scheduler import SchedulerAway
+from services.tuning.client import SchedulerAway
 from tav_client.schemas import JobStatus, ModelVersion, TuningJob, VideoCreate
 
 MP4 = b"\0\0\0\x18ftypisom" + bytes(64)

@@ -10,8 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from services.settings import Settings
-from services.tuning.memory import rungs
-from services.tuning.warm import WarmTuner
+from services.tuning.estimates import rungs
+from services.tuning.tuner.warm_tuner import WarmTuner
 from tav_client.cli import _app
 from tav_client.schemas import Estimates, TuningJob
 from tests.services.conftest import Running

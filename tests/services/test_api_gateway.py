@@ -114,7 +114,7 @@ def test_loopback_needs_no_keys() -> None:
 
 
 def test_gateway_and_scheduler_and_what_deploys_them_do_without_torch() -> None:
-    code = "import sys, services.api.app, services.tuning.scheduler, services.sampling.deployment; "
+    code = "import sys, services.api.app, services.tuning.scheduler.actor, services.sampling.deployment; "
     code += "print(sorted({'torch', 'diffusers', 'transformers'} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

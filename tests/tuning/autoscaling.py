@@ -24,7 +24,7 @@ from registry.objects import ObjectStore
 from services.platform.ports import any_free
 from services.runtime import NAMESPACE
 from services.settings import Settings
-from services.tuning.scheduler import start_scheduler
+from services.tuning.scheduler.actor import start_scheduler
 from tav import Video
 from tav_client.schemas import ClipInfo, TuningJob, TuningJobCreate
 

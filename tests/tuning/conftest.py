@@ -15,7 +15,7 @@ from registry.objects import ObjectStore
 from services.platform import Stack
 from services.runtime import NAMESPACE, SCHEDULER
 from services.settings import Settings
-from services.tuning.scheduler import start_scheduler
+from services.tuning.scheduler.actor import start_scheduler
 from tav import Video
 from tav_client.schemas import ClipInfo, TuningJob, TuningJobCreate, TuningParams
 from tests.eval.conftest import write_clip_model

@@ -75,7 +75,7 @@ def rank_main(rank: int, world: int, port: int, base_folder: str, out: str, sett
     Gradients beyond the precision's range end the work with what to try.
     """
     enter_group(rank, world, port)
-    from services.tuning.engine import DeepSpeedEngine
+    from services.tuning.tuner.deepspeed_engine import DeepSpeedEngine
 
     for name, setting in settings.items():
         base = Base.load(base_folder, dtype=DTYPES[setting.precision or "fp32"])

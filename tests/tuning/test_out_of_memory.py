@@ -20,7 +20,7 @@ import torch.multiprocessing as mp
 from registry.errors import ObjectMissing
 from services.platform.ports import any_free
 from services.settings import Settings
-from services.tuning.lease import Lease, Outcome, Verdict
+from services.tuning.messages import Lease, Outcome, Verdict
 from tav import Delta, Video
 from tav_client.schemas import ClipInfo, JobMemory, JobParams, JobStatus, TuningJob
 from tests.tav.conftest import write_random_base
@@ -66,9 +66,9 @@ def a_job(name: str, memory: str | JobMemory) -> TuningJob:
 
 def attempts(rank: int, port: int, folder: str, out: str) -> None:
     enter_group(rank, 1, port)
-    from services.tuning import work
-    from services.tuning.ranks import Ranks
-    from services.tuning.warm import WarmTuner
+    from services.tuning.tuner import attempt as work
+    from services.tuning.tuner.ranks import Ranks
+    from services.tuning.tuner.warm_tuner import WarmTuner
 
     decoded: list[str] = []
     opened = av.open

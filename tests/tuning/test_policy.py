@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from services.settings import Settings
-from services.tuning.fleet import Tuners
-from services.tuning.policy import Fleet, JobClass, Queue, Waiting, gives_way, plan
+from services.tuning.messages import JobClass
+from services.tuning.scheduler.policy import Fleet, Queue, Waiting, gives_way, plan
+from services.tuning.scheduler.tuners import Tuners
 
 A, B, BIG = JobClass("a"), JobClass("b"), JobClass("a", gpus=4, gpu_type="A100")
 ages = itertools.count(1.0)

@@ -15,8 +15,8 @@ import torch.multiprocessing as mp
 
 from registry.errors import NotFound
 from services.platform.ports import any_free
-from services.tuning import ranks as module
-from services.tuning.ranks import Ranks, RanksApart
+from services.tuning.tuner import ranks as module
+from services.tuning.tuner.ranks import Ranks, RanksApart
 from tav.errors import NanLoss
 
 pytestmark = pytest.mark.slow

@@ -16,9 +16,8 @@ import pytest
 from registry.jobs import JobStore
 from registry.objects import ObjectStore
 from services.settings import Settings
-from services.tuning.lease import Beat, Outcome
-from services.tuning.policy import JobClass
-from services.tuning.scheduler import Scheduler
+from services.tuning.messages import Beat, JobClass, Outcome
+from services.tuning.scheduler.actor import Scheduler
 from tav_client._progress import read_job
 from tav_client.schemas import (
     ClipInfo,

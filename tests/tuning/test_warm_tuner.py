@@ -36,7 +36,7 @@ def held() -> dict[str, int]:
 
 def life(rank: int, port: int, base: str, out: str) -> None:
     enter_group(rank, 1, port)
-    from services.tuning.warm import WarmTuner
+    from services.tuning.tuner.warm_tuner import WarmTuner
 
     warm = WarmTuner(base, Settings(device="cpu", compute_threads=1), rank)
     seen: dict[str, Any] = {}

@@ -19,14 +19,14 @@ from services import logs
 from services.compute import on_cuda, tuner_memory
 from services.scratch import Scratch
 from services.settings import Settings
-from services.tuning.joblog import JobLog
-from services.tuning.lease import Lease, Outcome, Verdict
-from services.tuning.memory import beyond, rungs
-from services.tuning.outcomes import OutOfMemoryForNow, lost_its_cluster, outcome_of
-from services.tuning.ranks import Ranks, RanksApart
-from services.tuning.report import Reporter
-from services.tuning.resume import ResumeStore
-from services.tuning.warm import WarmTuner
+from services.tuning.estimates import beyond, rungs
+from services.tuning.messages import Lease, Outcome, Verdict
+from services.tuning.tuner.checkpoints import ResumeStore
+from services.tuning.tuner.failures import OutOfMemoryForNow, lost_its_cluster, outcome_of
+from services.tuning.tuner.job_log import JobLog
+from services.tuning.tuner.ranks import Ranks, RanksApart
+from services.tuning.tuner.reporter import Reporter
+from services.tuning.tuner.warm_tuner import WarmTuner
 from tav import Clip, Delta, Latents, Progress, Sampler, Video, invert
 from tav.config import TuneConfig
 from tav.errors import InvalidConfig, OutOfMemory, is_disk_full

@@ -14,8 +14,7 @@ from ray.train.v2._internal.callbacks.placement_group_callback import PlacementG
 
 from services.runtime import NAMESPACE, SCHEDULER, collector_paused
 from services.settings import Settings
-from services.tuning.lease import Lease
-from services.tuning.policy import JobClass
+from services.tuning.messages import JobClass, Lease
 from tav_client.schemas import Failure, FailureCode
 
 _START_TIMEOUT_SECONDS = 600
@@ -66,10 +65,10 @@ class _Trainer(TorchTrainer):
 def tuner_loop(config: dict[str, Any]) -> None:
     """Each rank's life. Rank 0 speaks with the scheduler; the others follow it."""
     with collector_paused():
-        from services.tuning.prebuild import load_communication
-        from services.tuning.ranks import Ranks
-        from services.tuning.warm import WarmTuner
-        from services.tuning.work import Attempt
+        from services.tuning.tuner.attempt import Attempt
+        from services.tuning.tuner.prebuild import load_communication
+        from services.tuning.tuner.ranks import Ranks
+        from services.tuning.tuner.warm_tuner import WarmTuner
         from tav import TavError
         from tav.eval.scores import ScoreConfig, Scorer
 

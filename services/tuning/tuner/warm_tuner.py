@@ -14,8 +14,8 @@ from deepspeed.accelerator import get_accelerator
 
 from services.compute import default_precision, load_base, on_cuda
 from services.settings import Settings
-from services.tuning.engine import DeepSpeedEngine
-from services.tuning.memory import forecast, work_of
+from services.tuning.estimates import forecast, work_of
+from services.tuning.tuner.deepspeed_engine import DeepSpeedEngine
 from tav import Base, Tuner, VideoUNet, compile_blocks, inflate
 from tav.errors import InvalidConfig
 from tav.estimate import Device, probes

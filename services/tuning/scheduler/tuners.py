@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from services.settings import Settings
-from services.tuning.policy import Fleet, JobClass, Queue, gives_way, plan
+from services.tuning.messages import JobClass
+from services.tuning.scheduler.policy import Fleet, Queue, gives_way, plan
 from tav_client.schemas import WaitsFor
 
 _BEAT_SECONDS = 0.5

@@ -1,4 +1,4 @@
-"""DeepSpeed's CPU communication, compiled at first use; beforehand by `python -m services.tuning.prebuild`.
+"""DeepSpeed's CPU communication, compiled at first use; beforehand by `python -m services.tuning.tuner.prebuild`.
 
 torch's lock on an extension's folder is a file, which stays where its process was killed, and everybody else then waits for
 ever. So all processes of ours take turns by a lock that the system lets go of, and whoever has its turn removes such a file.

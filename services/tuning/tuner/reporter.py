@@ -16,8 +16,8 @@ import ray
 
 from registry.jobs import JobStore
 from services import metrics
-from services.tuning.joblog import JobLog
-from services.tuning.lease import Beat, Lease, Outcome, Verdict
+from services.tuning.messages import Beat, Lease, Outcome, Verdict
+from services.tuning.tuner.job_log import JobLog
 from tav import Base, Progress, TavError
 from tav_client.schemas import Estimate, JobPhase
 

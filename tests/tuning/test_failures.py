@@ -8,8 +8,8 @@ import pytest
 from ray.exceptions import ActorDiedError, NodeDiedError, RayError
 
 from registry.errors import NotFound, StorageUnavailable
-from services.tuning.outcomes import outcome_of
-from services.tuning.work import Attempt
+from services.tuning.tuner.attempt import Attempt
+from services.tuning.tuner.failures import outcome_of
 from tav.errors import InvalidClip, NanLoss, OutOfMemory
 
 

@@ -13,8 +13,8 @@ import ray
 
 from services.runtime import HEAD, collector_paused
 from services.settings import Settings
-from services.tuning.orphans import remove_orphans
-from services.tuning.policy import JobClass
+from services.tuning.messages import JobClass
+from services.tuning.scheduler.placement_groups import remove_orphans
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +65,6 @@ class TunerSupervisor:
     def run(self, settings: Settings, tuner_id: str, kind: JobClass, runs: Path) -> None:
         """Until the tuner has no more work."""
         with collector_paused():
-            from services.tuning.tuner import run
+            from services.tuning.tuner.run import run
 
         run(settings, tuner_id, kind, runs)

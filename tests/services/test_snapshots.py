@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from services.tuning.history import History
+from services.snapshots import History
 from tav_client.schemas import ClipInfo, JobParams, JobStatus, TuningJob
 
 CLIP = ClipInfo(uri="s3://tav/clips/a.mp4", sha256="a", width=8, height=8, num_frames=2, fps=8)

@@ -12,8 +12,8 @@ from registry.objects import ObjectStore
 from registry.removal import Removal
 from services import metrics
 from services.settings import Settings
-from services.tuning.fleet import Tuners
-from services.tuning.openjob import OpenJob, Registry
+from services.tuning.scheduler.open_jobs import OpenJob, Registry
+from services.tuning.scheduler.tuners import Tuners
 from tav.errors import TavError
 from tav_client.schemas import JobStatus
 

@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 from registry.errors import NotFound, StorageRefused, StorageUnavailable
 from registry.jobs import JobStore
 from services import logs, metrics
-from services.tuning.history import History
-from services.tuning.policy import JobClass
+from services.snapshots import History
+from services.tuning.messages import JobClass
 from tav_client.schemas import Failure, JobPhase, JobStatus, TuningJob
 
 log = logging.getLogger(__name__)

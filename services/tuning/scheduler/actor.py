@@ -26,14 +26,14 @@ from registry.jobs import REACHED, JobStore
 from services import logs, metrics
 from services.runtime import HEAD, NAMESPACE, SCHEDULER, without_addresses
 from services.settings import Settings
-from services.tuning.fleet import Launcher, Tuners
-from services.tuning.history import Event
-from services.tuning.launcher import TrainLauncher
-from services.tuning.lease import Beat, Lease, Outcome, Verdict
-from services.tuning.limits import Limits
-from services.tuning.openjob import OpenJob, Registry
-from services.tuning.policy import JobClass, Queue, Waiting
-from services.tuning.upkeep import measure, sweep
+from services.snapshots import Event
+from services.tuning.messages import Beat, JobClass, Lease, Outcome, Verdict
+from services.tuning.scheduler.deadlines import Limits
+from services.tuning.scheduler.launcher import TrainLauncher
+from services.tuning.scheduler.open_jobs import OpenJob, Registry
+from services.tuning.scheduler.policy import Queue, Waiting
+from services.tuning.scheduler.retention import measure, sweep
+from services.tuning.scheduler.tuners import Launcher, Tuners
 from tav_client.schemas import Failure, FailureCode, JobPhase, JobStatus, TuningJob, WaitsFor
 
 log = logging.getLogger(__name__)

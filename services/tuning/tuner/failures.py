@@ -7,7 +7,7 @@ import traceback
 from ray.exceptions import RayError, RayTaskError
 
 from registry.errors import NotFound, StorageUnavailable
-from services.tuning.lease import Outcome
+from services.tuning.messages import Outcome
 from tav.errors import OutOfMemory, TavError, is_disk_full
 from tav_client.schemas import Failure, FailureCode
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 
 from services.settings import Settings
-from services.tuning.openjob import OpenJob
+from services.tuning.scheduler.open_jobs import OpenJob
 from tav_client.schemas import Failure, FailureCode
 
 

@@ -9,6 +9,15 @@ from tav_client.schemas import Estimate, Failure, JobPhase, TuningJob
 
 
 @dataclass(frozen=True)
+class JobClass:
+    """What the jobs of a tuner have in common."""
+
+    base: str
+    gpus: int = 1
+    gpu_type: str | None = None
+
+
+@dataclass(frozen=True)
 class Lease:
     """One attempt at one job."""
 

@@ -12,14 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
-
-@dataclass(frozen=True)
-class JobClass:
-    """What the jobs of a tuner have in common."""
-
-    base: str
-    gpus: int = 1
-    gpu_type: str | None = None
+from services.tuning.messages import JobClass
 
 
 @dataclass(frozen=True)
