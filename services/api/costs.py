@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from services.api.errors import invalid
 from services.compute import described, likely_device, sampler_memory
-from services.sampling.cost import refusal
+from services.sampling.estimates import refusal
 from services.settings import Settings
 from tav.bases import recommended
 from tav.config import NetConfig, SampleConfig

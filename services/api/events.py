@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 
 from registry.jobs import JobStore
 from registry.videos import VideoStore
-from services.api.driver import VideoDriver
+from services.sampling.driver import VideoDriver
 from services.tuning.client import SchedulerAway, SchedulerLink
 from tav.errors import TavError
 from tav_client.schemas import TuningJob, Video

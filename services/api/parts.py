@@ -8,8 +8,8 @@ from registry.jobs import JobStore
 from registry.objects import ObjectStore
 from registry.versions import VersionStore
 from registry.videos import VideoStore
-from services.api.driver import VideoDriver
 from services.sampling.client import Samples
+from services.sampling.driver import VideoDriver
 from services.settings import Settings
 from services.tuning.client import SchedulerLink
 

@@ -14,13 +14,13 @@ from services.api.bodies import read_fields
 from services.api.callers import Caller, Who
 from services.api.catalog import Catalog
 from services.api.costs import check_cost
-from services.api.driver import SamplingFailed
 from services.api.errors import ApiError, invalid, of_failure
 from services.api.events import event_number, follow_video
 from services.api.idempotency import IdempotencyKey, KeyLocks, checked_key, key_reused
 from services.api.openapi import fields_body, problems
 from services.api.parts import Parts
 from services.api.words import as_header, unread_in_video
+from services.sampling.driver import SamplingFailed
 from tav.video import CONTENT_TYPES
 from tav_client.schemas import AnyModelName, ModelVersion, Video, VideoCreate, VideoDeleted, VideoPage, VideoStatus
 

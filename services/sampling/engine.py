@@ -15,8 +15,8 @@ from registry.pictures import contact_sheet
 from registry.versions import VersionStore
 from services import metrics
 from services.compute import default_precision, load_base, sampler_memory
-from services.sampling.cost import refusal
 from services.sampling.deltas import DeltaCache, Loaded
+from services.sampling.estimates import refusal
 from services.sampling.tiers import Budget
 from services.settings import Settings
 from tav import Sampler, compile_blocks, words

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from services.sampling.cost import refusal
+from services.sampling.estimates import refusal
 from tav.config import SampleConfig
 from tav.errors import InvalidConfig, OutOfMemory
 from tav.estimate.device import GIB, known, measurements

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from services.api.errors import ApiError
-from services.api.turns import Turns
+from services.sampling.turns import Turns
 from services.settings import Settings
 from tests.services.conftest import Running
 from tests.services.test_api_ownership import HEADERS, ball, codes, keys_file, things  # noqa: F401 - a fixture

@@ -22,10 +22,10 @@ from registry.versions import VersionStore
 from registry.videos import VideoStore
 from services import logs, metrics
 from services.api.snapshots import Snapshots
-from services.api.turns import Turns
 from services.api.words import unread_in_video
 from services.runtime import without_addresses
 from services.sampling.client import SamplerLost, Samples
+from services.sampling.turns import Turns
 from services.settings import Settings
 from tav.errors import TavError
 from tav_client.schemas import Failure, FailureCode, ModelVersion, Video, VideoCreate, VideoStatus
