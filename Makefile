@@ -89,7 +89,7 @@ bench-gpu: $(READY) ## The same on a GPU, with SD1.4's configuration and random 
 	$(BIN)/python -m $(BENCH_GPU) --compile --gradient-checkpointing --out benchmarks/results/method-gpu-checkpointing.json
 
 fuzz: $(READY) ## 100,000 requests made from the gateway's description, checked against it; about an hour
-	TAV_FUZZ_CASES=100000 $(BIN)/python -m pytest tests/services/test_api_fuzzed.py
+	TAV_FUZZ_CASES=100000 $(BIN)/python -m pytest tests/api/test_fuzzed.py
 
 chaos: $(READY) ## Jobs while everything fails, into benchmarks/results/; some ten minutes
 	$(BIN)/python -m benchmarks.chaos

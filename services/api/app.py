@@ -21,15 +21,16 @@ from starlette.types import ASGIApp
 import tav
 from registry.tracking import Runs
 from services import logs
-from services.api import batches, errors, estimates, jobs, mlflow, models, openapi, operations, uploads, videos
 from services.api.auth import Doorkeeper, check_door
-from services.api.cors import Cors
+from services.api.deps import Parts
 from services.api.haproxy import SLOTS
-from services.api.heads import Heads
-from services.api.mlflow import MlflowDoor
-from services.api.origins import Origins
-from services.api.parts import Parts
-from services.api.requests import Requests
+from services.api.http import errors, openapi
+from services.api.http.cors import Cors
+from services.api.http.heads import Heads
+from services.api.http.middleware import Requests
+from services.api.http.origins import Origins
+from services.api.routes import batches, estimates, jobs, mlflow, models, operations, uploads, videos
+from services.api.routes.mlflow import MlflowDoor
 from services.runtime import HEAD
 from services.sampling.client import ServeSampler
 from services.settings import Settings

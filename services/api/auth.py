@@ -14,7 +14,7 @@ from fastapi import Request
 
 from services import logs
 from services.api.callers import Caller
-from services.api.errors import ApiError
+from services.api.http.errors import ApiError
 from services.api.keys import KeyFile, KeyRecord, find_key, why_refused
 from services.api.rates import Rates
 from services.settings import Settings

@@ -10,7 +10,7 @@ from fastapi import Depends, Query, Request
 from pydantic import TypeAdapter, ValidationError
 
 from registry.tenants import DEFAULT_TENANT
-from services.api.errors import ApiError, invalid
+from services.api.http.errors import ApiError, invalid
 from services.api.keys import KeyRecord, TenantName
 
 log = logging.getLogger(__name__)

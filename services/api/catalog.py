@@ -10,7 +10,7 @@ from registry.errors import NotFound
 from registry.tenants import called, owner_of, registered
 from registry.versions import VersionStore
 from services.api.callers import Caller
-from services.api.errors import ApiError
+from services.api.http.errors import ApiError
 from tav_client.schemas import Model, ModelVersion, Page
 
 

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from registry.objects import ObjectStore
-from services.api.errors import invalid
+from services.api.http.errors import invalid
 from services.settings import Settings
 from tav.apart import probe_isolated
 from tav.bases import OFFLINE

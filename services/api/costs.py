@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.api.errors import invalid
+from services.api.http.errors import invalid
 from services.compute import described, likely_device, sampler_memory
 from services.sampling.estimates import refusal
 from services.settings import Settings

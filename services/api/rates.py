@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable
 
-from services.api.errors import ApiError
+from services.api.http.errors import ApiError
 
 
 class Rates:

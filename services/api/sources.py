@@ -10,7 +10,7 @@ from registry.jobs import JobStore
 from registry.objects import ObjectStore, parse_uri
 from registry.tenants import DEFAULT_TENANT
 from services.api.callers import Caller
-from services.api.errors import ApiError
+from services.api.http.errors import ApiError
 from services.settings import Settings
 from tav.errors import InvalidClip
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from urllib.parse import quote
 
-from services.api.errors import invalid
+from services.api.http.errors import invalid
 from tav.words import reader_of, refusal, texts_of
 from tav_client.schemas import ModelVersion, TuningJobCreate, VideoCreate
 

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from services.api.errors import ApiError, unavailable
+from services.api.http.errors import ApiError, unavailable
 from services.settings import Settings
 from services.tuning.messages import JobClass
 from services.tuning.scheduler.policy import Queue, Waiting

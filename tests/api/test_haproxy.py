@@ -16,7 +16,7 @@ from services.api.haproxy import HAProxy
 from services.platform.ports import any_free
 from services.settings import Settings
 from tav.errors import InvalidConfig
-from tests.services.conftest import Running
+from tests.api.conftest import Running
 
 HALF = b"POST /v1/videos HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 SLOW = {

@@ -11,7 +11,7 @@ from playwright.sync_api import Page, Route, expect, sync_playwright
 
 from services.api.keys import KeyFile, make_key
 from services.settings import Settings
-from tests.services.conftest import Running, start_gateway  # noqa: F401 - a fixture
+from tests.api.conftest import Running, start_gateway  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.slow
 

@@ -20,7 +20,7 @@ from registry.videos import VideoStore
 from services.api.keys import KeyFile, make_key
 from tav.bases import OFFLINE
 from tav_client.schemas import ClipInfo, TuningJob, TuningJobCreate, Video, VideoCreate
-from tests.services.conftest import Running, start_gateway  # noqa: F401 - a fixture
+from tests.api.conftest import Running, start_gateway  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.slow
 

@@ -39,7 +39,7 @@ def test_the_registrys_tests_pass_on_postgresql() -> None:
     with servers.postgresql("127.0.0.1") as database:
         tests = [
             *ON_MLFLOW,
-            "tests/services/test_api_refusals.py",
+            "tests/api/test_refusals.py",
             "tests/platform/test_stack.py::test_gc_removes_the_rows_of_deleted_runs_and_no_others",
         ]
         command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]

@@ -21,7 +21,7 @@ from registry.settings import RegistrySettings
 from registry.versions import VersionInfo, VersionStore
 from registry.videos import VideoStore
 from services.api.keys import KeyFile
-from services.api.uploads import PREFIX
+from services.api.routes.uploads import PREFIX
 from services.tuning.tuner.checkpoints import ResumeStore
 from tav.memory import MemorySetting
 from tav_client.schemas import ClipInfo, TuningJobCreate, VideoCreate

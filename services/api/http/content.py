@@ -1,0 +1,93 @@
+"""The bytes of a video as an answer: the variants made from them, ranges, and entity tags."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from enum import StrEnum
+
+import av
+import numpy as np
+from fastapi import Request, Response
+from PIL import Image
+
+from services.api.http.errors import ApiError
+from services.api.words import as_header
+from tav.video import CONTENT_TYPES
+from tav_client.schemas import Video
+
+_SHEET_COLUMNS = 4
+_SUFFIXES = {media_type: f".{name}" for name, media_type in CONTENT_TYPES.items()} | {"image/jpeg": ".jpg"}
+_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+
+
+class Variant(StrEnum):
+    """What is made of a video."""
+
+    video = "video"
+    """As it was asked for."""
+    thumbnail = "thumbnail"
+    """Its middle frame as a JPEG."""
+    spritesheet = "spritesheet"
+    """All its frames as one JPEG, four in a row."""
+
+
+def rendered(video: Video, data: bytes, variant: Variant) -> tuple[bytes, str]:
+    """The variant's bytes and media type. Decoding takes a moment: call it in a thread."""
+    if variant is Variant.video:
+        return data, CONTENT_TYPES[video.format]
+    with av.open(io.BytesIO(data)) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    if variant is Variant.thumbnail:
+        return _jpeg(frames[len(frames) // 2]), "image/jpeg"
+    height, width, _ = frames[0].shape
+    rows = -(-len(frames) // _SHEET_COLUMNS)
+    sheet = np.zeros((rows * height, _SHEET_COLUMNS * width, 3), np.uint8)
+    for i, frame in enumerate(frames):
+        row, column = divmod(i, _SHEET_COLUMNS)
+        sheet[row * height : (row + 1) * height, column * width : (column + 1) * width] = frame
+    return _jpeg(sheet), "image/jpeg"
+
+
+def _jpeg(picture: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
+
+
+def headers_of(video: Video) -> dict[str, str]:
+    """What every answer with a video's bytes says about them."""
+    return {"x-tav-model-version": video.model_version, "x-tav-video-id": video.id, **as_header(video.unread)}
+
+
+def named(model_version: str, media_type: str, video_id: str = "") -> dict[str, str]:
+    """By what name a browser or `curl -OJ` saves the bytes: `red-ball-1-c41d7e0f.mp4`. It shows them where it can."""
+    name = "-".join(filter(None, [re.sub(r"[^A-Za-z0-9._-]", "-", model_version), video_id[:8]]))
+    return {"content-disposition": f'inline; filename="{name}{_SUFFIXES[media_type]}"'}
+
+
+def answer(request: Request, video: Video, data: bytes, media_type: str) -> Response:
+    """All of the bytes, or the one range asked for (RFC 9110); several ranges at once are answered by all of them.
+
+    Raises:
+        ApiError: 416, nothing of the range exists.
+    """
+    etag = f'"{hashlib.sha256(data).hexdigest()}"'
+    known = headers_of(video) | named(video.model_version, media_type, video.id)
+    headers = {**known, "etag": etag, "accept-ranges": "bytes", "cache-control": "private, no-cache"}
+    if etag in re.split(r"\s*,\s*", request.headers.get("if-none-match", "").replace("W/", "")):
+        return Response(status_code=304, headers=headers)
+    match = _RANGE.fullmatch(request.headers.get("range", "").strip())
+    if match is None or match[0] == "bytes=-" or request.headers.get("if-range", etag) != etag:
+        return Response(data, media_type=media_type, headers=headers)
+    first, last = match.groups()
+    start = int(first) if first else max(0, len(data) - int(last))
+    end = min(int(last), len(data) - 1) if first and last else len(data) - 1
+    if start >= len(data):
+        detail = f"The content has {len(data)} bytes: ask for a range within them."
+        raise ApiError(416, "range_not_satisfiable", detail, content_range=f"bytes */{len(data)}")
+    if start > end:  # not a range at all
+        return Response(data, media_type=media_type, headers=headers)
+    headers["content-range"] = f"bytes {start}-{end}/{len(data)}"
+    return Response(data[start : end + 1], 206, media_type=media_type, headers=headers)

@@ -1,0 +1,211 @@
+"""What every call holds to, whatever it does: who sends is known before a body is read, and bodies end."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from registry import JobStore
+from services.api.app import create_app
+from services.api.deps import Parts
+from services.api.keys import KeyFile, make_key
+from services.settings import Settings
+from tav.errors import InvalidConfig
+from tav_client.schemas import ModelVersion
+from tests.api.conftest import Running
+from tests.api.fakes import FakeSampler, FakeScheduler
+
+CHANGING = {"POST", "PUT", "PATCH", "DELETE"}
+ENDLESS = {"Content-Type": "application/json", "Transfer-Encoding": "chunked"}
+
+
+def calls(gateway: Running) -> dict[tuple[str, str], bool]:
+    """Every described call, MLflow's and those that are not there; whether it takes a body."""
+    described = gateway.http.get("/openapi.json").json()["paths"]
+    found = {
+        (method.upper(), re.sub(r"\{[a-z_]*\}", "1", path)): "requestBody" in operation
+        for path, methods in described.items()
+        for method, operation in methods.items()
+    }
+    assert sum(found.values()) >= 6
+    return found | {("POST", "/mlflow/ajax-api/2.0/mlflow/runs/search"): False, ("POST", "/v1/nowhere"): False}
+
+
+def begin(gateway: Running, method: str, path: str, body: bytes = b"", **headers: str) -> socket.socket:
+    """A request of which no more is sent."""
+    url = gateway.http.base_url
+    connection = socket.create_connection((url.host, url.port or 80), timeout=20)
+    named = {"Host": f"{url.host}:{url.port}", **{name.replace("_", "-"): value for name, value in headers.items()}}
+    lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in named.items())]
+    connection.sendall("\r\n".join([*lines, "", ""]).encode() + body)
+    return connection
+
+
+def answered(connection: socket.socket) -> tuple[int, str]:
+    """The status of an answer, and all of it, up to the end of the connection: so it must end."""
+    text = b""
+    with connection:
+        while data := connection.recv(1 << 16):
+            text += data
+    return int(text.split(b" ", 2)[1]), text.decode()
+
+
+@pytest.fixture
+def locked(start_gateway: Callable[..., Running], tmp_path: Path) -> Running:
+    """A gateway with keys, for which the client has none."""
+    _, record = make_key("first")
+    place = str(tmp_path / "keys.json")
+    KeyFile(place, Settings()).write({record.id: record})
+    return start_gateway(api_keys_file=place)
+
+
+def test_no_call_waits_for_the_body_of_whom_it_does_not_know(locked: Running) -> None:
+    for method, path in calls(locked):
+        status, text = answered(begin(locked, method, path, b"1\r\n{\r\n", **ENDLESS))
+        if path.startswith(("/v1/", "/mlflow")) and "nowhere" not in path:
+            assert status == 401, (method, path, text)
+        else:
+            assert status in (200, 404, 503), (method, path, text)
+
+
+def test_no_call_reads_a_body_that_announces_to_be_too_large(gateway: Running) -> None:
+    for (method, path), has_body in calls(gateway).items():
+        connection = begin(gateway, method, path, Content_Type="application/json", Content_Length=str(300 << 20))
+        status, text = answered(connection)
+        assert status == 422 and "bytes at most" in text if has_body else status != 500, (method, path, text)
+
+
+def test_a_body_that_announces_nothing_is_read_up_to_the_limit(gateway: Running) -> None:
+    for (method, path), has_body in calls(gateway).items():
+        if not has_body:
+            continue
+        pieces = (b" " * (1 << 16) for _ in range(20))
+        answer = gateway.http.request(method, path, content=pieces, headers={"Content-Type": "application/json"})
+        assert answer.status_code == 422 and "bytes at most" in answer.json()["detail"], (method, path, answer.text)
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "status", "code"),
+    [
+        ("text/plain", b"{}", 415, "unsupported_media_type"),
+        ("", b"{}", 415, "unsupported_media_type"),
+        ("application/x-www-form-urlencoded", b"a=b", 415, "unsupported_media_type"),
+        ("application/json", b'{"caption": "\xff\xfe"}', 422, "invalid_request"),
+        ("application/json; charset=utf-16", '{"a": 1}'.encode("utf-16"), 422, "invalid_request"),
+        ("application/json", b"", 422, "invalid_request"),
+    ],
+)
+def test_every_call_says_alike_what_is_wrong_with_a_body(
+    gateway: Running, kind: str, body: bytes, status: int, code: str
+) -> None:
+    for (method, path), has_body in calls(gateway).items():
+        if has_body:
+            answer = gateway.http.request(method, path, content=body, headers={"Content-Type": kind} if kind else {})
+            assert (answer.status_code, answer.json()["code"]) == (status, code), (method, path, answer.text)
+
+
+def test_a_body_that_does_not_come_is_given_up_and_the_connection_ended(start_gateway: Callable[..., Running]) -> None:
+    gateway = start_gateway(request_seconds=0.5)
+    with ExitStack() as stack:
+        waiting = [
+            (path, stack.enter_context(begin(gateway, method, path, b"1\r\n{\r\n", **ENDLESS)))
+            for (method, path), has_body in calls(gateway).items()
+            if has_body
+        ]
+        for path, connection in waiting:
+            status, text = answered(connection)
+            assert status == 408 and '"code": "request_timeout"' in text and "connection: close" in text, (path, text)
+
+
+CROSS_SITE = [
+    {"Origin": "https://evil.example"},
+    {"Origin": "null"},
+    {"Origin": "http://127.0.0.1:1"},
+    {"Sec-Fetch-Site": "cross-site"},
+    {"Sec-Fetch-Site": "same-site"},
+    {"Sec-Fetch-Site": "cross-site", "Origin": "http://127.0.0.1"},
+]
+
+
+@pytest.mark.parametrize("said", CROSS_SITE, ids=str)
+def test_a_page_of_another_site_changes_nothing(
+    gateway: Running, locked: Running, version: ModelVersion, said: dict[str, str]
+) -> None:
+    form = {"model": f"{version.name}/1", "prompt": "a blue ball"}
+    for path in ("/v1/videos", "/v1/videos/sync"):  # what a form of HTML can send
+        assert (
+            gateway.http.post(path, files={name: (None, text) for name, text in form.items()}, headers=said).status_code == 403
+        )
+    assert gateway.parts.videos.list(model=version.name).data == []
+    for method, path in calls(gateway):
+        answer, with_keys = gateway.http.request(method, path, headers=said), locked.http.request(method, path, headers=said)
+        if method in CHANGING:
+            assert (answer.status_code, answer.json()["code"]) == (403, "forbidden"), (method, path, answer.text)
+            assert answer.headers["x-request-id"] and with_keys.status_code == 403
+        else:
+            assert answer.status_code != 403, (method, path, answer.text)
+
+
+def test_the_services_own_pages_programs_and_allowed_origins_may(start_gateway: Callable[..., Running]) -> None:
+    gateway = start_gateway(cors_origins=["https://app.example.org"])
+    own = str(gateway.http.base_url).rstrip("/")
+    for said in (
+        {},
+        {"Origin": own},
+        {"Origin": own, "Sec-Fetch-Site": "same-origin"},
+        {"Sec-Fetch-Site": "none"},
+        {"Origin": "https://app.example.org", "Sec-Fetch-Site": "cross-site"},
+    ):
+        for method, path in calls(gateway):
+            if path.startswith("/v1/"):
+                assert gateway.http.request(method, path, headers=said).status_code != 403, (method, path, said)
+    theirs = {"Origin": "https://app.example.org"}
+    assert gateway.http.post("/mlflow/ajax-api/2.0/mlflow/runs/search", headers=theirs).status_code == 403
+
+
+@pytest.mark.parametrize("origin", ["*", "app.example.org", "https://app.example.org/", "https://App.example.org", "null"])
+def test_an_allowed_origin_is_written_as_browsers_send_it(origin: str) -> None:
+    with pytest.raises(InvalidConfig, match=r"TAV_CORS_ORIGINS.*write it as browsers send it"):
+        Settings(cors_origins=[origin])
+
+
+def test_a_caller_of_sync_that_is_gone_before_its_video_exists_ends_it_all_the_same(
+    registry_settings: Settings, version: ModelVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray Serve cancels the call of a client that goes away, wherever it is."""
+    sampler = FakeSampler()
+    sampler.gate.clear()
+    parts = Parts.make(registry_settings, FakeScheduler(JobStore(registry_settings)), sampler)
+    create, begun, go_on = parts.videos.create, threading.Event(), threading.Event()
+
+    def slow(*args: Any, **named: Any) -> Any:
+        begun.set()
+        assert go_on.wait(20)
+        return create(*args, **named)
+
+    monkeypatch.setattr(parts.videos, "create", slow)
+
+    async def scenario() -> None:
+        transport = httpx.ASGITransport(create_app(parts))
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
+            body = {"model": f"{version.name}/1", "prompt": "a blue ball"}
+            calling = asyncio.create_task(http.post("/v1/videos/sync", json=body))
+            await asyncio.to_thread(begun.wait, 20)
+            calling.cancel()
+            await asyncio.wait({calling})
+            go_on.set()
+            async with asyncio.timeout(20):
+                while not (made := parts.videos.list(model=version.name).data) or not made[0].status.final:
+                    await asyncio.sleep(0.05)
+        assert made[0].error is not None and made[0].error.code == "cancelled"
+
+    asyncio.run(scenario())

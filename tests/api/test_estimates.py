@@ -1,0 +1,39 @@
+"""One job, one estimate: whoever asks hears the same."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from services.settings import Settings
+from services.tuning.estimates import rungs
+from services.tuning.tuner.warm_tuner import WarmTuner
+from tav_client.cli import _app
+from tav_client.schemas import Estimates, TuningJob
+from tests.api.conftest import Running
+
+
+def test_gateway_command_and_tuner_estimate_a_job_alike_from_one_probe(
+    start_gateway: Callable[..., Running], mp4: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("TAV_DEVICE", "cpu")
+    monkeypatch.setenv("TAV_COMPUTE_THREADS", "1")
+    gateway = start_gateway(device="cpu", compute_threads=1)
+    params = {"num_frames": 8, "steps": 40}
+    told = Estimates.model_validate(gateway.http.post("/v1/estimates", json={"params": params, "videos": 1}).json())
+    job = {"caption": "a red square", "params": params, "validation_prompts": ["a blue square"]}
+    submitted = TuningJob.model_validate(gateway.submit(mp4, job).json())
+    command = ["estimate", "--num-frames", "8", "--steps", "40", "--videos", "1", "--json"]
+    printed = Estimates.model_validate(json.loads(CliRunner().invoke(_app.app, command).stdout))
+    settings = Settings()
+    tuner = WarmTuner("offline", settings, 0).forecast(submitted, rungs(submitted.params, settings, cuda=False), 1)
+    assert submitted.estimate is not None and tuner is not None
+    told_by = [[entry.seconds for entry in found.settings] for found in (told, printed, tuner)]
+    assert told_by[0] == told_by[1] == told_by[2]
+    assert submitted.estimate.seconds == told.settings[told.chosen].seconds
+    assert len(list((tmp_path / "cache" / "tav" / "devices").iterdir())) == 1
