@@ -12,7 +12,7 @@ import psutil
 from benchmarks.chaos.mounts import may_mount, mount, unmount
 from services.platform import PlatformConfig, Stack, processes
 from services.platform.config import LOOPBACK
-from services.platform.parts import python_path, tool
+from services.platform.daemons import python_path, tool
 from services.platform.ports import any_free
 from services.platform.processes import MARK, Record
 

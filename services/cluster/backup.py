@@ -16,7 +16,7 @@ from sqlalchemy.engine import make_url
 
 from registry.objects import ObjectStore
 from services.cluster.errors import ClusterError
-from services.platform.parts import s3_environment, tool
+from services.platform.daemons import s3_environment, tool
 from services.settings import Settings
 
 _DUMP = "mlflow.dump"

@@ -12,7 +12,7 @@ import ray
 from registry.objects import ObjectStore
 from services.cluster.errors import ClusterError
 from services.cluster.settings import HeadSettings
-from services.platform import parts as make
+from services.platform import daemons as make
 from services.platform import processes
 from services.platform.config import LOOPBACK
 from services.platform.deploy import deploy

@@ -23,7 +23,7 @@ import yaml
 
 from services.cluster.errors import ClusterError
 from services.cluster.settings import PREFIX, Filling
-from services.platform.parts import s3_environment
+from services.platform.daemons import s3_environment
 from services.runtime import ENVIRONMENT
 
 CHECKOUT = Path(__file__).parents[2]

@@ -27,11 +27,11 @@ from typing import Any
 from pydantic import SecretStr
 
 from registry.errors import StorageUnavailable
-from services.platform import parts as make
+from services.platform import daemons as make
 from services.platform import ports, processes
 from services.platform.config import LOOPBACK, PORTS, PlatformConfig
+from services.platform.daemons import Credentials, Part
 from services.platform.errors import PartFailed, PlatformError
-from services.platform.parts import Credentials, Part
 from services.platform.processes import MARK, Record
 from services.runtime import ENVIRONMENT
 from services.settings import Settings

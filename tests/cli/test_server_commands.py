@@ -32,7 +32,7 @@ def tav(monkeypatch: pytest.MonkeyPatch):
 
     module = ModuleType("services.cli.made_here")
     module.app = made
-    monkeypatch.setitem(sys.modules, "services.platform.cli", module)
+    monkeypatch.setitem(sys.modules, "services.cli.platform", module)
     return lambda *words: CliRunner().invoke(_app.app, words)
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from registry.settings import RegistrySettings
-from services.platform import parts
-from services.platform.parts import Credentials
+from services.platform import daemons as parts
+from services.platform.daemons import Credentials
 from services.platform.ports import answers, any_free
 from tests.deploy.machines import wait_for
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from services.cluster.cli import app
+from services.cli.cluster import app
 from services.cluster.errors import ClusterError
 from services.cluster.render import environment, render
 from services.cluster.settings import CLOUDS, PREFIX, Filling

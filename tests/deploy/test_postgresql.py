@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from registry.jobs import JobStore
 from registry.objects import ObjectStore
 from registry.versions import VersionInfo, VersionStore
-from services.cluster.cli import app
+from services.cli.cluster import app
 from services.cluster.errors import ClusterError
 from services.platform import PlatformConfig, Stack
 from tav_client.schemas import ClipInfo, TuningJobCreate

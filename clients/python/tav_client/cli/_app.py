@@ -13,8 +13,8 @@ from tav_client.cli._common import fail, group
 
 SERVER_COMMANDS = {
     "eval": ("services.cli.eval", "Score videos, and compare methods on a suite of clips and edits."),
-    "platform": ("services.platform.cli", "Run a whole service on this machine: up, status, env, down."),
-    "cluster": ("services.cluster.cli", "Run the service on many machines: the files for them, and what they start."),
+    "platform": ("services.cli.platform", "Run a whole service on this machine: up, status, env, down."),
+    "cluster": ("services.cli.cluster", "Run the service on many machines: the files for them, and what they start."),
     "keys": ("services.cli.keys", "Make, list and revoke the API keys of a service."),
     "import": ("services.cli.import_", "Make a public Tune-A-Video checkpoint a delta, and a version of the registry."),
     "export": ("services.cli.export", "Write a tuned clip for the public implementation, or as a diffusers pipeline."),

@@ -82,7 +82,7 @@ def mlflow(address: Annotated[str, typer.Option(help="The name by which others r
     import os
 
     from services.cluster.settings import HeadSettings
-    from services.platform.parts import mlflow as part
+    from services.platform.daemons import mlflow as part
     from services.settings import Settings
 
     server = part(_database(), address, HeadSettings().mlflow_port, Settings())
