@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         StorageUnavailable,
         VersionInUse,
     )
-    from registry.imports import ImportStore
+    from registry.imported import ImportStore
     from registry.jobs import JobStore
     from registry.objects import ObjectStore
     from registry.settings import RegistrySettings

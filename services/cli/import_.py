@@ -83,7 +83,7 @@ def import_(
             config = version_config(loaded, made.delta, made.latents)
             (files / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False))
         if name is not None:
-            from registry.imports import ImportStore
+            from registry.imported import ImportStore
 
             store = ImportStore(registry_settings(data_dir))
             version = store.register(name, files, VersionInfo.of(made.delta), str(folder), made.deviation, tenant)
