@@ -124,7 +124,7 @@ def compile_kernels() -> None:
     """What a first attention does besides: compile, or find what was compiled."""
     import torch
 
-    from tav import narrow
+    from tav.kernels import narrow
 
     narrow.suits(torch.zeros(1, 1, 32), 8)
 

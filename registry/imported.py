@@ -57,7 +57,7 @@ class ImportStore:
             TENANT: tenant,
             "tav.base": info.base,
             "tav.caption": info.caption,
-            "tav.source": source,
+            "tav.media.source": source,
             "mlflow.note.content": f"{info.caption} (imported from {source})",
             "mlflow.source.name": "tav",
         }

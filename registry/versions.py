@@ -173,7 +173,7 @@ class VersionStore:
     def _description(self, run_id: str, info: VersionInfo | ModelVersion) -> str:
         with mlflow_errors(self.settings, NotFound("job", run_id)):
             run = self._client.get_run(run_id)
-        source = run.data.tags.get("tav.source")
+        source = run.data.tags.get("tav.media.source")
         return describe_version(info.caption, info.base, info.num_frames, info.size, run.info.experiment_id, run_id, source)
 
     def _told(self, made: ModelVersion) -> ModelVersion:

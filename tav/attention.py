@@ -25,9 +25,9 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from tav import narrow
 from tav.config import AttentionMode, GroupNormMode
 from tav.errors import InvalidConfig
+from tav.kernels import narrow
 
 
 @dataclass

@@ -12,12 +12,12 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from tav import checkpoint
+from tav.bases import loading
 from tav.config import ClipConfig, InvertConfig, NetConfig, SampleConfig, TuneConfig
 from tav.ddim import DDIM
 from tav.errors import InvalidConfig, NanLoss
+from tav.prompts import Reader, window_of
 from tav.video import Frames
-from tav.words import Reader, window_of
 
 _FRAMES_AT_ONCE = 8  # through the VAE, whose activations are the largest of all
 
@@ -71,7 +71,7 @@ class Base:
             InvalidConfig: its noise schedule cannot be sampled.
         """
         name = f"{name}@{revision}" if revision else name
-        parts = checkpoint.read(name, dtype, config)
+        parts = loading.read(name, dtype, config)
         DDIM(parts.scheduler_config, 1)
         for part in (parts.unet, parts.vae, parts.text_encoder):
             part.to(device).eval().requires_grad_(False)

@@ -10,8 +10,8 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from tav.apart import probe_isolated, read_frames_isolated
 from tav.errors import CaptionerUnavailable, InvalidClip
+from tav.media.decoder import probe_isolated, read_frames_isolated
 from tav.probe import ClipLimits
 from tav.video import Frames
 

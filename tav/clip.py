@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from tav.apart import read_frames_isolated
 from tav.errors import InvalidClip, InvalidConfig
+from tav.media.decoder import read_frames_isolated
 from tav.probe import ClipLimits
 from tav.video import Frames, Video, read_frames
 

@@ -10,9 +10,9 @@ import av
 from pydantic import BaseModel, Field
 
 from tav.errors import InvalidClip
-from tav.shown import colour_notes, cover, shown_size
-from tav.source import Source, open_source
-from tav.timing import FASTEST, Timing
+from tav.media.display import colour_notes, cover, shown_size
+from tav.media.source import Source, open_source
+from tav.media.timestamps import FASTEST, Timing
 
 _LONGEST_SHAPE = 20
 """The longer side over the shorter."""

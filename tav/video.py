@@ -16,10 +16,10 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 from numpy.typing import NDArray
 
 from tav.errors import InvalidConfig
+from tav.media.display import HD_LINES, cover, deinterlaced
+from tav.media.source import open_source
+from tav.media.timestamps import FASTEST
 from tav.probe import Survey
-from tav.shown import HD_LINES, cover, deinterlaced
-from tav.source import open_source
-from tav.timing import FASTEST
 
 Frames = NDArray[np.uint8]
 Format = Literal["mp4", "gif", "webm"]

@@ -9,11 +9,11 @@ from pathlib import Path
 from registry.objects import ObjectStore
 from services.api.http.errors import invalid
 from services.settings import Settings
-from tav.apart import probe_isolated
 from tav.bases import OFFLINE
 from tav.config import ClipConfig
+from tav.media.decoder import probe_isolated
+from tav.media.timestamps import frame_indices
 from tav.probe import ClipProbe
-from tav.timing import frame_indices
 from tav_client.schemas import ClipInfo, TuningJobCreate, model_slug
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from urllib.parse import quote
 
 from services.api.http.errors import invalid
-from tav.words import reader_of, refusal, texts_of
+from tav.prompts import reader_of, refusal, texts_of
 from tav_client.schemas import ModelVersion, TuningJobCreate, VideoCreate
 
 

@@ -75,7 +75,7 @@ def _profile(name: str) -> Profile:
 
     if (known := of_base(name)) is not None:
         return known
-    from tav.checkpoint import find
+    from tav.bases.loading import find
     from tav.estimate.trace import profile_of
 
     folder = find(name)

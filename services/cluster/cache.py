@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from services.settings import Settings
-from tav.checkpoint import find
+from tav.bases.loading import find
 
 
 def fetch_bases(settings: Settings, say: Callable[[str], None] = lambda _: None) -> None:

@@ -19,7 +19,7 @@ from services.sampling.deltas import DeltaCache, Loaded
 from services.sampling.estimates import refusal
 from services.sampling.tiers import Budget
 from services.settings import Settings
-from tav import Sampler, compile_blocks, words
+from tav import Sampler, compile_blocks, prompts
 from tav.config import Progress, SampleConfig
 from tav.errors import OutOfMemory, TavError
 from tav.estimate import Profile, probes
@@ -77,7 +77,7 @@ class Engine:
             InvalidConfig: the request does not want them cut.
         """
         found = self.sampler.base.reader.unread_of({"prompt": request.prompt, "negative_prompt": request.negative_prompt})
-        if request.truncate == "error" and (refused := words.refusal(found)):
+        if request.truncate == "error" and (refused := prompts.refusal(found)):
             raise refused
         return found
 

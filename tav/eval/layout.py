@@ -21,8 +21,8 @@ from tav.clip import Clip
 from tav.config import ClipConfig
 from tav.errors import InvalidClip, InvalidConfig
 from tav.eval.suite import Case, Suite, SuiteClip
+from tav.media.timestamps import frame_indices
 from tav.probe import ClipLimits, probe
-from tav.timing import frame_indices
 from tav.video import Frames
 from tav.video import read_frames as video_frames
 

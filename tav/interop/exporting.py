@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from tav.base import Base
-from tav.checkpoint import find, weight_files
+from tav.bases.loading import find, weight_files
 from tav.delta import HEADER_KEY, Delta
 from tav.errors import InvalidConfig
 from tav.inflation import inflate

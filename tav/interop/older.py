@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tav.base import Base
-from tav.checkpoint import weight_files
+from tav.bases.loading import weight_files
 from tav.errors import InvalidConfig
 from tav.networks import old_text_tensors, old_vae_tensors, text_tensors, vae_tensors
 

@@ -92,7 +92,7 @@ def test_an_imported_version_is_a_run_of_its_own_kind_that_samples_and_exports_l
         monkeypatch.setenv(key, value)
     run = mlflow.MlflowClient(settings.mlflow_tracking_uri).get_run(version.job_id)
     assert (run.info.status, run.data.tags["tav.kind"], run.data.tags["tav.version"]) == ("FINISHED", "import", "1")
-    assert run.data.tags["tav.source"] == str(public) and run.data.metrics["deviation.unet"] == 0
+    assert run.data.tags["tav.media.source"] == str(public) and run.data.metrics["deviation.unet"] == 0
     video = VideoStore(settings).create(VideoCreate(model=name, prompt="a blue square"), version)
     nested = mlflow.MlflowClient(settings.mlflow_tracking_uri).get_run(video.id)
     assert nested.data.tags["mlflow.parentRunId"] == version.job_id

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from av.video.reformatter import ColorPrimaries, ColorTrc
 
-from tav.tonemap import hlg_light, pq_light, pq_signal, rolled_off, to_bt709
+from tav.media.tonemap import hlg_light, pq_light, pq_signal, rolled_off, to_bt709
 
 HLG, PQ, SDR = int(ColorTrc.ARIB_STD_B67), int(ColorTrc.SMPTE2084), int(ColorTrc.BT709)
 BT2020, P3 = int(ColorPrimaries.BT2020), int(ColorPrimaries.SMPTE432)

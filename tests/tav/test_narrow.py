@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tav import narrow
+from tav.kernels import narrow
 
 HEADS = 3
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from tav import Clip, ClipLimits, Video
-from tav.apart import probe_isolated
 from tav.errors import InvalidClip, InvalidConfig
+from tav.media.decoder import probe_isolated
+from tav.media.timestamps import frame_indices
 from tav.probe import probe
-from tav.timing import frame_indices
 from tav.video import Format, encode, read_frames
 
 

@@ -66,7 +66,7 @@ def a_job(name: str, memory: str | JobMemory) -> TuningJob:
 
 def attempts(rank: int, port: int, folder: str, out: str) -> None:
     enter_group(rank, 1, port)
-    from services.tuning.tuner import attempt as work
+    from services.tuning.tuner import attempt
     from services.tuning.tuner.ranks import Ranks
     from services.tuning.tuner.warm_tuner import WarmTuner
 
@@ -91,7 +91,7 @@ def attempts(rank: int, port: int, folder: str, out: str) -> None:
         end=outcomes.append,
     )
 
-    def register(attempt: work.Attempt, clip: Any, delta: Delta, latents: Any, samples: Any) -> int:
+    def register(attempt: attempt.Attempt, clip: Any, delta: Delta, latents: Any, samples: Any) -> int:
         deltas[attempt.job.id] = delta
         return 1
 
@@ -99,13 +99,13 @@ def attempts(rank: int, port: int, folder: str, out: str) -> None:
     kept = SimpleNamespace(set_unread=lambda *_: None, get=lambda _: None, log_sheet=lambda *_: None)
     work.JobStore = work.VersionStore = lambda *_: kept  # type: ignore[assignment]
     work.Reporter = lambda *_: reporter  # type: ignore[assignment]
-    work.Attempt._register = register  # type: ignore[method-assign]
+    attempt.Attempt._register = register  # type: ignore[method-assign]
     ray.train.get_preemption_info = lambda: None  # Ray Train knows, and is not here
     settings = Settings(device="cpu", compute_threads=1, work_dir=Path(out).parent / "work")
     warm, ranks = WarmTuner(folder, settings, rank), Ranks()
 
     def attempt(name: str, memory: str | JobMemory) -> dict[str, Any]:
-        work.Attempt(Lease(a_job(name, memory), 1), warm, settings, None, ranks, None).run()
+        attempt.Attempt(Lease(a_job(name, memory), 1), warm, settings, None, ranks, None).run()
         failure = outcomes[-1].failure
         return {
             "failure": failure and failure.model_dump(mode="json"),

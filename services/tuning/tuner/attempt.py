@@ -32,8 +32,8 @@ from tav.config import TuneConfig
 from tav.errors import InvalidConfig, OutOfMemory, is_disk_full
 from tav.eval.scores import Scorer, as_metrics
 from tav.memory import MemorySetting
+from tav.prompts import refusal, texts_of
 from tav.tuning import TuneState, is_out_of_memory
-from tav.words import refusal, texts_of
 from tav_client.schemas import Estimate, JobMemory, JobPhase, TuningJob
 
 log = logging.getLogger(__name__)

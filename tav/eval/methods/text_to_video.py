@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from tav.errors import BaseUnavailable, InvalidConfig
 from tav.eval.methods.workbench import Workbench
 from tav.eval.suite import Case, SuiteClip
-from tav.timing import frame_indices
+from tav.media.timestamps import frame_indices
 from tav.video import Frames, Video
 
 

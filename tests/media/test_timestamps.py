@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tav.errors import InvalidClip
-from tav.timing import Timing, frame_indices
+from tav.media.timestamps import Timing, frame_indices
 
 
 @pytest.mark.parametrize("rate", [8, 12, 24, 25, 29.97, 30, 50, 59.94, 60])

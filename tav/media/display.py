@@ -14,7 +14,7 @@ from av.video.reformatter import Colorspace
 from numpy.typing import NDArray
 
 from tav.errors import InvalidClip
-from tav.tonemap import HDR, WIDE, to_bt709
+from tav.media.tonemap import HDR, WIDE, to_bt709
 
 HD_LINES = 720
 """Files that do not name their colour matrix are taken for BT.709 from so many lines on, for BT.601 below, as browsers do."""

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from tav import Clip, ClipLimits
-from tav.apart import probe_isolated, read_frames_isolated
 from tav.errors import InvalidClip
-from tav.fence import fence_version
+from tav.media.decoder import probe_isolated, read_frames_isolated
+from tav.media.sandbox import fence_version
 from tav.probe import probe
 from tav.video import read_frames
 from tests.media.files import pictures, write

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import tav
-from tav.words import Reader, reader_of, refusal, window_of
+from tav.prompts import Reader, reader_of, refusal, window_of
 
 LONG = "professional Cinematic high   quality footage shot on a tripod with soft light, of a blue box moving on snow"
 TEXTS = [
@@ -54,7 +54,7 @@ def test_a_machine_that_has_the_base_can_tell_without_torch(base: tav.Base) -> N
     reader = reader_of("offline")
     assert reader is not None and reader.unread(LONG) == base.reader.unread(LONG) != ""
     assert reader_of("nobody/has-this-here") is None and reader_of("/no/such/folder") is None
-    code = "import sys; from tav.words import reader_of; reader_of('offline').unread('x'); print('torch' in sys.modules)"
+    code = "import sys; from tav.prompts import reader_of; reader_of('offline').unread('x'); print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 

@@ -18,11 +18,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from tav import hub
-from tav.bases import OFFLINE
+from tav.bases import OFFLINE, hub
+from tav.bases.single_file import converted
 from tav.errors import BaseUnavailable
 from tav.networks import Networks, Unfit, build, fill, read_config, text_tensors, vae_tensors
-from tav.singlefile import converted
 
 _STEMS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
 _VARIANTS = (None, "fp16")  # of weight files, in order of preference

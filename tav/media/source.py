@@ -1,6 +1,6 @@
 """One video stream of a file, frame by frame: the stream that a player shows, whole, and never beyond its limits.
 
-Nothing here changes a pixel; `tav.shown` does.
+Nothing here changes a pixel; `tav.media.display` does.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from av.video.stream import VideoStream
 from PIL import Image, UnidentifiedImageError
 
 from tav.errors import InvalidClip
-from tav.whole import check_whole, is_webp
+from tav.media.integrity import check_whole, is_webp
 
 FORMATS = "mov,matroska,avi,gif,mpegts"
 """FFmpeg demuxers for mp4/mov, mkv/webm, avi, gif, and ts/mts/m2ts. Playlists and `concat` are out: they open other files."""

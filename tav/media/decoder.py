@@ -1,8 +1,8 @@
 """Strangers' files are decoded in a process of its own, with limits on memory, time and output, and without credentials.
 
 What comes back is not parsed further than it must be: a line of JSON, and the bytes of as many pixels as were asked for. A file
-made to crash, stall or take over FFmpeg harms nothing but that process, which where the kernel can do it (`tav.fence`) opens no
-other file than it and Python's packages, and connects to nobody.
+made to crash, stall or take over FFmpeg harms nothing but that process, which where the kernel can do it
+(`tav.media.sandbox`) opens no other file than it and Python's packages, and connects to nobody.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ import pydantic
 from pydantic import BaseModel, Field, ValidationError
 
 from tav.errors import InvalidClip
-from tav.fence import fence_in
+from tav.media.sandbox import fence_in
+from tav.media.timestamps import FASTEST
 from tav.probe import ClipLimits, ClipProbe, Survey
-from tav.timing import FASTEST
 from tav.video import Frames, pick_frames
 
 PROBE_SECONDS = 60.0
@@ -96,7 +96,7 @@ def read_frames_isolated(
 
 
 def _ask(request: _Request, timeout_s: float) -> _Answer:
-    command = [sys.executable, "-P", "-m", "tav.apart", request.model_dump_json()]
+    command = [sys.executable, "-P", "-m", "tav.media.decoder", request.model_dump_json()]
     passed = [] if request.frames_fd is None else [request.frames_fd]
     with _scratch() as answer:  # not a pipe: what comes is limited by the process's own limit on files
         try:
