@@ -50,7 +50,7 @@ def test_a_refusal_that_the_page_quotes_is_the_one_that_comes(
 
 def told() -> Iterator[tuple[str, int | None, str]]:
     """Codes that the gateway's sources give to errors, with the status where it stands beside them."""
-    for path in sorted((ROOT / "services" / "api").glob("*.py")):
+    for path in sorted((ROOT / "services" / "api").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("ApiError", "unavailable"):
                 values = [arg.value if isinstance(arg, ast.Constant) else None for arg in node.args]

@@ -129,8 +129,8 @@ def test_frames_are_bytes_and_nothing_else(decoder: Path, clip: Path) -> None:
 def decoding(clip: Path, act: str) -> subprocess.CompletedProcess[str]:
     """The process as it is, with this Python instead of the first look at the clip."""
     program = (
-        f"import os, socket, sys\nfrom tav import apart\ndef look(*_):\n    {act}\napart.Survey = look\n"
-        f"sys.exit(apart.main(apart._Request(path={str(clip)!r}, limits=apart.ClipLimits()).model_dump_json()))\n"
+        f"import os, socket, sys\nfrom tav.media import decoder\ndef look(*_):\n    {act}\ndecoder.Survey = look\n"
+        f"sys.exit(decoder.main(decoder._Request(path={str(clip)!r}, limits=decoder.ClipLimits()).model_dump_json()))\n"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     return subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)

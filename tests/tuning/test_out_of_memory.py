@@ -95,10 +95,10 @@ def attempts(rank: int, port: int, folder: str, out: str) -> None:
         deltas[attempt.job.id] = delta
         return 1
 
-    work.ObjectStore = lambda _: objects  # type: ignore[assignment]
+    attempt.ObjectStore = lambda _: objects  # type: ignore[assignment]
     kept = SimpleNamespace(set_unread=lambda *_: None, get=lambda _: None, log_sheet=lambda *_: None)
-    work.JobStore = work.VersionStore = lambda *_: kept  # type: ignore[assignment]
-    work.Reporter = lambda *_: reporter  # type: ignore[assignment]
+    attempt.JobStore = attempt.VersionStore = lambda *_: kept  # type: ignore[assignment]
+    attempt.Reporter = lambda *_: reporter  # type: ignore[assignment]
     attempt.Attempt._register = register  # type: ignore[method-assign]
     ray.train.get_preemption_info = lambda: None  # Ray Train knows, and is not here
     settings = Settings(device="cpu", compute_threads=1, work_dir=Path(out).parent / "work")
