@@ -31,7 +31,7 @@ CLOUD = {
         "TAV_S3_SECRET_ACCESS_KEY": "hmac secret",
     },
     "kubernetes": {
-        "TAV_CLUSTER_IMAGE": "registry.internal/tav:0.1.0",
+        "TAV_CLUSTER_IMAGE": "registry.internal/tav:0.2.0",
         "TAV_HOST": "0.0.0.0",
         "TAV_API_KEYS_FILE": "s3://clips/operator/api-keys.json",
     },

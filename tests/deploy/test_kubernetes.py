@@ -118,7 +118,7 @@ def test_no_pod_is_root_and_none_may_become_it(manifests: dict[str, Any]) -> Non
     for spec in specs:
         assert spec["securityContext"]["runAsNonRoot"] is True and spec["securityContext"]["runAsUser"] == 1000
         for container in [*spec["containers"], *spec.get("initContainers", [])]:
-            assert container["image"] == "registry.internal/tav:0.1.0"
+            assert container["image"] == "registry.internal/tav:0.2.0"
             assert container["securityContext"] == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 
 
