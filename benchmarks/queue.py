@@ -42,7 +42,7 @@ from benchmarks.preload import fill
 from benchmarks.standin import PER_PROCESS, StandInLauncher, StandIns
 from registry.jobs import JobStore
 from registry.objects import ObjectStore
-from services.platform import PlatformConfig, Stack
+from services.platform import PlatformSettings, Stack
 from services.runtime import NAMESPACE
 from services.settings import Settings
 from services.tuning.messages import JobClass
@@ -147,7 +147,7 @@ class Submitter:
 @contextmanager
 def service(args: argparse.Namespace, seconds: float) -> Iterator[tuple[Stack, Settings, Any, list[Any]]]:
     """The stack, and in it a scheduler whose tuners are stand-ins."""
-    stack = Stack(PlatformConfig(data_dir=args.data).with_free_ports())
+    stack = Stack(PlatformSettings(data_dir=args.data).with_free_ports())
     try:
         stack.up(["s3", "mlflow", "ray"])
         os.environ.update({name: value for name, value in stack.environment().items() if name.startswith("RAY_")})
@@ -293,7 +293,7 @@ async def _decisions(tuners: int, jobs: int, rounds: int = 300) -> dict[str, flo
 def real(args: argparse.Namespace) -> dict[str, Any]:
     """Tiny jobs, then some of about a minute, over HTTP and on one warm tuner."""
     environment = {**os.environ, "TAV_MAX_TUNERS": "1", "TAV_COMPUTE_THREADS": "1"}
-    stack = Stack(PlatformConfig(data_dir=args.data).with_free_ports(), environment)
+    stack = Stack(PlatformSettings(data_dir=args.data).with_free_ports(), environment)
     try:
         stack.up()
         with TavClient(stack.client_url, timeout=600) as client:

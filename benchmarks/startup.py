@@ -143,13 +143,13 @@ def inside(kind: str) -> dict[str, Any]:
 
 def service(data: Path) -> dict[str, Any]:
     """From an empty machine state: the stack, the first job on a tuner that must start, the first video likewise."""
-    from services.platform import PlatformConfig, Stack
+    from services.platform import PlatformSettings, Stack
     from tav_client import TavClient
 
     subprocess.run(
         [sys.executable, "-m", "services.tuning.tuner.prebuild"], check=True, capture_output=True
     )  # as the set-up does
-    stack = Stack(PlatformConfig(data_dir=data).with_free_ports(), {**os.environ, "TAV_COMPUTE_THREADS": "1"})
+    stack = Stack(PlatformSettings(data_dir=data).with_free_ports(), {**os.environ, "TAV_COMPUTE_THREADS": "1"})
     laps = Laps(time.time())
     try:
         rows = stack.up()

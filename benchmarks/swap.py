@@ -27,7 +27,7 @@ from diffusers import UNet2DConditionModel
 from benchmarks import record
 from registry.objects import ObjectStore
 from registry.versions import NEEDED, VersionStore
-from services.platform import PlatformConfig, Stack
+from services.platform import PlatformSettings, Stack
 from services.sampling.deltas import DeltaCache
 from services.sampling.tiers import Budget
 from tav import Base, Delta, Latents
@@ -136,7 +136,7 @@ def main() -> None:
     net = network(args.device)
     tuned = [tensor for name, tensor in net.named_parameters() if is_tuned(name)]
     with tempfile.TemporaryDirectory() as folder:
-        stack = Stack(PlatformConfig(data_dir=Path(folder) / "stack").with_free_ports())
+        stack = Stack(PlatformSettings(data_dir=Path(folder) / "stack").with_free_ports())
         try:
             stack.up(["s3"])
             settings = stack.settings()

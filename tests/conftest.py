@@ -17,13 +17,13 @@ from registry.objects import ObjectStore
 from registry.settings import RegistrySettings
 from registry.versions import VersionStore
 from registry.videos import VideoStore
-from services.platform import PlatformConfig, Stack
+from services.platform import PlatformSettings, Stack
 
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A stack with a data directory and ports of its own; fixtures bring up the parts that they need."""
-    made = Stack(PlatformConfig(data_dir=tmp_path_factory.mktemp("stack")).with_free_ports())
+    made = Stack(PlatformSettings(data_dir=tmp_path_factory.mktemp("stack")).with_free_ports())
     yield made
     made.down()
 

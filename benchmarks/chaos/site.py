@@ -10,11 +10,11 @@ from pathlib import Path
 import psutil
 
 from benchmarks.chaos.mounts import may_mount, mount, unmount
-from services.platform import PlatformConfig, Stack, processes
-from services.platform.config import LOOPBACK
+from services.platform import PlatformSettings, Stack, processes
 from services.platform.daemons import python_path, tool
 from services.platform.ports import any_free
 from services.platform.processes import MARK, Record
+from services.platform.settings import LOOPBACK
 
 _SCRATCH_MIB = 8
 
@@ -31,7 +31,7 @@ class Site:
 
     def __init__(self, folder: Path, base: Path, nodes: int, environment: Mapping[str, str]) -> None:
         os.environ.update(environment, TAV_TUNER_CPUS="2", TAV_MAX_TUNERS=str(nodes), TAV_DEVICE="cpu")
-        config = PlatformConfig(data_dir=folder / "data", base=str(base), ray_cpus=1, ready_seconds=300)
+        config = PlatformSettings(data_dir=folder / "data", base=str(base), ray_cpus=1, ready_seconds=300)
         self.stack = Stack(config.with_free_ports())
         self.nodes: dict[str, psutil.Process] = {}
         self.wanted_nodes, self.joined = nodes, 0

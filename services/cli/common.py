@@ -54,9 +54,9 @@ def variables(data_dir: Path | None) -> Mapping[str, str]:
     """
     if data_dir is None and os.environ.get("TAV_MLFLOW_TRACKING_URI"):
         return os.environ
-    from services.platform import PlatformConfig, Stack
+    from services.platform import PlatformSettings, Stack
 
-    return Stack(PlatformConfig() if data_dir is None else PlatformConfig(data_dir=data_dir)).joined()
+    return Stack(PlatformSettings() if data_dir is None else PlatformSettings(data_dir=data_dir)).joined()
 
 
 def registry_settings(data_dir: Path | None) -> RegistrySettings:

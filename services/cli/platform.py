@@ -14,9 +14,9 @@ from typing import Annotated, Any
 import typer
 
 from services.cli.common import DataDir, ServerCommand
-from services.platform.config import PlatformConfig
 from services.platform.errors import PlatformError
 from services.platform.processes import tail
+from services.platform.settings import PlatformSettings
 from services.platform.stack import PARTS, Stack
 from tav_client.cli._common import print_table
 
@@ -123,8 +123,8 @@ def log(
     typer.echo(tail(Stack(_config(data_dir=data_dir)).log(part), lines=lines))
 
 
-def _config(**given: Any) -> PlatformConfig:
-    return PlatformConfig(**{name: value for name, value in given.items() if value is not None})
+def _config(**given: Any) -> PlatformSettings:
+    return PlatformSettings(**{name: value for name, value in given.items() if value is not None})
 
 
 def _no_part(*names: str) -> PlatformError:

@@ -14,10 +14,10 @@ from services.cluster.errors import ClusterError
 from services.cluster.settings import HeadSettings
 from services.platform import daemons as make
 from services.platform import processes
-from services.platform.config import LOOPBACK
 from services.platform.deploy import deploy
 from services.platform.errors import PartFailed
 from services.platform.processes import MARK, Record
+from services.platform.settings import LOOPBACK
 from services.runtime import NAMESPACE
 from services.settings import Settings
 

@@ -16,9 +16,9 @@ import httpx
 from registry.errors import StorageUnavailable
 from registry.objects import ObjectStore
 from registry.settings import RegistrySettings
-from services.platform.config import LOOPBACK, PlatformConfig
 from services.platform.errors import PlatformError
 from services.platform.ports import answers, any_free
+from services.platform.settings import LOOPBACK, PlatformSettings
 from services.runtime import ENVIRONMENT
 
 _SQLITE = "sqlite:///"
@@ -121,7 +121,7 @@ def mlflow_gc(database: str, url: str, settings: RegistrySettings) -> tuple[list
     return command, {**s3_environment(settings), **place, "MLFLOW_DISABLE_TELEMETRY": "true"}
 
 
-def ray(config: PlatformConfig, temp: Path, port: int, environment: dict[str, str], log: Path) -> Part:
+def ray(config: PlatformSettings, temp: Path, port: int, environment: dict[str, str], log: Path) -> Part:
     """One Ray node. Its workers inherit the head's environment, and so the services' settings.
 
     The environment must ask for token authentication: other users of the machine reach its ports.

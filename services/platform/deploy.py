@@ -18,7 +18,7 @@ from registry.errors import StorageUnavailable
 from registry.migration import give_owners
 from services.api.app import build
 from services.api.haproxy import front
-from services.platform.config import LOOPBACK
+from services.platform.settings import LOOPBACK
 from services.runtime import NAMESPACE, SCHEDULER
 from services.settings import Settings
 from services.tuning.scheduler.actor import start_scheduler

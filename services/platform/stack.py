@@ -29,10 +29,10 @@ from pydantic import SecretStr
 from registry.errors import StorageUnavailable
 from services.platform import daemons as make
 from services.platform import ports, processes
-from services.platform.config import LOOPBACK, PORTS, PlatformConfig
 from services.platform.daemons import Credentials, Part
 from services.platform.errors import PartFailed, PlatformError
 from services.platform.processes import MARK, Record
+from services.platform.settings import LOOPBACK, PORTS, PlatformSettings
 from services.runtime import ENVIRONMENT
 from services.settings import Settings
 from tav.errors import InvalidConfig
@@ -72,8 +72,8 @@ class Stack:
         environment: What the daemons inherit; default: this process's own.
     """
 
-    def __init__(self, config: PlatformConfig | None = None, environment: Mapping[str, str] | None = None) -> None:
-        self.config = config or PlatformConfig()
+    def __init__(self, config: PlatformSettings | None = None, environment: Mapping[str, str] | None = None) -> None:
+        self.config = config or PlatformSettings()
         self.root = self.config.root
         self._inherited = dict(os.environ if environment is None else environment)
 

@@ -15,7 +15,7 @@ from dotenv import dotenv_values
 from registry.objects import ObjectStore
 from registry.settings import RegistrySettings
 from services.api.keys import KeyFile, make_key
-from services.platform import PlatformConfig, Stack
+from services.platform import PlatformSettings, Stack
 from tav_client import TavClient
 from tests.certificate import write_certificate
 
@@ -46,7 +46,7 @@ class Service:
     @property
     def stack(self) -> Stack:
         """What the commands work on."""
-        return Stack(PlatformConfig(data_dir=self.data))
+        return Stack(PlatformSettings(data_dir=self.data))
 
     @property
     def objects(self) -> ObjectStore:

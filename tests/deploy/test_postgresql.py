@@ -21,7 +21,7 @@ from registry.objects import ObjectStore
 from registry.versions import VersionInfo, VersionStore
 from services.cli.cluster import app
 from services.cluster.errors import ClusterError
-from services.platform import PlatformConfig, Stack
+from services.platform import PlatformSettings, Stack
 from tav_client.schemas import ClipInfo, TuningJobCreate
 from tests.deploy import servers
 from tests.deploy.machines import CHECKOUT
@@ -54,7 +54,7 @@ def test_the_registrys_tests_pass_on_postgresql() -> None:
 @contextmanager
 def stack_on(database: str, folder: Path) -> Iterator[Stack]:
     """S3, and MLflow when it is asked for, on a database, in a new data directory."""
-    made = Stack(PlatformConfig(data_dir=folder, mlflow_database=SecretStr(database)).with_free_ports())
+    made = Stack(PlatformSettings(data_dir=folder, mlflow_database=SecretStr(database)).with_free_ports())
     try:
         made.up(["s3"])
         yield made

@@ -25,13 +25,13 @@ from typer.testing import CliRunner
 
 from registry.errors import StorageUnavailable
 from registry.objects import ObjectStore
-from services.platform import PlatformConfig, PlatformError, PortInUse, Stack, processes
+from services.platform import PlatformError, PlatformSettings, PortInUse, Stack, processes
 from services.platform.errors import PartFailed
 from tav_client.cli import _app
 
 
-def config(folder: Path, **fields: object) -> PlatformConfig:
-    return PlatformConfig(data_dir=folder).with_free_ports().model_copy(update=fields)
+def settings_in(folder: Path, **fields: object) -> PlatformSettings:
+    return PlatformSettings(data_dir=folder).with_free_ports().model_copy(update=fields)
 
 
 def everything_of(stack: Stack) -> list[psutil.Process]:
@@ -42,7 +42,7 @@ def everything_of(stack: Stack) -> list[psutil.Process]:
 @pytest.fixture
 def own(tmp_path: Path) -> Iterator[Stack]:
     """A stack that is not the session's."""
-    made = Stack(config(tmp_path / "data"))
+    made = Stack(settings_in(tmp_path / "data"))
     yield made
     made.down()
 
@@ -75,7 +75,7 @@ def test_what_the_stack_keeps_is_its_owners_alone_also_what_an_earlier_release_m
 
 def test_another_command_finds_the_stack_again(own: Stack) -> None:
     own.up(["s3"])
-    other = Stack(config(own.root))
+    other = Stack(settings_in(own.root))
     assert other.status()[0].pid == own.status()[0].pid
     assert other.settings() == own.settings()
     other.down()
@@ -107,7 +107,7 @@ def test_a_port_in_use_is_named_with_its_user_and_the_way_out(tmp_path: Path) ->
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        stack = Stack(config(tmp_path / "data", s3_port=port))
+        stack = Stack(settings_in(tmp_path / "data", s3_port=port))
         with pytest.raises(
             PortInUse, match=rf"Port {port} .*the S3 server.* in use by .*pid {os.getpid()}.*--s3-port"
         ) as caught:
@@ -117,7 +117,7 @@ def test_a_port_in_use_is_named_with_its_user_and_the_way_out(tmp_path: Path) ->
 
 
 def test_two_parts_may_not_share_a_port(tmp_path: Path) -> None:
-    stack = Stack(config(tmp_path / "data", s3_port=39001, mlflow_port=39001))
+    stack = Stack(settings_in(tmp_path / "data", s3_port=39001, mlflow_port=39001))
     with pytest.raises(PlatformError, match="would share a port"):
         stack.up(["s3"])
 
@@ -131,7 +131,7 @@ def test_a_part_that_dies_shows_the_end_of_its_log(tmp_path: Path) -> None:
 
 def test_a_part_that_never_gets_ready_is_given_up_and_stopped(own: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ObjectStore, "ensure_bucket", lambda _: (_ for _ in ()).throw(StorageUnavailable("not yet")))
-    slow = Stack(config(own.root, ready_seconds=0.5))
+    slow = Stack(settings_in(own.root, ready_seconds=0.5))
     with pytest.raises(PartFailed, match=r"the S3 server was not ready within 0.5 seconds; TAV_READY_SECONDS"):
         slow.up(["s3"])
     assert everything_of(slow) == []
@@ -151,7 +151,7 @@ def test_the_environment_file_leads_another_program_to_the_stack(s3_server: Stac
 
 
 def test_listening_beyond_loopback_needs_keys(tmp_path: Path) -> None:
-    stack = Stack(config(tmp_path / "data", host="0.0.0.0"))
+    stack = Stack(settings_in(tmp_path / "data", host="0.0.0.0"))
     with pytest.raises(PlatformError, match=r"may not listen on 0\.0\.0\.0 without keys.*TAV_API_KEYS_FILE"):
         stack.up(["s3"])
 

@@ -11,7 +11,7 @@ from pydantic_core._pydantic_core import list_all_errors  # pydantic's own messa
 
 import tav
 from registry.settings import RegistrySettings
-from services.platform.config import PlatformConfig
+from services.platform.settings import PlatformSettings
 from services.settings import Settings
 from tav.config import ClipConfig
 from tav.errors import InvalidConfig
@@ -114,7 +114,7 @@ def test_a_setting_of_the_library_that_will_not_do_is_refused_in_a_sentence(make
     assert told in str(caught.value) and pydantic_says(str(caught.value)) == []
 
 
-@pytest.mark.parametrize("kind", [Settings, RegistrySettings, PlatformConfig])
+@pytest.mark.parametrize("kind", [Settings, RegistrySettings, PlatformSettings])
 def test_a_setting_of_the_environment_is_told_by_its_variable_and_without_its_value(
     kind: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

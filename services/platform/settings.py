@@ -14,7 +14,7 @@ PORTS = (("s3", "s3_port"), ("mlflow", "mlflow_port"), ("ray", "ray_port"), ("se
 """Whose they are, and their fields here."""
 
 
-class PlatformConfig(EnvironmentSettings):
+class PlatformSettings(EnvironmentSettings):
     """Read once from `TAV_*` or flags. A port of 0 means any free one; the next start takes the same if it can."""
 
     model_config = SettingsConfigDict(env_prefix="TAV_", frozen=True, extra="ignore")
@@ -35,12 +35,12 @@ class PlatformConfig(EnvironmentSettings):
     ray_object_store_bytes: int = Field(512 * 1024**2, ge=80 * 1024**2, description="Shared memory for Ray's objects.")
     ready_seconds: float = Field(180, gt=0, description="A part that is not ready by then has failed.")
 
-    def with_offset(self, offset: int) -> PlatformConfig:
+    def with_offset(self, offset: int) -> PlatformSettings:
         """All chosen ports moved by `offset`, so that a second stack fits beside the first."""
         ports = {name: port + offset for name, port in self.ports().items() if port}
         return self.model_validate({**self.model_dump(), **ports})
 
-    def with_free_ports(self) -> PlatformConfig:
+    def with_free_ports(self) -> PlatformSettings:
         """Any free port for every part."""
         return self.model_copy(update=dict.fromkeys(self.ports(), 0))
 
