@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, TypeVar
 
 from registry.errors import NotFound, StorageUnavailable
@@ -22,9 +21,9 @@ from registry.versions import VersionStore
 from registry.videos import VideoStore
 from services import logs, metrics
 from services.api.snapshots import Snapshots
-from services.api.words import unread_in_video
 from services.runtime import without_addresses
 from services.sampling.client import SamplerLost, Samples
+from services.sampling.errors import SamplingFailed, failure_of
 from services.sampling.turns import Turns
 from services.settings import Settings
 from tav.errors import TavError
@@ -36,14 +35,6 @@ Item = dict[str, Any]
 
 _STORAGE_PAUSES = (0.5, 1.0, 2.0, 4.0)
 _RESUME_PAUSE = 5.0
-
-
-class SamplingFailed(Exception):
-    """A video ended for a reason."""
-
-    def __init__(self, failure: Failure) -> None:
-        super().__init__(failure.message)
-        self.failure = failure
 
 
 @dataclass
@@ -80,21 +71,29 @@ class VideoDriver:
         self._count()
 
     async def create(
-        self, request: VideoCreate, version: ModelVersion, key: str | None = None, tenant: str = DEFAULT_TENANT
+        self,
+        request: VideoCreate,
+        version: ModelVersion,
+        unread: Mapping[str, str],
+        key: str | None = None,
+        tenant: str = DEFAULT_TENANT,
     ) -> Video:
         """Keep a new video of a tenant and start on it, even if the caller is cancelled meanwhile.
 
         Raises:
-            ApiError: 429 `too_many_videos`, 503 `queue_full`.
+            TooManyVideos, QueueFull: it is not accepted.
         """
         self._turns.admit(tenant)
-        return await asyncio.shield(self._create(request, version, key, tenant))
+        return await asyncio.shield(self._create(request, version, unread, key, tenant))
 
-    async def _create(self, request: VideoCreate, version: ModelVersion, key: str | None, tenant: str) -> Video:
-        make = partial(self._videos.create, request, version, key, logs.ids().get("request_id"), tenant=tenant)
+    async def _create(
+        self, request: VideoCreate, version: ModelVersion, unread: Mapping[str, str], key: str | None, tenant: str
+    ) -> Video:
+        request_id = logs.ids().get("request_id")
         try:
-            unread = await asyncio.to_thread(unread_in_video, request, version)
-            video = await asyncio.to_thread(make, unread=unread)
+            video = await asyncio.to_thread(
+                self._videos.create, request, version, key, request_id, tenant=tenant, unread=unread
+            )
         except BaseException:
             self._turns.leave(tenant)
             raise
@@ -102,14 +101,16 @@ class VideoDriver:
         return video
 
     @asynccontextmanager
-    async def attended(self, request: VideoCreate, version: ModelVersion, tenant: str = DEFAULT_TENANT) -> AsyncIterator[Video]:
+    async def attended(
+        self, request: VideoCreate, version: ModelVersion, unread: Mapping[str, str], tenant: str = DEFAULT_TENANT
+    ) -> AsyncIterator[Video]:
         """A new video that is wanted as long as the block runs; left earlier, or while it is being created, it is cancelled.
 
         Raises:
-            ApiError: 429 `too_many_videos`, 503 `queue_full`.
+            TooManyVideos, QueueFull: it is not accepted.
         """
         self._turns.admit(tenant)
-        making = asyncio.ensure_future(self._create(request, version, None, tenant))
+        making = asyncio.ensure_future(self._create(request, version, unread, None, tenant))
         try:
             yield await asyncio.shield(making)
         finally:
@@ -131,7 +132,7 @@ class VideoDriver:
         What of its texts the base does not read is put into `unread`.
 
         Raises:
-            ApiError: 429 `too_many_videos`, 503 `queue_full`.
+            TooManyVideos, QueueFull: it is not accepted.
             SamplingFailed: it ended without.
         """
 
@@ -286,9 +287,9 @@ class VideoDriver:
             if error.kind == "video":  # somebody deleted its run in MLflow: a cancel
                 failure = Failure(code=FailureCode.cancelled, message="The video's run was deleted in MLflow.")
             else:
-                failure = _failure(error.code, str(error))
+                failure = failure_of(error)
         except TavError as error:
-            failure = _failure(error.code, str(error))
+            failure = failure_of(error)
         except Exception:
             log.exception("Video %s failed", video.id)
             failure = Failure(code=FailureCode.internal, message="A defect of the service ended it; its log says where.")

@@ -99,8 +99,8 @@ class Engine:
         device = device.model_copy(update={"memory_bytes": min(share, device.memory_bytes)})
         work = VideoWork.of(
             config,
-            config.num_frames or origin.num_frames,
-            config.size or origin.size,
+            origin.num_frames,
+            origin.size,
             request.use_inverted_latents,
             loaded.delta.meta.attention,
         )

@@ -1,14 +1,44 @@
-"""Whether a sampler has room and time for a video: asked before it is accepted, and again by the sampler. No torch."""
+"""Whether a sampler has memory and time for a video. The gateway asks before it accepts one, the sampler again. No torch."""
 
 from __future__ import annotations
 
+from services.compute import described, likely_device, sampler_memory
+from services.settings import Settings
+from tav.bases import recommended
+from tav.config import NetConfig, SampleConfig
 from tav.errors import InvalidConfig, OutOfMemory
 from tav.estimate import Device, Profile
+from tav.estimate.device import KNOWN
+from tav.estimate.profile import of_base
 from tav.estimate.video import VideoWork, estimate_video, largest_that_fits
 from tav.memory import Precision
+from tav_client.schemas import ModelVersion, VideoCreate
 
 _GIB = 2**30
 _UNITS = ((86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second"))
+
+
+def foreseen_refusal(request: VideoCreate, version: ModelVersion, settings: Settings) -> OutOfMemory | InvalidConfig | None:
+    """Return why no sampler of this service can sample a video; None where one can, or where it is not known here. Blocks.
+
+    It is not known where the base's architecture or the samplers' device is not: then the sampler alone refuses.
+    """
+    profile, name = of_base(version.base), likely_device(settings)
+    if profile is None or name not in KNOWN:
+        return None
+    precision = settings.precision_on(name != "cpu")
+    device = described(name, precision, settings)
+    device = device.model_copy(update={"memory_bytes": sampler_memory(settings, device)})
+    base = recommended(version.base)
+    options = request.model_dump(include=set(SampleConfig.model_fields), exclude_none=True)
+    work = VideoWork.of(
+        SampleConfig(**(base.get("sample", {}) | options)),
+        version.num_frames,
+        version.size,
+        request.use_inverted_latents,
+        NetConfig(**base.get("net", {})).attention,
+    )
+    return refusal(work, profile, precision, device, settings.max_video_seconds, free=not request.use_inverted_latents)
 
 
 def refusal(

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from services.api.http.errors import ApiError, unavailable
+from services.sampling.errors import QueueFull, TooManyVideos
 from services.settings import Settings
 from services.tuning.messages import JobClass
 from services.tuning.scheduler.policy import Queue, Waiting
@@ -41,16 +41,15 @@ class Turns:
         """Count one more open video of the tenant, until `leave`.
 
         Raises:
-            ApiError: 429 `too_many_videos`, of the tenant; 503 `queue_full`, of all.
+            TooManyVideos: of the tenant.
+            QueueFull: of all tenants.
         """
         settings = self._settings
         waiting, limit = self._open[tenant] - self._at_work[tenant], settings.max_queued_videos_per_tenant
         if settings.api_keys_file is not None and limit is not None and waiting >= limit:
-            raise ApiError(
-                429, "too_many_videos", f"{waiting} videos of yours wait, {limit} may: ask for more when some have begun."
-            )
+            raise TooManyVideos(f"{waiting} videos of yours wait, {limit} may: ask for more when some have begun.")
         if self._open.total() >= settings.max_queued_videos:
-            raise unavailable("queue_full", f"{settings.max_queued_videos} videos are waiting already: ask again later.")
+            raise QueueFull(f"{settings.max_queued_videos} videos are waiting already: ask again later.")
         self.enter(tenant)
 
     def enter(self, tenant: str) -> None:

@@ -44,19 +44,20 @@ class VideoWork(BaseModel):
         inverted: bool,
         attention: AttentionMode = "sparse_causal",
     ) -> VideoWork:
-        """What a request comes to.
+        """Return the work of sampling by a configuration.
 
         Args:
-            config: settled.
-            frames, size: of the video.
-            inverted: it starts from inverted latents.
-            attention: of its delta.
+            config: with the base's recommended values in place.
+            frames, size: of the tuned clip; the configuration's own replace them.
+            inverted: whether it starts from inverted latents.
+            attention: of the delta.
         """
+        width, height = config.size or size
         begin, end = config.guidance_interval
         return cls(
-            frames=frames,
-            width=size[0],
-            height=size[1],
+            frames=config.num_frames or frames,
+            width=width,
+            height=height,
             steps=config.num_inference_steps,
             guided=end - begin if config.guidance_scale > 1 else 0.0,
             injected=config.feature_injection if inverted else 0.0,

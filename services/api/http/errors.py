@@ -17,7 +17,7 @@ from services import metrics
 from services.api.http.heads import ASKED
 from tav.errors import TavError, is_disk_full
 from tav.sentences import faults, told
-from tav_client.schemas import FailureCode, Problem
+from tav_client.schemas import Problem
 
 RETRY_SECONDS = 2
 """What `retry-after` says."""
@@ -39,6 +39,8 @@ _STATUS = {
     "video_not_found": 404,
     "video_not_ready": 409,
     "version_in_use": 409,
+    "too_many_videos": 429,
+    "queue_full": 503,
 }
 """Status of the codes of `TavError`s and failures; every other is 500."""
 
@@ -97,11 +99,6 @@ def of_tav_error(error: TavError) -> ApiError:
     """What the method and the registry raise, as an answer."""
     code = _RENAMED.get(error.code, error.code)
     return ApiError(422 if code == "invalid_request" else _STATUS.get(code, 500), code, _sentence(str(error)))
-
-
-def of_failure(code: FailureCode, message: str) -> ApiError:
-    """A sampling that failed, as the answer of the call that waited for it."""
-    return ApiError(_STATUS.get(code.value, 500), code.value, _sentence(message))
 
 
 def answer(request: Request, error: ApiError) -> Response:

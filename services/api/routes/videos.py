@@ -11,16 +11,16 @@ from fastapi.responses import StreamingResponse
 from registry.tenants import called, registered
 from services.api.callers import Caller, Who
 from services.api.catalog import Catalog
-from services.api.costs import check_cost
 from services.api.deps import Parts
 from services.api.events import event_number, follow_video
 from services.api.http import content
 from services.api.http.bodies import read_fields
-from services.api.http.errors import ApiError, invalid, of_failure
+from services.api.http.errors import ApiError, invalid, of_tav_error
 from services.api.http.idempotency import IdempotencyKey, KeyLocks, checked_key, key_reused
 from services.api.http.openapi import fields_body, problems
 from services.api.words import as_header, unread_in_video
-from services.sampling.driver import SamplingFailed
+from services.sampling.errors import SamplingFailed
+from services.sampling.estimates import foreseen_refusal
 from tav.video import CONTENT_TYPES
 from tav_client.schemas import AnyModelName, ModelVersion, Video, VideoCreate, VideoDeleted, VideoPage, VideoStatus
 
@@ -67,28 +67,31 @@ def router(parts: Parts) -> APIRouter:
     routes = APIRouter(prefix="/videos", tags=["videos"])
     locks = KeyLocks()
 
-    async def accept(request: Request, caller: Caller) -> tuple[VideoCreate, ModelVersion]:
+    async def accept(request: Request, caller: Caller) -> tuple[VideoCreate, ModelVersion, dict[str, str]]:
+        """The request, the version that it means, and what of its texts is not read, as far as that is known here."""
         wanted = await read_fields(request, VideoCreate)
         version = await asyncio.to_thread(Catalog(parts.versions, caller).resolve, wanted.model)
         wanted = fitted(wanted, version, parts.settings.clip_limits.max_pixels)
-        await asyncio.to_thread(check_cost, wanted, version, parts.settings)
-        await asyncio.to_thread(unread_in_video, wanted, version)
-        return wanted, version
+        if refused := await asyncio.to_thread(foreseen_refusal, wanted, version, parts.settings):
+            raise invalid(f"{refused}.", "model" if wanted.use_inverted_latents else "size")
+        return wanted, version, await asyncio.to_thread(unread_in_video, wanted, version)
 
-    async def drawn(wanted: VideoCreate, version: ModelVersion, tenant: str, headers: dict[str, str]) -> bytes:
+    async def drawn(
+        wanted: VideoCreate, version: ModelVersion, unread: dict[str, str], tenant: str, headers: dict[str, str]
+    ) -> bytes:
         """The content; whoever cancels this, at whatever moment, ends the video. What it says of itself goes into `headers`."""
-        unread: dict[str, str] = {}
+        told: dict[str, str] = {}
         try:
             if not wanted.record:
-                return await parts.driver.draw(wanted, version, tenant, unread)
-            async with parts.driver.attended(wanted, version, tenant) as video:
+                return await parts.driver.draw(wanted, version, tenant, told)
+            async with parts.driver.attended(wanted, version, unread, tenant) as video:
                 headers["x-tav-video-id"] = video.id
                 snapshots = parts.driver.snapshots(video.id)
                 content = await parts.driver.wait(video.id)
-                unread |= snapshots.newest.unread if snapshots else video.unread
+                told |= snapshots.newest.unread if snapshots else video.unread
                 return content
         finally:
-            headers |= as_header(unread)
+            headers |= as_header(told)
 
     async def now(video_id: str, caller: Caller) -> Video:
         return parts.driver.live(await asyncio.to_thread(parts.videos.get, video_id, caller.scope))
@@ -103,13 +106,13 @@ def router(parts: Parts) -> APIRouter:
     async def create(request: Request, response: Response, caller: Who, key: IdempotencyKey = None) -> Video:
         """Answers at once; ask for the video until it is completed or failed."""
         key, tenant = checked_key(key), caller.one()
-        wanted, version = await accept(request, caller)
+        wanted, version, unread = await accept(request, caller)
         if not wanted.record:
             raise invalid("Nothing is kept of a video without record: ask for it at /v1/videos/sync, or record it.", "record")
         async with locks.hold(key and f"{tenant}:{key}"):
             video = None if key is None else await asyncio.to_thread(parts.videos.find, key, tenant)
             if video is None:
-                video = await parts.driver.create(wanted, version, key, tenant)
+                video = await parts.driver.create(wanted, version, unread, key, tenant)
             elif video.request.model_dump() != wanted.model_dump():
                 raise key_reused()
         return _answer(parts.driver.live(video), response)
@@ -124,10 +127,10 @@ def router(parts: Parts) -> APIRouter:
     async def sync(request: Request, caller: Who) -> Response:
         """The video's bytes, for `curl -o`. A caller that goes away ends the sampling."""
         tenant = caller.one()
-        wanted, version = await accept(request, caller)
+        wanted, version, unread = await accept(request, caller)
         headers = {"x-tav-model-version": f"{called(version.name, tenant)}/{version.version}"}
         gone = asyncio.ensure_future(_disconnected(request))
-        done = asyncio.ensure_future(drawn(wanted, version, tenant, headers))
+        done = asyncio.ensure_future(drawn(wanted, version, unread, tenant, headers))
         try:
             await asyncio.wait({gone, done}, return_when=asyncio.FIRST_COMPLETED)
             if not done.done():
@@ -136,9 +139,9 @@ def router(parts: Parts) -> APIRouter:
             told = headers | content.named(headers["x-tav-model-version"], kind, headers.get("x-tav-video-id", ""))
             return Response(done.result(), media_type=kind, headers=told)
         except SamplingFailed as error:
-            failure = of_failure(error.failure.code, error.failure.message)
-            failure.headers |= headers
-            raise failure from error
+            answer = of_tav_error(error)
+            answer.headers |= headers
+            raise answer from error
         finally:
             gone.cancel()
             done.cancel()
