@@ -1,48 +1,86 @@
-"""A job's snapshots, numbered, and those who wait for the next one."""
+"""Numbered snapshots of a job or a video, in memory, for the clients that follow it."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from typing import Generic, TypeVar
 
-from tav_client.schemas import TuningJob
+from tav_client.schemas import TuningJob, Video
 
-_KEPT = 200
-_KEPT_OF_ENDED = 20
+T = TypeVar("T", TuningJob, Video)
 
-Event = tuple[int, TuningJob]
+Event = tuple[int, T]
+"""A snapshot after its number."""
 
 
-class History:
-    """Numbers are UNIX milliseconds, moved on where two snapshots share one: they grow across a scheduler's restarts too."""
+class Snapshots(Generic[T]):
+    """The newest snapshots of one job or video, oldest first. Lives in one event loop.
 
-    def __init__(self) -> None:
-        self._events: list[Event] = []
-        self._waiting: set[asyncio.Future[None]] = set()
+    Numbers begin at the time of day in milliseconds and are consecutive. So they grow across a restart of the process too: a
+    client that followed the old process's numbers gets all of the new one's.
 
-    def publish(self, job: TuningJob) -> None:
-        """A new snapshot."""
-        last = self._events[-1][0] if self._events else 0
-        self._events.append((max(last + 1, time.time_ns() // 1_000_000), job))
-        del self._events[: -_KEPT_OF_ENDED if job.status.final else -_KEPT]
-        for future in self._waiting:
-            if not future.done():
-                future.set_result(None)
+    Args:
+        first: the job or video as it is now.
+        limit: snapshots to keep; older ones are dropped.
+    """
 
-    async def after(self, number: int, timeout_s: float) -> list[Event]:
-        """Snapshots newer than that; waits for one. A number that cannot have been given counts as none."""
-        if self._events and number > self._events[-1][0]:
+    def __init__(self, first: T, limit: int) -> None:
+        self._limit = limit
+        self._events: list[Event[T]] = [(time.time_ns() // 1_000_000, first)]
+        self._changed = asyncio.Event()
+        self.closed = False
+        """No snapshot follows: the video has ended, or the process is about to."""
+
+    @property
+    def last(self) -> Event[T]:
+        """The newest snapshot and its number."""
+        return self._events[-1]
+
+    @property
+    def newest(self) -> T:
+        """The job or video as it is now."""
+        return self._events[-1][1]
+
+    def publish(self, snapshot: T) -> None:
+        """Add a snapshot and wake the waiting followers."""
+        self._events.append((self._events[-1][0] + 1, snapshot))
+        self.trim(self._limit)
+        self._wake()
+
+    def change(self, **fields: object) -> None:
+        """Publish the newest snapshot with these fields replaced."""
+        self.publish(self.newest.model_copy(update=fields))
+
+    def trim(self, limit: int) -> None:
+        """Drop all but the newest `limit` snapshots."""
+        del self._events[:-limit]
+
+    def close(self) -> None:
+        """Wake the waiting followers; nothing follows."""
+        self.closed = True
+        self._wake()
+
+    async def after(self, number: int, timeout_s: float) -> list[Event[T]]:
+        """Return the snapshots newer than `number`; without any, wait for one up to `timeout_s`, unless closed.
+
+        A number greater than the newest one's was never given: all snapshots count as newer.
+        """
+        if number > self._events[-1][0]:
             number = 0
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout_s
-        while True:
-            if news := [event for event in self._events if event[0] > number]:
-                return news
-            future: asyncio.Future[None] = loop.create_future()
-            self._waiting.add(future)
-            try:
-                await asyncio.wait_for(future, deadline - loop.time())
-            except TimeoutError:
-                return []
-            finally:
-                self._waiting.discard(future)
+        changed = self._changed
+        if (events := self._newer(number)) or self.closed:
+            return events
+        try:
+            async with asyncio.timeout(timeout_s):
+                await changed.wait()
+        except TimeoutError:
+            return []
+        return self._newer(number)
+
+    def _newer(self, number: int) -> list[Event[T]]:
+        return [event for event in self._events if event[0] > number]
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()

@@ -120,13 +120,13 @@ async def follow_video(video: Video, after: int | None, driver: VideoDriver, vid
         yield _KEEP_ALIVE
         await asyncio.sleep(_AWAY_SECONDS)
         video = driver.live(await asyncio.to_thread(videos.get, video.id))
-    unknown = after is None or after > snapshots.last()[0][0]
-    news = snapshots.last() if unknown else await snapshots.newer(number, 0)
+    unknown = after is None or after > snapshots.last[0]
+    news = [snapshots.last] if unknown else await snapshots.after(number, 0)
     while news or not snapshots.closed:
         for number, video in news:
             yield block(number, video)
         if video.status.final:
             return
-        news = await snapshots.newer(number, _WAIT_SECONDS)
+        news = await snapshots.after(number, _WAIT_SECONDS)
         if not news:
             yield _KEEP_ALIVE

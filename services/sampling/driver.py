@@ -20,12 +20,12 @@ from registry.tenants import DEFAULT_TENANT, registered
 from registry.versions import VersionStore
 from registry.videos import VideoStore
 from services import logs, metrics
-from services.api.snapshots import Snapshots
 from services.runtime import without_addresses
 from services.sampling.client import SamplerLost, Samples
 from services.sampling.errors import SamplingFailed, failure_of
 from services.sampling.turns import Turns
 from services.settings import Settings
+from services.snapshots import Snapshots
 from tav.errors import TavError
 from tav_client.schemas import Failure, FailureCode, ModelVersion, Video, VideoCreate, VideoStatus
 
@@ -35,13 +35,15 @@ Item = dict[str, Any]
 
 _STORAGE_PAUSES = (0.5, 1.0, 2.0, 4.0)
 _RESUME_PAUSE = 5.0
+_SNAPSHOTS = 2000
+"""Of one video: one for each of its steps, of which there are at most 1000, and of an attempt that was lost."""
 
 
 @dataclass
 class _Drive:
     """One video on its way."""
 
-    snapshots: Snapshots
+    snapshots: Snapshots[Video]
     cancelled: str | None = None
     """Why, once somebody does not want it any more."""
     drawn: bool = False
@@ -156,7 +158,7 @@ class VideoDriver:
         drive = self._drives.get(video.id)
         return video if drive is None else drive.snapshots.newest
 
-    def snapshots(self, video_id: str) -> Snapshots | None:
+    def snapshots(self, video_id: str) -> Snapshots[Video] | None:
         """Of a video that this process drives now."""
         drive = self._drives.get(video_id)
         return None if drive is None else drive.snapshots
@@ -228,7 +230,7 @@ class VideoDriver:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _start(self, video: Video, version: ModelVersion, ids: Mapping[str, str]) -> None:
-        drive = self._drives[video.id] = _Drive(Snapshots(video))
+        drive = self._drives[video.id] = _Drive(Snapshots(video, _SNAPSHOTS))
         # Its own context: Ray Serve would otherwise count it to the HTTP request, and end it with that.
         context = contextvars.Context()
         context.run(logs.know, **{**ids, **logs.about_video(video)})
@@ -274,7 +276,7 @@ class VideoDriver:
                 drawn.get("latents_sha256"),
                 drawn.get("sheet"),
             )
-            drive.snapshots.add(done)
+            drive.snapshots.publish(done)
             content: bytes = drawn["video"]
             return content
         except asyncio.CancelledError:
@@ -343,7 +345,7 @@ class VideoDriver:
     async def _fail(self, drive: _Drive, failure: Failure) -> None:
         video = drive.snapshots.newest
         try:
-            drive.snapshots.add(await self._persist(self._videos.fail, video.id, failure))
+            drive.snapshots.publish(await self._persist(self._videos.fail, video.id, failure))
         except TavError as error:
             log.error("The end of video %s cannot be kept: %s", video.id, error)
             drive.snapshots.change(status=VideoStatus.failed, error=failure)

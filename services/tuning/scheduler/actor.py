@@ -100,12 +100,12 @@ class Scheduler:
         job = self.jobs.get(job_id)
         return job.snapshot if job else None
 
-    async def events(self, job_id: str, after: int, timeout_s: float) -> list[Event]:
+    async def events(self, job_id: str, after: int, timeout_s: float) -> list[Event[TuningJob]]:
         """Snapshots newer than event `after`; waits up to `timeout_s` for one."""
         job = self.jobs.get(job_id)
         if job is None:
             return [(after + 1, await self.registry.call(self.store.get, job_id))]
-        return await job.history.after(after, timeout_s)
+        return await job.snapshots.after(after, timeout_s)
 
     async def queued(self, tenant: str) -> int:
         """How many jobs of a tenant wait."""
@@ -224,7 +224,7 @@ class Scheduler:
         if snapshot.attempt == 0:
             job.queued_at = snapshot.created_at
         job.stop = snapshot.cancel_requested
-        job.publish()
+        job.announce()
         if snapshot.status == JobStatus.running or job.stop:  # its tuner went with an earlier scheduler: no fault of the job
             _background(self.registry.in_order(job, lambda: self._requeue(job)))
         else:

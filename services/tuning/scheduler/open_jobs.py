@@ -7,14 +7,13 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
 from registry.errors import NotFound, StorageRefused, StorageUnavailable
 from registry.jobs import JobStore
 from services import logs, metrics
-from services.snapshots import History
+from services.snapshots import Snapshots
 from services.tuning.messages import JobClass
 from tav_client.schemas import Failure, JobPhase, JobStatus, TuningJob
 
@@ -23,23 +22,29 @@ T = TypeVar("T")
 
 _WRITES_AT_A_TIME = 16
 _PHASE_SECONDS = 1.0
+_SNAPSHOTS, _SNAPSHOTS_ENDED = 200, 20
+"""Kept of an open and of an ended job."""
 
 
-@dataclass
 class OpenJob:
-    """`snapshot` is what users see. Changes that take time are made one after the other, under `writing`."""
+    """A job and what the scheduler knows of it. Changes that take time are made one after the other, under `writing`."""
 
-    snapshot: TuningJob
-    tuner: str | None = None
-    stop: Failure | bool = False
-    """It shall end: True when somebody cancelled it or deleted its run, a failure when its time is over."""
-    queued_at: float = field(default_factory=time.time)
-    written_phase: JobPhase | None = None
-    """The last one that its run was told."""
-    to_pass: int = 0
-    """Attempts that ended by something that may pass; the pause before the next one grows."""
-    history: History = field(default_factory=History)
-    writing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    def __init__(self, job: TuningJob) -> None:
+        self.snapshots = Snapshots(job, _SNAPSHOTS)
+        self.tuner: str | None = None
+        self.stop: Failure | bool = False
+        """It is to end: True when a user cancelled it or deleted its run, a failure when a deadline has passed."""
+        self.queued_at = time.time()
+        self.written_phase: JobPhase | None = None
+        """The phase last written to its run."""
+        self.to_pass = 0
+        """Attempts that ended by something that may pass; the pause before the next one grows."""
+        self.writing = asyncio.Lock()
+
+    @property
+    def snapshot(self) -> TuningJob:
+        """The job as users see it."""
+        return self.snapshots.newest
 
     @property
     def kind(self) -> JobClass:
@@ -53,19 +58,25 @@ class OpenJob:
         return self.snapshot.status.final
 
     def publish(self, **changes: Any) -> None:
-        """Let those who follow it see it, changed."""
-        before, self.snapshot = self.snapshot, self.snapshot.model_copy(update=changes)
-        self.history.publish(self.snapshot)
-        if "status" in changes or not changes:
-            self._tell(before)
+        """Show the job, changed, to those who follow it."""
+        before = self.snapshot.status
+        self.snapshots.change(**changes)
+        if self.final:
+            self.snapshots.trim(_SNAPSHOTS_ENDED)
+        if "status" in changes:
+            self.announce(before)
 
-    def _tell(self, before: TuningJob) -> None:
-        """Log and count what it has become."""
+    def announce(self, before: JobStatus | None = None) -> None:
+        """Log the job's status and count it.
+
+        Args:
+            before: the status that it had; None: the job is new here.
+        """
         job = self.snapshot
         code = job.error.code.value if job.error else ""
         with logs.about(**logs.about_job(job)):
             log.info("job %s is %s%s", job.id, job.status.value, f" with {code}" if code else f", attempt {job.attempt}")
-        if job.status is JobStatus.running and before.status is JobStatus.queued:
+        if job.status is JobStatus.running and before is JobStatus.queued:
             metrics.QUEUE_SECONDS.observe(max(0.0, time.time() - self.queued_at))
         elif job.status.final:
             metrics.JOBS_ENDED.inc(tags={"status": job.status.value, "code": code})
