@@ -90,8 +90,7 @@ def mlflow(address: Annotated[str, typer.Option(help="The name by which others r
 
 
 def _database() -> str:
-    from services.cluster.errors import ClusterError
-    from services.cluster.settings import HeadSettings
+    from services.cluster.settings import ClusterError, HeadSettings
 
     database = HeadSettings().mlflow_database
     if database is None:

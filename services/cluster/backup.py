@@ -1,8 +1,8 @@
-"""The registry on a disk and back: MLflow's database by PostgreSQL's own programs, the bucket by rclone.
+"""Backup and restore of the registry: MLflow's database by PostgreSQL's own programs, the bucket by rclone.
 
-The database is saved first. What it names was in the bucket by then, for a version's objects are there before its entry; so a
-copy taken while the service runs is whole, save for what was deleted between the two steps. The bucket keeps its name, which is
-in every address that the database holds: FOLDER/mlflow.dump, FOLDER/BUCKET/….
+The database is saved first. A version's objects are in the bucket before its entry is in the database, so a backup taken while
+the service runs is complete, except for what is deleted between the two steps. The bucket keeps its name, because every address
+in the database holds it. The folder has `mlflow.dump` and `BUCKET/`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from sqlalchemy.engine import make_url
 
 from registry.objects import ObjectStore
-from services.cluster.errors import ClusterError
+from services.cluster.settings import ClusterError
 from services.platform.daemons import s3_environment, tool
 from services.settings import Settings
 
@@ -23,7 +23,7 @@ _DUMP = "mlflow.dump"
 
 
 def save(database: str, settings: Settings, folder: Path) -> None:
-    """Write the registry into `folder`; what is there from an earlier time is brought up to date.
+    """Write the registry into `folder`, over an earlier backup if there is one.
 
     Raises:
         ClusterError: a program is missing or failed.
@@ -37,7 +37,7 @@ def save(database: str, settings: Settings, folder: Path) -> None:
 
 
 def restore(database: str, settings: Settings, folder: Path) -> None:
-    """Bring back what `save` wrote, into an empty database and an empty bucket, before MLflow is started on them.
+    """Load what `save` wrote into an empty database and an empty bucket, before MLflow starts on them.
 
     Raises:
         ClusterError: the bucket has another name than the saved one, the bucket or the database is not empty, a program is
@@ -62,33 +62,33 @@ def restore(database: str, settings: Settings, folder: Path) -> None:
 
 
 def _login(database: str) -> dict[str, str]:
-    """A database's address in the words of PostgreSQL's programs: as arguments everybody would see the password."""
+    """Return a database's address as libpq's variables: every user of the machine can read arguments, and so the password."""
     url = make_url(database)
     if not url.drivername.startswith("postgresql"):
         raise ClusterError("Only a PostgreSQL database is saved here: TAV_CLUSTER_MLFLOW_DATABASE=postgresql://….")
-    given = {
+    variables = {
         "PGHOST": url.host,
         "PGPORT": url.port,
         "PGUSER": url.username,
         "PGPASSWORD": url.password,
         "PGDATABASE": url.database,
     }
-    return {name: str(value) for name, value in given.items() if value is not None}
+    return {name: str(value) for name, value in variables.items() if value is not None}
 
 
 def _client(name: str) -> str:
-    found = shutil.which(name)
-    if found is None:
+    path = shutil.which(name)
+    if path is None:
         raise ClusterError(f"{name} is not installed (on Debian: apt-get install postgresql-client).")
-    return found
+    return path
 
 
 def _bucket(settings: Settings) -> str:
-    """In rclone's words; keys, or the machine's own rights, come by the environment."""
+    """Return the bucket as rclone addresses it. It takes keys, or the machine's own rights, from the environment."""
     endpoint = settings.s3_endpoint_url
     provider = "AWS" if endpoint is None else "GCS" if "storage.googleapis.com" in endpoint else "Other"
-    where = f'provider={provider},endpoint="{endpoint}"' if endpoint else f"provider={provider}"
-    return f":s3,{where},region={settings.s3_region},env_auth=true:{settings.s3_bucket}"
+    remote = f'provider={provider},endpoint="{endpoint}"' if endpoint else f"provider={provider}"
+    return f":s3,{remote},region={settings.s3_region},env_auth=true:{settings.s3_bucket}"
 
 
 def _rclone(source: str, target: str, settings: Settings) -> None:
@@ -96,6 +96,6 @@ def _rclone(source: str, target: str, settings: Settings) -> None:
 
 
 def _run(command: list[str], environment: dict[str, str]) -> None:
-    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise ClusterError(f"{Path(command[0]).name} failed: {(done.stderr or done.stdout).strip()[-1000:]}")
+    result = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise ClusterError(f"{Path(command[0]).name} failed: {(result.stderr or result.stdout).strip()[-1000:]}")

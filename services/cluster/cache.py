@@ -1,4 +1,4 @@
-"""The bases' weights into a machine's cache, before Ray starts there: its first tuner or sampler then only reads them."""
+"""The bases' weights, downloaded before Ray starts on a machine, so that its first tuner or sampler only reads them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from tav.bases.loading import find
 
 
 def fetch_bases(settings: Settings, say: Callable[[str], None] = lambda _: None) -> None:
-    """Download what the settings serve and the hub has; folders and the shipped base are there already.
+    """Download the bases that the settings serve from the hub; folders and the shipped base need no download.
+
+    Args:
+        settings: of the services.
+        say: called with a line per base.
 
     Raises:
         BaseUnavailable: the hub does not have a base, or cannot be reached.

@@ -1,4 +1,4 @@
-"""What runs on the head beside Ray: an MLflow server, the scheduler and the gateway. Each call begins them anew."""
+"""What runs on the head beside Ray: an MLflow server, the scheduler and the gateway. Each call restarts them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ import httpx
 import ray
 
 from registry.objects import ObjectStore
-from services.cluster.errors import ClusterError
-from services.cluster.settings import HeadSettings
-from services.platform import daemons as make
-from services.platform import processes
+from services.cluster.settings import ClusterError, HeadSettings
+from services.platform import daemons, processes
 from services.platform.deploy import deploy
 from services.platform.errors import PartFailed
 from services.platform.processes import MARK, Record
@@ -23,16 +21,16 @@ from services.settings import Settings
 
 _READY_SECONDS = 300.0
 _MLFLOW_WORKERS = 2
-"""Processes: one that shows a long video to a browser must not hold up the scheduler's writes."""
+"""Processes: one that sends a long video to a browser must not block the scheduler's writes."""
 
 
 def start(head: HeadSettings, settings: Settings, say: Callable[[str], None] = lambda _: None) -> None:
-    """Put MLflow, the scheduler and the gateway onto the Ray that runs here, and return when the gateway is ready.
+    """Start MLflow, the scheduler and the gateway on the Ray that runs here, and return when the gateway is ready.
 
     Args:
-        head: Where MLflow's database is; without one, `settings` say where MLflow is.
-        settings: Of the services.
-        say: Gets a line per part.
+        head: where MLflow's database is; without one, `settings` say where MLflow is.
+        settings: of the services.
+        say: called with a line per part.
 
     Raises:
         ClusterError: Ray does not run here, or a part was not ready in time; the end of its log is in the text.
@@ -58,34 +56,34 @@ def start(head: HeadSettings, settings: Settings, say: Callable[[str], None] = l
 
 
 def _with_mlflow(head: HeadSettings, settings: Settings, database: str) -> Settings:
-    """Start MLflow on `database`, where an earlier call's is ended, and say in the settings where it is."""
+    """Start MLflow on `database` in place of an earlier call's, and return the settings with its address."""
     address = ray.util.get_node_ip_address()
     root, mark = head.state_dir.expanduser().resolve(), f"{head.state_dir}:mlflow"
     root.mkdir(parents=True, exist_ok=True)
     root.chmod(0o700)
     pid_file, log = root / "mlflow.json", root / "mlflow.log"
-    part = make.mlflow(database, address, head.mlflow_port, settings, workers=_MLFLOW_WORKERS)
-    processes.stop(Record.load(pid_file), mark, part.grace_seconds, part.title)
-    started = processes.spawn(part.command, {**os.environ, **part.env, MARK: mark}, log)
-    Record(started.pid, started.create_time(), head.mlflow_port, part.command).save(pid_file)
-    processes.wait_ready(started, part.ready, _READY_SECONDS, part.title, log)
-    public = settings.mlflow_public_url or f"http://localhost:{head.mlflow_port}"  # as `make tunnel` brings it
-    return settings.model_copy(update={"mlflow_tracking_uri": part.address, "mlflow_public_url": public})
+    mlflow = daemons.mlflow(database, address, head.mlflow_port, settings, workers=_MLFLOW_WORKERS)
+    processes.stop(Record.load(pid_file), mark, mlflow.grace_seconds, mlflow.title)
+    process = processes.spawn(mlflow.command, {**os.environ, **mlflow.env, MARK: mark}, log)
+    Record(process.pid, process.create_time(), head.mlflow_port, mlflow.command).save(pid_file)
+    processes.wait_ready(process, mlflow.ready, _READY_SECONDS, mlflow.title, log)
+    public = settings.mlflow_public_url or f"http://localhost:{head.mlflow_port}"  # where `make tunnel` forwards it
+    return settings.model_copy(update={"mlflow_tracking_uri": mlflow.address, "mlflow_public_url": public})
 
 
 def _ready_gateway(settings: Settings) -> str:
-    """The gateway's address on this machine, once it says that all it needs answers."""
+    """Wait until the gateway reports ready, and return its address on this machine."""
     host = LOOPBACK if settings.host in ("0.0.0.0", "::") else settings.host
     url = f"{'https' if settings.tls_certfile else 'http'}://{host}:{settings.port}"
-    said, deadline = "nothing", time.monotonic() + _READY_SECONDS
+    last, deadline = "nothing", time.monotonic() + _READY_SECONDS
     while time.monotonic() < deadline:
-        try:
-            answer = httpx.get(f"{url}/readyz", timeout=20, trust_env=False, verify=False)  # its certificate names the host
+        try:  # the certificate is for another name
+            response = httpx.get(f"{url}/readyz", timeout=20, trust_env=False, verify=False)
         except httpx.HTTPError as error:
-            said = str(error)
+            last = str(error)
         else:
-            if answer.status_code == 200:
+            if response.status_code == 200:
                 return url
-            said = answer.text
+            last = response.text
         time.sleep(0.5)
-    raise ClusterError(f"The gateway, {url}, was not ready within {_READY_SECONDS:g} seconds. It said last: {said}")
+    raise ClusterError(f"The gateway, {url}, was not ready within {_READY_SECONDS:g} seconds. It said last: {last}")

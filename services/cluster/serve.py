@@ -1,4 +1,4 @@
-"""What KubeRay's Serve configuration names: the gateway and samplers, with the scheduler begun beside them."""
+"""The applications that KubeRay's Serve configuration names. Serve builds them on the cluster when it is applied."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from services.settings import Settings
 
 
 def application(_: dict[str, str]) -> serve.Application:
-    """The application of the environment's settings. Serve calls this on the cluster when its configuration is applied."""
+    """Start the scheduler, and return the application of gateway and samplers, both with the environment's settings."""
     settings = Settings()
     renew_scheduler(settings)
     return build(settings)
 
 
-def before(_: dict[str, str]) -> serve.Application:
-    """HAProxy before Serve's proxy, likewise."""
+def haproxy(_: dict[str, str]) -> serve.Application:
+    """Return the application of HAProxy, which stands before Serve's proxy."""
     return front(Settings())

@@ -1,4 +1,4 @@
-"""What an operator fills in: `TAV_CLUSTER_*` for the machines, the other `TAV_*` for the services (services/settings.py)."""
+"""The operator's settings: `TAV_CLUSTER_*` for the machines, the other `TAV_*` for the services (services/settings.py)."""
 
 from __future__ import annotations
 
@@ -11,19 +11,24 @@ from pydantic_settings import SettingsConfigDict
 
 from registry.settings import EnvironmentSettings
 from services.api.auth import check_exposure
-from services.cluster.errors import ClusterError
 from services.settings import Settings
-from tav.errors import InvalidConfig
+from tav.errors import InvalidConfig, TavError
 
 PREFIX = "TAV_CLUSTER_"
-_BEHIND_THE_HEAD = Settings.model_fields["mlflow_tracking_uri"].default
+_NO_MLFLOW_URI = Settings.model_fields["mlflow_tracking_uri"].default
 
 S = TypeVar("S", bound=EnvironmentSettings)
-Filled = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
+NonEmpty = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
+
+
+class ClusterError(TavError):
+    """The settings, a cluster file or the head is not as it must be; the sentence says what to do."""
+
+    code = "invalid_config"
 
 
 class HeadSettings(EnvironmentSettings):
-    """What the head itself needs to know."""
+    """Settings that the head itself reads."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True)
 
@@ -35,7 +40,7 @@ class HeadSettings(EnvironmentSettings):
 
 
 class ClusterSettings(HeadSettings):
-    """What every cloud needs."""
+    """Settings of every cloud."""
 
     name: str = Field("tav", pattern=r"^[a-z][a-z0-9-]{0,40}$", description="The cluster's; its machines are named after it.")
     image: str | None = Field(
@@ -62,38 +67,38 @@ class ClusterSettings(HeadSettings):
 
 
 class AwsSettings(ClusterSettings):
-    """Amazon."""
+    """Settings of a cluster on Amazon."""
 
-    aws_region: Filled = Field(description="Where the machines run, as us-east-1.")
+    aws_region: NonEmpty = Field(description="Where the machines run, as us-east-1.")
     aws_zones: str | None = Field(None, description="Its zones to use, comma-separated. None: every zone.")
     aws_ami: str = Field(
         pattern=r"^ami-[0-9a-f]+$", description="Machine image with NVIDIA's driver, and with docker if `image` is set."
     )
-    aws_head_profile: Filled = Field(
+    aws_head_profile: NonEmpty = Field(
         description="Instance profile of the head: of its role, the policies deploy/iam/head.json and s3.json."
     )
-    aws_gpu_profile: Filled = Field(
+    aws_gpu_profile: NonEmpty = Field(
         description="Of GPU machines, and the name of its role: the policy deploy/iam/s3.json alone."
     )
 
 
 class GcpSettings(ClusterSettings):
-    """Google. Its buckets are reached through their S3 interface, with an HMAC key."""
+    """Settings of a cluster on Google, whose buckets are reached through their S3 interface, with an HMAC key."""
 
-    gcp_project: Filled = Field(description="The project's id.")
-    gcp_region: Filled = Field(description="Where the machines run, as us-central1.")
-    gcp_zone: Filled = Field(description="Its zone, as us-central1-a.")
-    gcp_image: Filled = Field(
+    gcp_project: NonEmpty = Field(description="The project's id.")
+    gcp_region: NonEmpty = Field(description="Where the machines run, as us-central1.")
+    gcp_zone: NonEmpty = Field(description="Its zone, as us-central1-a.")
+    gcp_image: NonEmpty = Field(
         description="Machine image with NVIDIA's driver, and with docker if `image` is set: projects/…/global/images/…."
     )
-    gcp_head_account: Filled = Field(description="Service account of the head: compute.admin and iam.serviceAccountUser.")
-    gcp_gpu_account: Filled = Field(description="Service account of GPU machines; it needs no role.")
+    gcp_head_account: NonEmpty = Field(description="Service account of the head: compute.admin and iam.serviceAccountUser.")
+    gcp_gpu_account: NonEmpty = Field(description="Service account of GPU machines; it needs no role.")
 
 
 class KubernetesSettings(ClusterSettings):
-    """Any Kubernetes with the KubeRay operator."""
+    """Settings of a cluster on any Kubernetes with the KubeRay operator."""
 
-    image: Filled = Field(description="A pinned container image, made from deploy/Containerfile.")
+    image: NonEmpty = Field(description="A pinned container image, made from deploy/Containerfile.")
     k8s_namespace: str = Field("tav", pattern=r"^[a-z0-9-]{1,63}$", description="Where everything is put.")
     k8s_l4_nodes: dict[str, str] = Field(
         default={"nvidia.com/gpu.product": "NVIDIA-L4"}, description="Labels of nodes with an L4, as a JSON object."
@@ -106,26 +111,28 @@ class KubernetesSettings(ClusterSettings):
 CLOUDS: dict[str, type[ClusterSettings]] = {"aws": AwsSettings, "gcp": GcpSettings, "kubernetes": KubernetesSettings}
 
 
-class Filling:
-    """A settings file that was read and found good."""
+class OperatorSettings:
+    """An operator's settings file, validated.
+
+    Args:
+        cloud: `aws`, `gcp` or `kubernetes`.
+        file: variables, a line each.
+
+    Raises:
+        ClusterError: names every setting that is missing, unknown or wrong.
+    """
 
     def __init__(self, cloud: str, file: Path) -> None:
-        """Read `file` for `aws`, `gcp` or `kubernetes`.
-
-        Raises:
-            ClusterError: names every setting that is missing, unknown or wrong.
-        """
         if not file.is_file():
             raise ClusterError(f"There is no {file}: copy deploy/settings.example.env there and fill it in.")
         self.file = file
-        given = {name: value for name, value in dotenv_values(file, interpolate=False).items() if value}
-        kind = CLOUDS[cloud]
-        known = {PREFIX + field.upper() for k in CLOUDS.values() for field in k.model_fields}
+        variables = {name: value for name, value in dotenv_values(file, interpolate=False).items() if value}
+        known = {PREFIX + field.upper() for kind in CLOUDS.values() for field in kind.model_fields}
         known |= {"TAV_" + field.upper() for field in Settings.model_fields}
-        if unknown := sorted(name for name in given if name.startswith("TAV_") and name not in known):
+        if unknown := sorted(name for name in variables if name.startswith("TAV_") and name not in known):
             raise ClusterError(f"{file}: {', '.join(unknown)} is no setting. deploy/settings.example.env lists them.")
-        self.others = {name: value for name, value in given.items() if not name.startswith("TAV_")}
-        self.cluster = _read(kind, file)
+        self.extra_variables = {name: value for name, value in variables.items() if not name.startswith("TAV_")}
+        self.cluster = _read(CLOUDS[cloud], file)
         self.services = _read(Settings, file)
         self._check_mlflow()
         check_exposure(self.services)
@@ -144,7 +151,7 @@ class Filling:
             )
 
     def _check_mlflow(self) -> None:
-        external = self.services.mlflow_tracking_uri != _BEHIND_THE_HEAD
+        external = self.services.mlflow_tracking_uri != _NO_MLFLOW_URI
         if external == (self.cluster.mlflow_database is not None):
             raise ClusterError(
                 f"{self.file}: say where MLflow is, once: TAV_CLUSTER_MLFLOW_DATABASE for a server on the head, or "
@@ -153,7 +160,7 @@ class Filling:
 
 
 def _read(kind: type[S], file: Path) -> S:
-    """The settings of a file, and of it alone: what this shell's environment says of `TAV_*` belongs to another service."""
+    """Read settings from a file alone: the `TAV_*` variables of this shell are of another service."""
 
     def file_alone(
         cls: Any, /, settings_cls: Any, init_settings: Any, env_settings: Any, dotenv_settings: Any, **_: Any

@@ -16,15 +16,15 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.autoscaler.tags import TAG_RAY_NODE_KIND
 from ray.util.accelerators import accelerators
 
-from services.cluster.errors import ClusterError
 from services.cluster.render import digest, fill, gpu_types, render
-from tests.deploy.filling import EVERYWHERE, filled
+from services.cluster.settings import ClusterError
+from tests.deploy.operator_file import EVERYWHERE, write_settings
 
 CLOUDS = ("aws", "gcp")
 
 
 def rendered(cloud: str, folder: Path, **more: str) -> dict[str, Any]:
-    path = render(cloud, filled(cloud, folder, **more), folder / "out", wheels=False)
+    path = render(cloud, write_settings(cloud, folder, **more), folder / "out", wheels=False)
     found: dict[str, Any] = yaml.safe_load(path.read_text())
     return found
 
@@ -137,7 +137,7 @@ def check_google(value: Any, schema: dict[str, Any], schemas: dict[str, Any]) ->
 @pytest.mark.slow
 def test_amazon_launches_head_and_spot_machines_with_their_rights_and_a_closed_door(tmp_path: Path) -> None:
     """`ray up`'s own steps up to the first login, against a moto server."""
-    cluster = render("aws", filled("aws", tmp_path), tmp_path / "out", wheels=False)
+    cluster = render("aws", write_settings("aws", tmp_path), tmp_path / "out", wheels=False)
     environment = os.environ | {"HOME": str(tmp_path), "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x"}
     environment |= {"AWS_DEFAULT_REGION": "us-east-1", "RAY_AUTH_MODE": "disabled"}
     command = [sys.executable, "-m", "tests.deploy.amazon", str(cluster)]

@@ -12,11 +12,10 @@ import pytest
 from typer.testing import CliRunner
 
 from services.cli.cluster import app
-from services.cluster.errors import ClusterError
 from services.cluster.render import environment, render
-from services.cluster.settings import CLOUDS, PREFIX, Filling
+from services.cluster.settings import CLOUDS, PREFIX, ClusterError, OperatorSettings
 from tav.errors import TavError
-from tests.deploy.filling import CLOUD, EVERYWHERE, EXAMPLE, filled
+from tests.deploy.operator_file import CLOUD, EVERYWHERE, EXAMPLE, write_settings
 
 CLOUD_NAMES = sorted(CLOUDS)
 
@@ -32,7 +31,7 @@ def test_the_example_names_every_setting_of_a_cluster(cloud: str) -> None:
 def test_each_value_that_a_cloud_needs_is_asked_for_by_name(cloud: str, tmp_path: Path) -> None:
     needed = ["TAV_CLUSTER_RAY_TOKEN", *(name for name in CLOUD[cloud] if name.startswith(PREFIX))]
     with pytest.raises(ClusterError) as caught:
-        Filling(cloud, filled(cloud, tmp_path, **dict.fromkeys(needed)))
+        OperatorSettings(cloud, write_settings(cloud, tmp_path, **dict.fromkeys(needed)))
     for name in needed:
         assert f"{name} is missing. " in str(caught.value)
 
@@ -54,7 +53,7 @@ def test_each_value_that_a_cloud_needs_is_asked_for_by_name(cloud: str, tmp_path
 )
 def test_a_wrong_setting_is_told_before_anything_is_made(wrong: dict[str, str | None], sentence: str, tmp_path: Path) -> None:
     with pytest.raises(TavError, match=sentence):
-        render("aws", filled("aws", tmp_path, **wrong), tmp_path / "out", wheels=False)
+        render("aws", write_settings("aws", tmp_path, **wrong), tmp_path / "out", wheels=False)
     assert not (tmp_path / "out").exists()
 
 
@@ -66,12 +65,12 @@ def test_the_command_says_in_one_sentence_that_there_is_no_file(tmp_path: Path) 
 def test_what_this_shell_says_of_another_service_does_not_get_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TAV_S3_BUCKET", "the-one-machine-stacks")
     monkeypatch.setenv("TAV_CLUSTER_NAME", "another")
-    filling = Filling("aws", filled("aws", tmp_path))
-    assert (filling.services.s3_bucket, filling.cluster.name) == ("clips", "tav")
+    operator = OperatorSettings("aws", write_settings("aws", tmp_path))
+    assert (operator.services.s3_bucket, operator.cluster.name) == ("clips", "tav")
 
 
 def test_a_machine_reads_exactly_what_was_filled_in(tmp_path: Path) -> None:
-    settings = filled("gcp", tmp_path, TAV_BASES='["acme/base"]', HF_TOKEN="hub $token")
+    settings = write_settings("gcp", tmp_path, TAV_BASES='["acme/base"]', HF_TOKEN="hub $token")
     render("gcp", settings, tmp_path / "out", wheels=False)
     file = tmp_path / "out" / "node" / "settings.env"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
@@ -80,7 +79,7 @@ def test_a_machine_reads_exactly_what_was_filled_in(tmp_path: Path) -> None:
         ["bash", "-c", ". ~/tav/env.sh && env -0"], env={"HOME": str(tmp_path), "PATH": os.environ["PATH"]}, capture_output=True
     )
     seen = dict(line.split("=", 1) for line in printed.stdout.decode().split("\0") if "=" in line)
-    meant = environment(Filling("gcp", settings), ["A100", "L4"])
+    meant = environment(OperatorSettings("gcp", settings), ["A100", "L4"])
     assert {name: seen.get(name) for name in meant} == meant
     assert seen["TAV_CLUSTER_MLFLOW_DATABASE"] == EVERYWHERE["TAV_CLUSTER_MLFLOW_DATABASE"]
     assert (seen["HF_TOKEN"], seen["AWS_ACCESS_KEY_ID"], seen["RAY_AUTH_MODE"]) == ("hub $token", "GOOG1EXAMPLE", "token")

@@ -15,13 +15,13 @@ import yaml
 from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
 from ray.serve.schema import ServeDeploySchema
 
-from services.cluster.errors import ClusterError
 from services.cluster.kubernetes import render
-from services.cluster.serve import application, before
+from services.cluster.serve import application, haproxy
+from services.cluster.settings import ClusterError
 from services.platform import Stack
 from services.runtime import NAMESPACE, SCHEDULER
 from services.settings import Settings
-from tests.deploy.filling import EVERYWHERE, filled
+from tests.deploy.operator_file import EVERYWHERE, write_settings
 
 # Fields of KubeRay 1.7's ray.io/v1, as its API reference lists them, of those objects that the manifest has. (KubeRay's own
 # schema is in no package registry.)
@@ -58,7 +58,7 @@ WITHIN = {
 @pytest.fixture
 def manifests(tmp_path: Path) -> dict[str, Any]:
     """By kind, with everything that can be chosen."""
-    settings = filled("kubernetes", tmp_path, TAV_CLUSTER_REDIS="redis:6379", TAV_CLUSTER_REDIS_PASSWORD="r")
+    settings = write_settings("kubernetes", tmp_path, TAV_CLUSTER_REDIS="redis:6379", TAV_CLUSTER_REDIS_PASSWORD="r")
     return read(render(settings, tmp_path / "out"))
 
 
@@ -135,7 +135,7 @@ def test_secrets_are_in_secrets_alone(manifests: dict[str, Any], tmp_path: Path)
 
 def test_what_is_not_set_is_left_out(tmp_path: Path) -> None:
     away = {"TAV_CLUSTER_MLFLOW_DATABASE": None, "TAV_MLFLOW_TRACKING_URI": "https://mlflow.internal"}
-    found = read(render(filled("kubernetes", tmp_path, **away), tmp_path / "out"))
+    found = read(render(write_settings("kubernetes", tmp_path, **away), tmp_path / "out"))
     assert set(found) == {"RayService", "Secret/tav-settings", "Secret/tav-ray-token"}
     assert "gcsFaultToleranceOptions" not in found["RayService"]["spec"]["rayClusterConfig"]
     assert found["Secret/tav-settings"]["stringData"]["TAV_MLFLOW_TRACKING_URI"] == "https://mlflow.internal"
@@ -143,9 +143,10 @@ def test_what_is_not_set_is_left_out(tmp_path: Path) -> None:
 
 def test_a_gateway_that_no_pod_could_reach_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ClusterError, match=r"set TAV_HOST to 0\.0\.0\.0, and TAV_API_KEYS_FILE"):
-        render(filled("kubernetes", tmp_path, TAV_HOST="127.0.0.1"), tmp_path / "out")
+        render(write_settings("kubernetes", tmp_path, TAV_HOST="127.0.0.1"), tmp_path / "out")
+    https = {"TAV_TLS_CERTFILE": "/tls.crt", "TAV_TLS_KEYFILE": "/tls.key"}
     with pytest.raises(ClusterError, match="an Ingress speaks HTTPS"):
-        render(filled("kubernetes", tmp_path, TAV_TLS_CERTFILE="/tls.crt", TAV_TLS_KEYFILE="/tls.key"), tmp_path / "out")
+        render(write_settings("kubernetes", tmp_path, **https), tmp_path / "out")
 
 
 @pytest.mark.slow
@@ -155,7 +156,7 @@ def test_serve_finds_the_application_that_the_manifest_names(
     config = ServeDeploySchema.model_validate(yaml.safe_load(manifests["RayService"]["spec"]["serveConfigV2"]))
     named = {found.name: found for found in config.applications}
     assert named["tav"].import_path == f"{application.__module__}:{application.__name__}"
-    assert named["haproxy"].import_path == f"{before.__module__}:{before.__name__}" and named["haproxy"].route_prefix is None
+    assert named["haproxy"].import_path == f"{haproxy.__module__}:{haproxy.__name__}" and named["haproxy"].route_prefix is None
     assert config.http_options.host == "127.0.0.1" and config.http_options.port == Settings().serve_port
     settings = cluster.settings().model_copy(update={"experiment": f"serve-{uuid.uuid4().hex[:8]}", "work_dir": tmp_path})
     for name, value in settings.environment().items():
@@ -163,7 +164,7 @@ def test_serve_finds_the_application_that_the_manifest_names(
     made = application({})
     try:
         assert made._bound_deployment.name == "Gateway"
-        assert before({})._bound_deployment.name == "HAProxy"
+        assert haproxy({})._bound_deployment.name == "HAProxy"
         first = ray.get_actor(SCHEDULER, NAMESPACE)
         assert not any(ray.get(first.status.remote())["jobs"].values())
         application({})  # the configuration is applied again, with other settings

@@ -20,7 +20,7 @@ from registry.jobs import JobStore
 from registry.objects import ObjectStore
 from registry.versions import VersionInfo, VersionStore
 from services.cli.cluster import app
-from services.cluster.errors import ClusterError
+from services.cluster.settings import ClusterError
 from services.platform import PlatformSettings, Stack
 from tav_client.schemas import ClipInfo, TuningJobCreate
 from tests.deploy import servers

@@ -27,8 +27,8 @@ from services.cluster.render import render
 from tav_client import Job, TavClient
 from tav_client.schemas import JobStatus
 from tests.deploy import servers
-from tests.deploy.filling import filled
 from tests.deploy.machines import Machine, Network, require_namespaces, wait_for
+from tests.deploy.operator_file import write_settings
 from tests.tav.conftest import write_random_base
 
 pytestmark = pytest.mark.slow
@@ -54,7 +54,7 @@ class Cluster:
         self.key, record = make_key("acme")
         settings["TAV_API_KEYS_FILE"] = place = f"s3://{bucket.s3_bucket}/operator/api-keys.json"
         KeyFile(place, bucket).write({record.id: record})
-        cluster = render("gcp", filled("gcp", folder, **settings), folder / "out", wheels=False)
+        cluster = render("gcp", write_settings("gcp", folder, **settings), folder / "out", wheels=False)
         self.config: dict[str, Any] = prepare_config(yaml.safe_load(cluster.read_text()))
         self.head, self.gpu = (self._machine(network, name) for name in ("head", "gpu"))
         # On a cloud this file names it, and lets the head make machines.

@@ -1,4 +1,4 @@
-"""The example settings, filled in as an operator would."""
+"""An operator's settings file: the example with the values of a cloud."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ CLOUD = {
 }
 
 
-def filled(cloud: str, folder: Path, **more: str | None) -> Path:
-    """The example with a cloud's values and `more`; None leaves a setting empty."""
+def write_settings(cloud: str, folder: Path, **more: str | None) -> Path:
+    """Write the example with a cloud's values and `more`; None leaves a setting empty."""
     values = EVERYWHERE | CLOUD[cloud] | more
     lines = []
     for line in EXAMPLE.read_text().splitlines():
