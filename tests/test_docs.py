@@ -10,12 +10,12 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PAGES = [
     ROOT / "README.md",
-    ROOT / "CONTRIBUTING.md",
     ROOT / "clients" / "python" / "README.md",
     ROOT / "tav" / "bases" / "offline" / "README.md",
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
 FENCED = re.compile(r"^( *)```.*?^\1```$", re.M | re.S)
+WRITTEN_BY_OPERATORS = {"deploy/settings.env"}
 ROOMS = "tav|registry|services|clients|benchmarks|tools|tests|docs|deploy|examples"
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -32,7 +32,7 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}
 
 
-def test_the_readme_is_read_to_its_end() -> None:
+def test_the_readme_is_short_enough_to_be_read_to_its_end() -> None:
     lines = (ROOT / "README.md").read_text("utf-8").splitlines()
     assert len(lines) <= 130
     assert [line for line in lines if len(line) > 110] == []
@@ -66,6 +66,6 @@ def test_files_and_modules_that_a_page_names_are_there(page: Path) -> None:
     files = re.findall(rf"(?<![\w./-])(?:{ROOMS})/[\w./-]*[\w/]", text)
     modules = re.findall(rf"python -m ((?:{ROOMS})[\w.]*\w)", text)
     modules += [name.rpartition(".")[0] for name in re.findall(r"`(tools\.\w+(?:\.\w+)*)`", text)]
-    assert [name for name in files if not (ROOT / name).exists()] == []
+    assert [name for name in files if not (ROOT / name).exists() and name not in WRITTEN_BY_OPERATORS] == []
     places = [ROOT / name.replace(".", "/") for name in modules]
     assert [place for place in places if not place.is_dir() and not place.with_suffix(".py").exists()] == []
