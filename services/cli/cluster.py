@@ -82,10 +82,10 @@ def mlflow(address: Annotated[str, typer.Option(help="The name by which others r
     import os
 
     from services.cluster.settings import HeadSettings
-    from services.platform.daemons import mlflow as part
+    from services.platform import daemons
     from services.settings import Settings
 
-    server = part(_database(), address, HeadSettings().mlflow_port, Settings())
+    server = daemons.mlflow(_database(), address, HeadSettings().mlflow_port, Settings())
     os.execve(server.command[0], server.command, {**os.environ, **server.env})
 
 

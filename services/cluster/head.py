@@ -15,7 +15,6 @@ from services.platform import daemons, processes
 from services.platform.deploy import deploy
 from services.platform.errors import PartFailed
 from services.platform.processes import MARK, Record
-from services.platform.settings import LOOPBACK
 from services.runtime import NAMESPACE
 from services.settings import Settings
 
@@ -73,9 +72,8 @@ def _with_mlflow(head: HeadSettings, settings: Settings, database: str) -> Setti
 
 def _ready_gateway(settings: Settings) -> str:
     """Wait until the gateway reports ready, and return its address on this machine."""
-    host = LOOPBACK if settings.host in ("0.0.0.0", "::") else settings.host
-    url = f"{'https' if settings.tls_certfile else 'http'}://{host}:{settings.port}"
-    last, deadline = "nothing", time.monotonic() + _READY_SECONDS
+    url, last = daemons.gateway_url(settings), "nothing"
+    deadline = time.monotonic() + _READY_SECONDS
     while time.monotonic() < deadline:
         try:  # the certificate is for another name
             response = httpx.get(f"{url}/readyz", timeout=20, trust_env=False, verify=False)

@@ -1,4 +1,4 @@
-"""What each part of the stack runs, and when it is ready."""
+"""The command of each daemon, its environment, and when it is ready."""
 
 from __future__ import annotations
 
@@ -16,43 +16,48 @@ import httpx
 from registry.errors import StorageUnavailable
 from registry.objects import ObjectStore
 from registry.settings import RegistrySettings
+from services.platform.data_dir import Credentials
 from services.platform.errors import PlatformError
 from services.platform.ports import answers, any_free
 from services.platform.settings import LOOPBACK, PlatformSettings
 from services.runtime import ENVIRONMENT
+from services.settings import Settings
 
 _SQLITE = "sqlite:///"
 _DRAIN_SECONDS = 3.0
-"""A Ray node told to end gives its tuners this long to keep a checkpoint."""
+"""How long a Ray node that is told to end gives its tuners to write a checkpoint."""
+
+TITLES = {"s3": "the S3 server", "mlflow": "the MLflow server", "ray": "the Ray head", "services": "the gateway"}
+"""What each part is called in sentences."""
+GRACE_SECONDS = {"s3": 10.0, "mlflow": 10.0, "ray": _DRAIN_SECONDS + 17.0, "services": 10.0}
+"""How long each part gets to end by itself."""
 
 
 @dataclass(frozen=True)
-class Part:
-    """A daemon: what to run, and how to see that it does its work."""
+class Daemon:
+    """A process to start, and how to see that it does its work."""
 
     name: str
-    title: str
-    port_field: str
     address: str
     command: list[str]
     env: dict[str, str] = field(repr=False)
     ready: Callable[[], bool] = field(repr=False)
-    grace_seconds: float = 10.0
-    """How long it gets to end by itself."""
     prepare: Callable[[], None] = field(default=lambda: None, repr=False)
     """Called before it is started."""
 
+    @property
+    def title(self) -> str:
+        """What it is called in sentences."""
+        return TITLES[self.name]
 
-@dataclass(frozen=True)
-class Credentials:
-    """The embedded S3 server's one pair of keys."""
-
-    access_key_id: str
-    secret_access_key: str
+    @property
+    def grace_seconds(self) -> float:
+        """How long it gets to end by itself."""
+        return GRACE_SECONDS[self.name]
 
 
-def s3(root: Path, port: int, keys: Credentials, settings: RegistrySettings, host: str = LOOPBACK) -> Part:
-    """Rclone's S3 server over plain files."""
+def s3(root: Path, port: int, keys: Credentials, settings: RegistrySettings, host: str = LOOPBACK) -> Daemon:
+    """Return rclone's S3 server, which keeps objects as plain files below `root`."""
     folder = root / "s3"
 
     def ready() -> bool:
@@ -64,10 +69,8 @@ def s3(root: Path, port: int, keys: Credentials, settings: RegistrySettings, hos
             return False
         return True
 
-    return Part(
+    return Daemon(
         name="s3",
-        title="the S3 server",
-        port_field="s3_port",
         address=f"http://{host}:{port}",
         command=[tool("rclone"), "serve", "s3", "--config", "", "--addr", f"{host}:{port}", str(folder)],
         env={"RCLONE_AUTH_KEY": f'"{keys.access_key_id},{keys.secret_access_key}"'},
@@ -75,26 +78,26 @@ def s3(root: Path, port: int, keys: Credentials, settings: RegistrySettings, hos
     )
 
 
-def mlflow(database: str, host: str, port: int, settings: RegistrySettings, workers: int = 1) -> Part:
-    """MLflow on a database; it reads artifacts from S3 to show them, and clients write theirs to S3 directly.
+def mlflow(database: str, host: str, port: int, settings: RegistrySettings, workers: int = 1) -> Daemon:
+    """Return an MLflow server. It reads artifacts from S3 to show them; clients write theirs to S3 directly.
 
     Args:
-        database: SQLAlchemy's address of it.
-        host: How others reach this machine. Beside it MLflow answers to `localhost`, at whatever port a tunnel begins.
-        port: Where it listens: on loopback if that is the host, and else on every interface.
-        settings: Say where S3 is.
-        workers: Processes.
+        database: SQLAlchemy's address of its database.
+        host: how others reach this machine. MLflow answers to `localhost` as well, at any port, for tunnels.
+        port: where it listens: on loopback if that is the host, otherwise on every interface.
+        settings: say where S3 is.
+        workers: number of processes.
     """
 
     def prepare() -> None:
         if database.startswith(_SQLITE):
             with closing(sqlite3.connect(database.removeprefix(_SQLITE))) as connection:
-                connection.execute("PRAGMA journal_mode=WAL")  # kept in the file: one fsync a commit, readers stop no writer
+                connection.execute(
+                    "PRAGMA journal_mode=WAL"
+                )  # stays in the file: one fsync a commit, and readers do not block writers
 
-    return Part(
+    return Daemon(
         name="mlflow",
-        title="the MLflow server",
-        port_field="mlflow_port",
         address=f"http://{host}:{port}",
         command=[
             *[sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", str(workers)],
@@ -104,7 +107,7 @@ def mlflow(database: str, host: str, port: int, settings: RegistrySettings, work
         ],
         env={
             **s3_environment(settings),
-            "MLFLOW_BACKEND_STORE_URI": database,  # not an argument: it may hold a password, and everybody sees arguments
+            "MLFLOW_BACKEND_STORE_URI": database,  # arguments are public, and it may hold a password
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
             "MLFLOW_DISABLE_TELEMETRY": "true",
         },
@@ -114,87 +117,106 @@ def mlflow(database: str, host: str, port: int, settings: RegistrySettings, work
 
 
 def mlflow_gc(database: str, url: str, settings: RegistrySettings) -> tuple[list[str], dict[str, str]]:
-    """A command, and its environment, that removes the rows of what was deleted in MLflow."""
-    # `mlflow gc` takes the database as an argument alone, and everybody sees arguments; click reads it from a variable as well.
+    """Return the command, and its environment, that removes the rows of what was deleted in MLflow."""
+    # `mlflow gc` takes the database as an argument, and arguments are public; click can read it from a variable instead.
     command = [sys.executable, "-c", "from mlflow.cli import gc; gc(auto_envvar_prefix='MLFLOW_GC')"]
-    place = {"MLFLOW_GC_BACKEND_STORE_URI": database, "MLFLOW_TRACKING_URI": url}
-    return command, {**s3_environment(settings), **place, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    server = {"MLFLOW_GC_BACKEND_STORE_URI": database, "MLFLOW_TRACKING_URI": url}
+    return command, {**s3_environment(settings), **server, "MLFLOW_DISABLE_TELEMETRY": "true"}
 
 
-def ray(config: PlatformSettings, temp: Path, port: int, environment: dict[str, str], log: Path) -> Part:
-    """One Ray node. Its workers inherit the head's environment, and so the services' settings.
+def ray(settings: PlatformSettings, temp: Path, port: int, environment: dict[str, str], log: Path) -> Daemon:
+    """Return the Ray head. Its workers inherit its environment, and with it the services' settings.
 
-    The environment must ask for token authentication: other users of the machine reach its ports.
+    Args:
+        settings: Ray's processors and shared memory.
+        temp: Ray's folder.
+        port: where the head listens.
+        environment: must ask for token authentication, because other users of the machine reach Ray's ports.
+        log: where its output goes.
     """
 
     def ready() -> bool:
         return answers(port, LOOPBACK) and "Ray runtime started" in log.read_text(errors="replace")
 
-    return Part(
+    return Daemon(
         name="ray",
-        title="the Ray head",
-        port_field="ray_port",
         address=f"{LOOPBACK}:{port}",
         command=[
             *[tool("ray"), "start", "--head", "--block", "--disable-usage-stats"],
-            # Ray Train frees a dead tuner's resources only where the dashboard answers questions about actors.
+            # Ray Train asks the dashboard about actors before it frees a dead tuner's resources.
             *["--include-dashboard=true", f"--dashboard-host={LOOPBACK}", f"--dashboard-port={any_free(LOOPBACK)}"],
             *[f"--node-ip-address={LOOPBACK}", f"--port={port}", f"--temp-dir={temp}"],
             *["--min-worker-port=0", "--max-worker-port=0", f"--ray-client-server-port={any_free(LOOPBACK)}"],
             *[f"--dashboard-agent-listen-port={any_free(LOOPBACK)}"],
-            *[f"--object-store-memory={config.ray_object_store_bytes}"],
-            *([f"--num-cpus={config.ray_cpus}"] if config.ray_cpus else []),
+            *[f"--object-store-memory={settings.ray_object_store_bytes}"],
+            *([f"--num-cpus={settings.ray_cpus}"] if settings.ray_cpus else []),
         ],
         env={
-            **environment,
-            "PYTHONPATH": python_path(environment.get("PYTHONPATH", "")),
-            **ENVIRONMENT,
-            # else fixed, and Prometheus would be told of another stack's
+            **_for_services(environment),
+            # fixed by default, and then Prometheus would read those of another stack
             "AUTOSCALER_METRIC_PORT": str(any_free(LOOPBACK)),
             "DASHBOARD_METRIC_PORT": str(any_free(LOOPBACK)),
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": str(_DRAIN_SECONDS),
         },
         ready=ready,
-        grace_seconds=_DRAIN_SECONDS + 15.0,
     )
 
 
+def deployment(environment: dict[str, str]) -> tuple[list[str], dict[str, str]]:
+    """Return the command, and its environment, that deploys the services onto Ray and ends."""
+    return [sys.executable, "-m", "services.platform.deploy"], _for_services(environment)
+
+
+def _for_services(environment: dict[str, str]) -> dict[str, str]:
+    return {**environment, "PYTHONPATH": python_path(environment.get("PYTHONPATH", "")), **ENVIRONMENT}
+
+
 def s3_environment(settings: RegistrySettings) -> dict[str, str]:
-    """S3's place in the words of boto3 and MLflow's own clients; without keys they look for a machine's own rights."""
+    """Return S3's address and keys as boto3 and MLflow read them; without keys they use the machine's own rights."""
     secret = settings.s3_secret_access_key
-    given = {
+    variables = {
         "MLFLOW_S3_ENDPOINT_URL": settings.s3_endpoint_url,
         "AWS_ENDPOINT_URL_S3": settings.s3_endpoint_url,
         "AWS_ACCESS_KEY_ID": settings.s3_access_key_id,
         "AWS_SECRET_ACCESS_KEY": secret.get_secret_value() if secret else None,
         "AWS_DEFAULT_REGION": settings.s3_region,
     }
-    return {name: value for name, value in given.items() if value}
+    return {name: value for name, value in variables.items() if value}
 
 
 def http_ok(url: str) -> bool:
-    """True when a GET answers 200. Nothing secret is sent, so that a certificate for another name than this will do."""
+    """Return whether a GET answers 200. The certificate is not checked: it is for another name, and nothing secret is sent."""
     try:
         return httpx.get(url, timeout=5, trust_env=False, verify=False).status_code == 200
     except httpx.HTTPError:
         return False
 
 
-def python_path(present: str) -> str:
-    """Where this checkout's packages are, before what is on the path already."""
-    places = []
+def gateway_url(settings: Settings) -> str:
+    """Return the gateway's address as processes of its machine reach it."""
+    host = LOOPBACK if settings.host in ("0.0.0.0", "::") else settings.host
+    return f"{'https' if settings.tls_certfile else 'http'}://{host}:{settings.port}"
+
+
+def python_path(path: str) -> str:
+    """Return `path`, a PYTHONPATH, with the folders of this project's packages before it."""
+    folders = []
     for package in ("services", "registry", "tav", "tav_client"):
         spec = find_spec(package)
-        for folder in (spec.submodule_search_locations or []) if spec else []:
-            places.append(str(Path(folder).resolve().parent))
-    return ":".join(dict.fromkeys([*places, *filter(None, present.split(":"))]))
+        for location in (spec.submodule_search_locations or []) if spec else []:
+            folders.append(str(Path(location).resolve().parent))
+    return ":".join(dict.fromkeys([*folders, *filter(None, path.split(":"))]))
 
 
 def tool(name: str) -> str:
-    """A program beside the running Python, or else on the path."""
+    """Return the path of a program: beside the running Python, otherwise on PATH.
+
+    Raises:
+        PlatformError: it is not installed.
+    """
     beside = Path(sys.executable).parent / name
-    found = str(beside) if beside.exists() else shutil.which(name)
-    if found is None:
+    path = str(beside) if beside.exists() else shutil.which(name)
+    if path is None:
         raise PlatformError(f"The program {name!r} is not installed. Run `make setup`, or pip install 'tav[service]'.")
-    return found
+    return path

@@ -1,4 +1,4 @@
-"""One-shot: put the services onto a running Ray, and end when the gateway says that it is ready.
+"""Deployment of the services onto a running Ray. The command ends when the gateway reports ready.
 
 `python -m services.platform.deploy`, with Ray's address in `RAY_ADDRESS` and the settings in `TAV_*`.
 """
@@ -30,24 +30,24 @@ _MLFLOW_SECONDS, _MLFLOW_PAUSE = 300.0, 5.0
 
 
 def deploy(settings: Settings) -> None:
-    """Start the scheduler and the Serve application; both outlive this process. Those of an earlier call are replaced.
+    """Start the scheduler and the Serve application, which outlive this process, in place of those of an earlier call.
 
     Args:
-        settings: Travel with the actors; `host` and `port` are where HAProxy listens.
+        settings: travel with the actors; HAProxy listens on their `host` and `port`.
     """
     renew_scheduler(settings)
     address = {"host": LOOPBACK, "port": settings.serve_port}
-    json_lines = LoggingConfig(encoding="JSON")  # Serve's own lines; its environment variable for that is not read
+    json_lines = LoggingConfig(encoding="JSON")  # of Serve itself, which does not read its environment variable for it
     serve.start(proxy_location=ProxyLocation.HeadOnly, http_options=address, logging_config=json_lines)
     serve.run(build(settings), name=APPLICATION, route_prefix="/", logging_config=json_lines)
     serve.run(front(settings), name=FRONT, route_prefix=None, logging_config=json_lines)
 
 
 def renew_scheduler(settings: Settings) -> None:
-    """A scheduler with these settings in place of the one that is there, if any; jobs are taken up again from their runs.
+    """Start a scheduler with these settings in place of the running one, if any. It takes up open jobs from their runs.
 
     Raises:
-        StorageUnavailable: MLflow does not answer for minutes.
+        StorageUnavailable: MLflow did not answer for minutes.
     """
     with contextlib.suppress(ValueError):  # there is none
         ray.kill(ray.get_actor(SCHEDULER, NAMESPACE), no_restart=True)
@@ -56,7 +56,7 @@ def renew_scheduler(settings: Settings) -> None:
 
 
 def _migrate(settings: Settings) -> None:
-    """Before anything works on it, what an earlier release kept is brought to this one's form; MLflow may still be starting."""
+    """Migrate what an earlier release stored, before anything uses it. MLflow may still be starting."""
     deadline = time.monotonic() + _MLFLOW_SECONDS
     while True:
         try:
@@ -65,12 +65,12 @@ def _migrate(settings: Settings) -> None:
         except StorageUnavailable as error:
             if time.monotonic() > deadline:
                 raise
-            log.warning("what is kept cannot be looked at yet, trying again: %s", error)
+            log.warning("the registry cannot be migrated yet, trying again: %s", error)
             time.sleep(_MLFLOW_PAUSE)
 
 
 def main() -> int:
-    """Deploy with the environment's settings."""
+    """Deploy with the environment's settings; return the exit code."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     settings = Settings()
     ray.init(address="auto", namespace=NAMESPACE, log_to_driver=False)

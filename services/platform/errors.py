@@ -1,8 +1,8 @@
 """What can go wrong with the stack.
 
-PlatformError            the sentence says what to do
-├── PortInUse            somebody else listens where a part should
-├── PartFailed           a part died, or was not ready in time; its log's end is in the text
+PlatformError            its message says what to do
+├── PortInUse            another program listens on the port of a part
+├── PartFailed           a part died, or was not ready in time; the message ends with its log
 └── LeftBehind           a process of the stack survived SIGKILL
 """
 
@@ -10,13 +10,13 @@ from tav.errors import TavError
 
 
 class PlatformError(TavError):
-    """Base of the tree; the text is a sentence that says what to do."""
+    """Base of the tree; its message says what to do."""
 
     code = "invalid_config"
 
 
 class PortInUse(PlatformError):
-    """Somebody else listens where a part should."""
+    """Another program listens on the port of a part."""
 
 
 class PartFailed(PlatformError):

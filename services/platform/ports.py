@@ -1,4 +1,4 @@
-"""Choosing ports, and saying who has one that is taken."""
+"""Ports: choose a free one, or report who uses it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from services.platform.errors import PortInUse
 
 
 def is_free(port: int, host: str) -> bool:
-    """True when a server could listen there now."""
+    """Return whether a server could listen there now."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -23,7 +23,7 @@ def is_free(port: int, host: str) -> bool:
 
 
 def any_free(host: str) -> int:
-    """A port that is free now."""
+    """Return a port that is free now."""
     with socket.socket() as probe:
         probe.bind((host, 0))
         port: int = probe.getsockname()[1]
@@ -31,7 +31,7 @@ def any_free(host: str) -> int:
 
 
 def answers(port: int, host: str) -> bool:
-    """True when somebody accepts connections there."""
+    """Return whether a server accepts connections there."""
     try:
         with socket.create_connection((host, port), timeout=1):
             return True
@@ -39,33 +39,37 @@ def answers(port: int, host: str) -> bool:
         return False
 
 
-def choose(wanted: int, remembered: int | None, host: str, title: str, flag: str, others: Collection[int] = ()) -> int:
-    """The port a part will use.
+def choose(configured: int, last: int | None, host: str, title: str, flag: str, others: Collection[int] = ()) -> int:
+    """Choose the port of a part.
 
     Args:
-        wanted: As configured; 0 for any.
-        remembered: The last one used where any would do.
-        host: The address it will listen on.
-        title: The part's name in an error.
-        flag: The option that chooses another.
-        others: What other parts have been given; where any will do, it is none of those.
+        configured: 0 for any.
+        last: the one of an earlier start, which is chosen again if any will do.
+        host: the address that the part will listen on.
+        title: the part's name in an error.
+        flag: the option that names another port.
+        others: ports of other parts, which are not chosen if any will do.
+
+    Raises:
+        PortInUse: another program listens on the configured port.
     """
-    if wanted == 0:
-        if remembered and remembered not in others and is_free(remembered, host):
-            return remembered
+    if configured == 0:
+        if last and last not in others and is_free(last, host):
+            return last
         while (port := any_free(host)) in others:
             pass
         return port
-    if not is_free(wanted, host):
+    if not is_free(configured, host):
         variable = "TAV_" + flag.removeprefix("--").replace("-", "_").upper()
         raise PortInUse(
-            f"Port {wanted} on {host}, where {title} should listen, is in use{_holder(wanted)}. "
+            f"Port {configured} on {host}, where {title} should listen, is in use{_holder(configured)}. "
             f"Stop that, or choose another port with {flag} or {variable} (0 takes any free one)."
         )
-    return wanted
+    return configured
 
 
 def _holder(port: int) -> str:
+    """Return ` by PROGRAM (pid PID)`, or nothing where the operating system does not say."""
     with contextlib.suppress(psutil.Error, OSError):
         for connection in psutil.net_connections("tcp"):
             if connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,) and connection.pid:

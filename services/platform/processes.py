@@ -1,8 +1,8 @@
-"""Daemons that outlive the command that started them, and are found and stopped again by another.
+"""Processes that outlive the command that started them, and that a later command finds and stops.
 
-Each daemon leads its own session and carries the stack's mark in its environment. Its children inherit both, so that
-whatever it started is found even when it has died without them. (Ray's workers change their titles, which overwrites the
-environment that other processes can read; the session stays. A driver has a session of its own, but keeps the mark.)
+Each daemon leads its own session and carries the stack's mark in its environment. Its children inherit both, so that what it
+started is found even after it has died. Ray's workers change their titles, which overwrites the environment that others can
+read, but stay in the session; a driver has a session of its own, but keeps the mark.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import psutil
 from services.platform.errors import LeftBehind, PartFailed
 
 MARK = "TAV_STACK_MARK"
-"""Environment variable whose value names the stack and the part that a process belongs to."""
+"""Environment variable that names the stack and the part that a process belongs to."""
 
 _POLL_SECONDS = 0.1
 _LOG_LINES = 25
@@ -37,7 +37,7 @@ class Record:
     command: list[str]
 
     def save(self, path: Path) -> None:
-        """Write the pid file in one piece."""
+        """Replace the pid file in one step."""
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part")
         part.write_text(json.dumps(asdict(self)))
@@ -45,14 +45,14 @@ class Record:
 
     @classmethod
     def load(cls, path: Path) -> Record | None:
-        """The pid file's content; None when there is none or it is not readable as one."""
+        """Return the pid file's content; None if there is none, or it is not a pid file."""
         try:
             return cls(**json.loads(path.read_text()))
         except (OSError, ValueError, TypeError):
             return None
 
     def process(self) -> psutil.Process | None:
-        """The running daemon, or None when it has ended."""
+        """Return the running daemon; None if it has ended."""
         try:
             process = psutil.Process(self.pid)
             if abs(process.create_time() - self.created) < 1 and not _reaped(process):
@@ -63,7 +63,7 @@ class Record:
 
 
 def spawn(command: Sequence[str], env: Mapping[str, str], log: Path) -> psutil.Process:
-    """Start a daemon in a session of its own, its output in `log`; the former log becomes `….log.1`."""
+    """Start a daemon in a session of its own, with its output in `log`; the former log becomes `….log.1`."""
     log.parent.mkdir(parents=True, exist_ok=True)
     if log.exists():
         log.replace(log.with_name(f"{log.name}.1"))
@@ -76,7 +76,11 @@ def spawn(command: Sequence[str], env: Mapping[str, str], log: Path) -> psutil.P
 
 
 def wait_ready(process: psutil.Process, ready: Callable[[], bool], seconds: float, title: str, log: Path) -> None:
-    """Return once `ready()` is true; raise when the process ends before that, or time does."""
+    """Return once `ready()` is true.
+
+    Raises:
+        PartFailed: the process ended before that, or `seconds` have passed; the message ends with its log.
+    """
     deadline = monotonic() + seconds
     while not ready():
         if _ended(process, _POLL_SECONDS):
@@ -86,38 +90,45 @@ def wait_ready(process: psutil.Process, ready: Callable[[], bool], seconds: floa
 
 
 def wait_done(process: psutil.Process, seconds: float, title: str, log: Path) -> None:
-    """Return once a one-shot child has ended well."""
+    """Return once a child has ended with exit code 0.
+
+    Raises:
+        PartFailed: it failed, or `seconds` have passed; the message ends with its log.
+    """
     try:
         code = process.wait(timeout=seconds)
-    except psutil.TimeoutExpired as e:
-        raise PartFailed(_late(title, seconds, log)) from e
+    except psutil.TimeoutExpired as error:
+        raise PartFailed(_late(title, seconds, log)) from error
     if code != 0:
         raise PartFailed(f"{title} failed. The end of its log, {log}:\n{tail(log)}")
 
 
 def marked(mark: str) -> list[psutil.Process]:
-    """All processes whose mark starts with `mark`, save this one and those it descends from."""
-    mine = {os.getpid(), *(p.pid for p in psutil.Process().parents())}
-    found = []
+    """Return all processes whose mark starts with `mark`, except this one and its ancestors."""
+    own = {os.getpid(), *(p.pid for p in psutil.Process().parents())}
+    members = []
     for process in psutil.process_iter():
-        if process.pid in mine:
+        if process.pid in own:
             continue
         with contextlib.suppress(psutil.Error, OSError):
             if process.environ().get(MARK, "").startswith(mark) and not _reaped(process):
-                found.append(process)
-    return found
+                members.append(process)
+    return members
 
 
 def stop(record: Record | None, mark: str, grace_seconds: float, title: str) -> int:
-    """End a daemon and everything that is its own; answers how many processes that were.
+    """End a daemon and everything that it started; return how many processes that were.
 
-    The daemon is asked first, so that it can end its children in its own order; then what is left is asked; then killed.
+    The daemon gets SIGTERM first, so that it can end its children in its own order; then what is left gets it, then SIGKILL.
 
     Args:
-        record: The daemon's pid file; the daemon itself may be dead.
-        mark: The start of the mark of what is to end.
-        grace_seconds: How long the daemon gets to end by itself.
-        title: What it is, for the sentence about processes that do not end.
+        record: the daemon's pid file; the daemon itself may be dead.
+        mark: what the marks of its processes begin with.
+        grace_seconds: how long the daemon gets to end by itself.
+        title: its name in an error.
+
+    Raises:
+        LeftBehind: a process survived SIGKILL.
     """
     family = _family(record, mark)
     count = len(family)
@@ -138,7 +149,7 @@ def stop(record: Record | None, mark: str, grace_seconds: float, title: str) -> 
 
 
 def tail(log: Path, lines: int = _LOG_LINES) -> str:
-    """The last lines of a log."""
+    """Return the last lines of a log."""
     try:
         text = log.read_text(errors="replace")
     except OSError:
@@ -154,7 +165,7 @@ def _late(title: str, seconds: float, log: Path) -> str:
 
 
 def _family(record: Record | None, mark: str) -> list[psutil.Process]:
-    """What carries the mark, what is in the daemon's session, and what they have started."""
+    """Return what carries the mark, what is in the daemon's session, and what those have started."""
     family = set(marked(mark)) | set(_session(record) if record else [])
     for process in list(family):
         with contextlib.suppress(psutil.Error):
@@ -188,7 +199,7 @@ def _ended(process: psutil.Process, seconds: float) -> bool:
 
 
 def _reaped(process: psutil.Process) -> bool:
-    """True for a process that has ended; where it was our own child its entry is removed too."""
+    """Return whether a process has ended; an entry of a child of ours is removed."""
     with contextlib.suppress(psutil.Error):
         if process.status() != psutil.STATUS_ZOMBIE:
             return False

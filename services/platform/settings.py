@@ -11,11 +11,11 @@ from registry.settings import EnvironmentSettings
 
 LOOPBACK = "127.0.0.1"
 PORTS = (("s3", "s3_port"), ("mlflow", "mlflow_port"), ("ray", "ray_port"), ("services", "port"), ("services", "serve_port"))
-"""Whose they are, and their fields here."""
+"""Parts, and the fields of their ports."""
 
 
 class PlatformSettings(EnvironmentSettings):
-    """Read once from `TAV_*` or flags. A port of 0 means any free one; the next start takes the same if it can."""
+    """Ports and places, from `TAV_*` or options. A port of 0 means any free one; the next start takes the same if it can."""
 
     model_config = SettingsConfigDict(env_prefix="TAV_", frozen=True, extra="ignore")
 
@@ -36,16 +36,16 @@ class PlatformSettings(EnvironmentSettings):
     ready_seconds: float = Field(180, gt=0, description="A part that is not ready by then has failed.")
 
     def with_offset(self, offset: int) -> PlatformSettings:
-        """All chosen ports moved by `offset`, so that a second stack fits beside the first."""
+        """Move all ports, except those of 0, by `offset`, so that a second stack fits beside the first."""
         ports = {name: port + offset for name, port in self.ports().items() if port}
         return self.model_validate({**self.model_dump(), **ports})
 
     def with_free_ports(self) -> PlatformSettings:
-        """Any free port for every part."""
+        """Let every part have any free port."""
         return self.model_copy(update=dict.fromkeys(self.ports(), 0))
 
     def ports(self) -> dict[str, int]:
-        """The configured ports by field name."""
+        """Return the configured ports by field."""
         return {field: getattr(self, field) for _, field in PORTS}
 
     @property

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from registry.settings import RegistrySettings
-from services.platform import daemons as parts
-from services.platform.daemons import Credentials
+from services.platform import daemons
+from services.platform.data_dir import Credentials
 from services.platform.ports import answers, any_free
 from tests.deploy.machines import wait_for
 
@@ -101,8 +101,8 @@ def bucket(address: str) -> Iterator[RegistrySettings]:
     )
     try:
         (folder / "s3").mkdir()
-        part = parts.s3(folder, port, keys, settings, address)
-        with running(part.command, address, port, folder / "log", part.env):
+        server = daemons.s3(folder, port, keys, settings, address)
+        with running(server.command, address, port, folder / "log", server.env):
             yield settings
     finally:
         shutil.rmtree(folder)

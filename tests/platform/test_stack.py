@@ -232,7 +232,7 @@ print(ray.get(stays.settings.remote()))
     os.kill(own.status()[2].pid or 0, signal.SIGKILL)
     own.down()
     assert [p for p in running if p.is_running() and p.status() != psutil.STATUS_ZOMBIE] == []
-    assert not own._ray_folder().exists() or own._ray_folder().is_relative_to(own.root)
+    assert not own.ray_folder.exists() or own.ray_folder.is_relative_to(own.root)
 
 
 def test_mlflows_database_lets_readers_and_a_writer_pass_each_other(mlflow_server: Stack) -> None:
