@@ -42,12 +42,13 @@ from benchmarks.preload import fill
 from benchmarks.standin import PER_PROCESS, StandInLauncher, StandIns
 from registry.jobs import JobStore
 from registry.objects import ObjectStore
+from services.fair_queue import Entry
 from services.platform import PlatformSettings, Stack
 from services.runtime import NAMESPACE
 from services.settings import Settings
 from services.tuning.messages import JobClass
 from services.tuning.scheduler.actor import start_scheduler
-from services.tuning.scheduler.policy import Queue, Waiting
+from services.tuning.scheduler.policy import JobQueue
 from services.tuning.scheduler.tuners import Tuners
 from tav import Video
 from tav_client import TavClient
@@ -262,19 +263,19 @@ def decide(args: argparse.Namespace) -> dict[str, Any]:
 
 
 class _NoTuners:
-    """A `fleet.Launcher` that starts nothing."""
+    """A `tuners.Launcher` that starts nothing."""
 
     def launch(self, tuner_id: str, kind: JobClass) -> Any:
-        """See `fleet.Launcher`."""
+        """See `tuners.Launcher`."""
 
     def end(self, tuner_id: str) -> None:
-        """See `fleet.Launcher`."""
+        """See `tuners.Launcher`."""
 
 
 async def _decisions(tuners: int, jobs: int, rounds: int = 300) -> dict[str, float]:
-    queue, kind = Queue(), JobClass("offline")
+    queue, kind = JobQueue(), JobClass("offline")
     for number in range(jobs):
-        queue.add(Waiting(str(number), kind, f"tenant-{number % TENANTS}", 0, float(number)))
+        queue.add(Entry(str(number), kind, f"tenant-{number % TENANTS}", 0, float(number)))
     fleet = Tuners(Settings(max_tuners=tuners, tuner_idle_seconds=3600), queue, _NoTuners())
     names = [name for name, _, _ in fleet.adapt()]
     for name in names:

@@ -79,17 +79,17 @@ class StandIns:
 
 
 class StandInLauncher:
-    """A `fleet.Launcher` that spreads stand-ins over some processes."""
+    """A `tuners.Launcher` that spreads stand-ins over some processes."""
 
     def __init__(self, processes: list[Any]) -> None:
         self.processes = processes
         self.place: dict[str, Any] = {}
 
     def launch(self, tuner_id: str, kind: JobClass) -> Any:
-        """See `fleet.Launcher`."""
+        """See `tuners.Launcher`."""
         self.place[tuner_id] = self.processes[len(self.place) % len(self.processes)]
         return self.place[tuner_id].tune.remote(tuner_id)
 
     def end(self, tuner_id: str) -> None:
-        """See `fleet.Launcher`."""
+        """See `tuners.Launcher`."""
         self.place[tuner_id].end.remote(tuner_id)

@@ -1,6 +1,6 @@
 """Which videos are accepted, and whose is sampled next.
 
-Tenants take turns as with tuning jobs, by the rules of `services.tuning.scheduler.policy`: the one with the fewest videos
+Tenants take turns as with tuning jobs, by the rules of `services.fair_queue`: the one with the fewest videos
 at a sampler first, of equals the one served longest ago; then the oldest video. A base has as many places as it may have
 samplers.
 """
@@ -14,10 +14,9 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from services.fair_queue import Entry, FairQueue
 from services.sampling.errors import QueueFull, TooManyVideos
 from services.settings import Settings
-from services.tuning.messages import JobClass
-from services.tuning.scheduler.policy import Queue, Waiting
 
 
 class Turns:
@@ -30,8 +29,8 @@ class Turns:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._places = max(settings.sampler_min_replicas, settings.sampler_max_replicas)
-        self._queue = Queue(settings.max_running_videos_per_tenant)
-        self._taken: Counter[JobClass] = Counter()
+        self._queue = FairQueue[str](settings.max_running_videos_per_tenant)
+        self._taken: Counter[str] = Counter()
         self._called: dict[str, asyncio.Event] = {}
         self._open: Counter[str] = Counter()
         self._at_work: Counter[str] = Counter()
@@ -63,9 +62,9 @@ class Turns:
     @asynccontextmanager
     async def turn(self, tenant: str, base: str) -> AsyncIterator[None]:
         """Wait until it is the tenant's turn at a sampler of the base; the place is its during the block."""
-        kind, name = JobClass(base), str(next(self._numbers))
+        name = str(next(self._numbers))
         called = self._called[name] = asyncio.Event()
-        self._queue.add(Waiting(name, kind, tenant, 0, time.monotonic()))
+        self._queue.add(Entry(name, base, tenant, 0, time.monotonic()))
         self._call()
         try:
             await called.wait()
@@ -77,14 +76,14 @@ class Turns:
         finally:
             del self._called[name]
             if called.is_set():
-                self._taken[kind] -= 1
+                self._taken[base] -= 1
             self._queue.remove(name)
             self._queue.release(name)
             self._call()
 
     def _call(self) -> None:
         """Give every free place to whoever is next."""
-        for kind in self._queue.kinds():
-            while self._taken[kind] < self._places and (chosen := self._queue.take(kind)) is not None:
-                self._taken[kind] += 1
+        for base in self._queue.kinds():
+            while self._taken[base] < self._places and (chosen := self._queue.take(base)) is not None:
+                self._taken[base] += 1
                 self._called[chosen.id].set()

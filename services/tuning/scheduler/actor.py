@@ -24,6 +24,7 @@ from ray.exceptions import RayError
 from registry.errors import NotFound, StorageUnavailable
 from registry.jobs import REACHED, JobStore
 from services import logs, metrics
+from services.fair_queue import Entry
 from services.runtime import HEAD, NAMESPACE, SCHEDULER, without_addresses
 from services.settings import Settings
 from services.snapshots import Event
@@ -31,7 +32,7 @@ from services.tuning.messages import Beat, JobClass, Lease, Outcome, Verdict
 from services.tuning.scheduler.deadlines import Limits
 from services.tuning.scheduler.launcher import TrainLauncher
 from services.tuning.scheduler.open_jobs import OpenJob, Registry
-from services.tuning.scheduler.policy import Queue, Waiting
+from services.tuning.scheduler.policy import JobQueue
 from services.tuning.scheduler.retention import measure, sweep
 from services.tuning.scheduler.tuners import Launcher, Tuners
 from tav_client.schemas import Failure, FailureCode, JobPhase, JobStatus, TuningJob, WaitsFor
@@ -60,7 +61,7 @@ class Scheduler:
         self.store = JobStore(settings)
         self.registry = Registry(self.store)
         self.limits = Limits(settings)
-        self.queue = Queue(settings.max_running_per_tenant)
+        self.queue = JobQueue(settings.max_running_per_tenant)
         self.tuners = Tuners(settings, self.queue, launcher or TrainLauncher(settings))
         self.jobs: dict[str, OpenJob] = {}
         self.ended: deque[str] = deque()
@@ -275,7 +276,7 @@ class Scheduler:
         seen = job.snapshot
         if job.final or job.stop or job.tuner is not None:
             return
-        self.queue.add(Waiting(seen.id, job.kind, seen.tenant, seen.priority, seen.created_at))
+        self.queue.add(Entry(seen.id, job.kind, seen.tenant, seen.priority, seen.created_at, seen.gpus))
         self.limits.waits(job)
         self._decide()
         asyncio.get_running_loop().call_soon(self._tell_waiting, [job])  # when that is decided

@@ -32,12 +32,12 @@ class TrainLauncher:
         self._tidying = asyncio.ensure_future(self._tidy())
 
     def launch(self, tuner_id: str, kind: JobClass) -> Awaitable[None]:
-        """See `fleet.Launcher`."""
+        """See `tuners.Launcher`."""
         supervisor = self._supervisors[tuner_id] = TunerSupervisor.remote()  # type: ignore[attr-defined]
         return self._until_done(tuner_id, supervisor.run.remote(self._settings, tuner_id, kind, self._runs))
 
     def end(self, tuner_id: str) -> None:
-        """See `fleet.Launcher`."""
+        """See `tuners.Launcher`."""
         if supervisor := self._supervisors.get(tuner_id):
             ray.kill(supervisor)
 

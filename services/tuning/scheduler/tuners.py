@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from services.settings import Settings
 from services.tuning.messages import JobClass
-from services.tuning.scheduler.policy import Fleet, Queue, gives_way, plan
+from services.tuning.scheduler.policy import JobQueue, TunerCounts, gives_way, plan
 from tav_client.schemas import WaitsFor
 
 _BEAT_SECONDS = 0.5
@@ -47,7 +47,7 @@ class _Tuner:
 class Tuners:
     """Bookkeeping without waiting; the scheduler's event loop alone calls it."""
 
-    def __init__(self, settings: Settings, queue: Queue, launcher: Launcher) -> None:
+    def __init__(self, settings: Settings, queue: JobQueue, launcher: Launcher) -> None:
         self._settings, self._queue, self._launcher = settings, queue, launcher
         self._all: dict[str, _Tuner] = {}
         self._idle: dict[JobClass, deque[str]] = {}
@@ -149,34 +149,34 @@ class Tuners:
 
     def adapt(self) -> Iterator[tuple[str, JobClass, Awaitable[None]]]:
         """Start and end tuners as the policy says; those started, with what ends when they end."""
-        made = plan(self._queue, self._fleets(), self._settings.max_tuners)
-        for name, tuner in list(self._all.items()) if made.end_starting or made.end_idle else ():
+        changes = plan(self._queue, self._counts(), self._settings.max_tuners)
+        for name, tuner in list(self._all.items()) if changes.end_starting or changes.end_idle else ():
             if tuner.ending or tuner.job is not None:
                 continue
-            if not tuner.came and made.end_starting[tuner.kind] > 0:
-                made.end_starting[tuner.kind] -= 1
+            if not tuner.came and changes.end_starting[tuner.kind] > 0:
+                changes.end_starting[tuner.kind] -= 1
                 tuner.ending = True
                 self._launcher.end(name)
-            elif tuner.waiting is not None and not tuner.waiting.done() and made.end_idle[tuner.kind] > 0:
-                made.end_idle[tuner.kind] -= 1
+            elif tuner.waiting is not None and not tuner.waiting.done() and changes.end_idle[tuner.kind] > 0:
+                changes.end_idle[tuner.kind] -= 1
                 self._dismiss(tuner)
-        for kind in made.start:
+        for kind in changes.start:
             tuner_id = f"tuner-{uuid.uuid4().hex[:12]}"
             self._all[tuner_id] = _Tuner(kind)
             yield tuner_id, kind, self._launcher.launch(tuner_id, kind)
 
-    def _fleets(self) -> dict[JobClass, Fleet]:
+    def _counts(self) -> dict[JobClass, TunerCounts]:
         counts: dict[JobClass, Counter[str]] = {}
         for tuner in self._all.values():
             counts.setdefault(tuner.kind, Counter())[_state(tuner)] += 1
-        return {kind: Fleet(**states) for kind, states in counts.items()}
+        return {kind: TunerCounts(**states) for kind, states in counts.items()}
 
     def _gives_way(self, tuner: _Tuner) -> bool:
         if not self._queue.kinds() - {tuner.kind}:
             return False
         now = time.monotonic()
         patient = now - (tuner.first_lease or now) < self._settings.tuner_patience_seconds
-        return gives_way(self._queue, tuner.kind, self._fleets(), self._settings.max_tuners, patient)
+        return gives_way(self._queue, tuner.kind, self._counts(), self._settings.max_tuners, patient)
 
     def _idled(self, tuner: _Tuner, future: asyncio.Future[str | None]) -> None:
         if not future.done():
