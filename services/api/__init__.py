@@ -1,20 +1,25 @@
 """The gateway: the HTTP interface of docs/http.md.
 
-app          the FastAPI application and its Serve deployment
-parts        what the routes work with
-errors       every error as problem+json
-requests     request ids; what nobody caught
-origins      pages of other sites
-auth         who may come in
-rates        how often
-mlflow       MLflow behind the same door
-bodies       JSON and uploads, with limits
-clips        from an upload or address to a clip that is known to decode
-jobs         /v1/tuning-jobs
-events       a job's snapshots as server-sent events
-models       /v1/models
-videos       /v1/videos
-driver       takes videos from queued to their end
-scheduler    how the scheduler is asked
-operations   /healthz, /readyz
+app              the FastAPI application and its Serve deployment
+haproxy          HAProxy in front of Ray Serve
+backends         what the gateway works with: stores, scheduler, driver
+deps             what the routes depend on
+routes/          the calls, a module per path
+http/            the protocol, whatever the call
+exposure         whether the gateway may listen where its settings say
+keys             API keys, and the file of their digests
+auth             authentication of a request
+rate_limit       the limit on each tenant's requests
+callers          the caller of a request
+catalog          the registry's models as a caller sees them
+job_maker        creates tuning jobs
+job_requests     reads and checks a job's request
+clip_sources     the objects that clip_uri may name
+clips            decodes and stores an uploaded clip
+estimates        a job's memory and time, before it is created
+job_logs         a job's log as a stream
+video_requests   reads and checks a video's request
+words            the texts that a base does not read whole
+events           server-sent events of jobs and videos
+mlflow_proxy     a reverse proxy to the MLflow server
 """

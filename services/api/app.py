@@ -19,34 +19,38 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import ASGIApp
 
 import tav
-from registry.tracking import Runs
 from services import logs
-from services.api.auth import Doorkeeper, check_door
-from services.api.deps import Parts
+from services.api.auth import Authenticator
+from services.api.backends import Backends
+from services.api.deps import authenticate, set_state
+from services.api.exposure import check_credentials
 from services.api.haproxy import SLOTS
 from services.api.http import errors, openapi
-from services.api.http.cors import Cors
-from services.api.http.heads import Heads
-from services.api.http.middleware import Requests
-from services.api.http.origins import Origins
+from services.api.http.middleware import CorsMiddleware, CrossOriginMiddleware, HeadMiddleware, RequestMiddleware
+from services.api.mlflow_proxy import MlflowProxy
 from services.api.routes import batches, estimates, jobs, mlflow, models, operations, uploads, videos
-from services.api.routes.mlflow import MlflowDoor
 from services.runtime import HEAD
 from services.sampling.client import ServeSampler
 from services.settings import Settings
 from services.tuning.client import RayScheduler
 
-_REQUESTS_AT_A_TIME = sum(SLOTS.values())
+_MAX_REQUESTS = sum(SLOTS.values())
 
 
-def create_app(parts: Parts, behind_serve: bool = False) -> FastAPI:
-    """The HTTP interface over given parts."""
-    door, mlflow_door = Doorkeeper(parts.settings), MlflowDoor(parts.settings)
+def create_app(backends: Backends, behind_serve: bool = False) -> FastAPI:
+    """Create the HTTP interface.
+
+    Args:
+        backends: what it works with.
+        behind_serve: whether Ray Serve's proxy is in front, which adds request ids itself.
+    """
+    settings = backends.settings
+    authenticator, mlflow_proxy = Authenticator(settings), MlflowProxy(settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await door.look()
-        tasks = [asyncio.create_task(parts.driver.resume()), asyncio.create_task(door.watch())]
+        await authenticator.refresh()
+        tasks = [asyncio.create_task(backends.driver.resume()), asyncio.create_task(authenticator.watch())]
         try:
             yield
         finally:
@@ -54,8 +58,8 @@ def create_app(parts: Parts, behind_serve: bool = False) -> FastAPI:
                 task.cancel()
                 with suppress(asyncio.CancelledError):
                     await task
-            await parts.driver.close()
-            await mlflow_door.close()
+            await backends.driver.close()
+            await mlflow_proxy.close()
 
     app = FastAPIOffline(
         title="tav",
@@ -70,22 +74,21 @@ def create_app(parts: Parts, behind_serve: bool = False) -> FastAPI:
         generate_unique_id_function=openapi.operation_id,
         redirect_slashes=False,
         middleware=[
-            Middleware(Requests, body_seconds=parts.settings.request_seconds, behind_serve=behind_serve),
-            Middleware(Heads),
-            Middleware(Cors, origins=parts.settings.cors_origins),
-            Middleware(Origins, trusted=parts.settings.cors_origins),
+            Middleware(RequestMiddleware, body_seconds=settings.request_seconds, behind_serve=behind_serve),
+            Middleware(HeadMiddleware),
+            Middleware(CorsMiddleware, origins=settings.cors_origins),
+            Middleware(CrossOriginMiddleware, trusted=settings.cors_origins),
             Middleware(GZipMiddleware, minimum_size=1000, compresslevel=6),
         ],
     )
-    guard = [Depends(door.check)]
+    set_state(app, backends, authenticator, mlflow_proxy)
+    common = openapi.problems(401, 403, 429, 500, 503)
     for module in (jobs, estimates, batches, uploads, models, videos):
-        app.include_router(
-            module.router(parts), prefix="/v1", dependencies=guard, responses=openapi.problems(401, 403, 429, 500, 503)
-        )
-    app.include_router(operations.router(parts))
-    app.include_router(mlflow.router(mlflow_door, door, Runs(parts.settings, "tuning", "job")))
+        app.include_router(module.router, prefix="/v1", dependencies=[Depends(authenticate)], responses=common)
+    app.include_router(operations.router)
+    app.include_router(mlflow.router)
     errors.install(app)
-    openapi.install(app, keys=parts.settings.api_keys_file is not None)
+    openapi.install(app, keys=settings.api_keys_file is not None)
     return app
 
 
@@ -95,29 +98,29 @@ class Gateway:
 
     def __init__(self, settings: Settings, samplers: dict[str, Any]) -> None:
         logs.start()
-        self._parts = Parts.make(settings, RayScheduler(), ServeSampler(samplers))
+        self._backends = Backends.create(settings, RayScheduler(), ServeSampler(samplers))
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
-        """Made in the replica: the application holds clients that do not travel."""
-        return create_app(self._parts, behind_serve=True)
+        """Create the application in the replica: it holds clients that cannot be pickled."""
+        return create_app(self._backends, behind_serve=True)
 
 
 def build(settings: Settings) -> serve.Application:
-    """The gateway and every base's samplers as one Serve application. Ray must be initialised.
+    """Build the gateway and every base's samplers as one Serve application. Ray must be initialised.
 
     Raises:
-        InvalidConfig: it would listen to others than this machine without keys.
+        InvalidConfig: it would listen beyond this machine without keys.
     """
-    from services.sampling.deployment import build_samplers  # brings torch, which the gateway's process does without
+    from services.sampling.deployment import build_samplers  # imports torch, which the gateway's process does without
 
-    check_door(settings)
+    check_credentials(settings)
     gateway = serve.deployment(
         Gateway,
         name="Gateway",
         num_replicas=1,
         ray_actor_options={"num_cpus": 0, "resources": HEAD},
-        max_ongoing_requests=_REQUESTS_AT_A_TIME,
-        max_queued_requests=_REQUESTS_AT_A_TIME,
+        max_ongoing_requests=_MAX_REQUESTS,
+        max_queued_requests=_MAX_REQUESTS,
         backpressure_config=BackpressureConfig(retry_after_s=errors.RETRY_SECONDS),
         graceful_shutdown_timeout_s=5.0,
     )

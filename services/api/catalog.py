@@ -1,4 +1,4 @@
-"""The registry as a caller sees it: its tenant's models by plain names, and what others share as `OWNER~NAME`."""
+"""The registry's models as a caller sees them: its tenant's by plain names, and shared ones as `OWNER~NAME`."""
 
 from __future__ import annotations
 
@@ -15,110 +15,125 @@ from tav_client.schemas import Model, ModelVersion, Page
 
 
 class Catalog:
-    """Everything of another tenant that is not shared is missing here. Methods block.
+    """The models that a caller may see; another tenant's model that is not shared does not exist here. Methods block.
 
     Args:
-        versions: All tenants'.
-        caller: Who asks; about all tenants' things, nothing is hidden.
+        versions: the store of all tenants' versions.
+        caller: for a request about all tenants nothing is hidden.
     """
 
     def __init__(self, versions: VersionStore, caller: Caller) -> None:
         self._versions, self._scope, self._viewer = versions, caller.scope, caller.viewer
 
     def readable(self, name: str) -> str:
-        """What MLflow calls a model that the caller may look at and sample.
+        """Return the registered name of a model that the caller may look at and sample.
 
         Raises:
             NotFound: there is none, or it is another tenant's own.
         """
-        found = registered(name, self._viewer)
-        with self._as_named():
-            if not self._owns(found) and not self._versions.is_shared(found):
-                raise NotFound("model", found)
-        return found
+        model = registered(name, self._viewer)
+        with self._caller_names():
+            if not self._owns(model) and not self._versions.is_shared(model):
+                raise NotFound("model", model)
+        return model
 
-    def own(self, name: str) -> str:
-        """What MLflow calls a model that the caller may change.
+    def writable(self, name: str) -> str:
+        """Return the registered name of a model that the caller may change.
 
         Raises:
             NotFound: as of `readable`.
             ApiError: 403, another tenant shares it.
         """
-        found = self.readable(name)
-        if not self._owns(found):
+        model = self.readable(name)
+        if not self._owns(model):
             raise ApiError(
-                403, "forbidden", f"{name} is shared by tenant {owner_of(found)}, which alone may change it: sample it."
+                403, "forbidden", f"{name} is shared by tenant {owner_of(model)}, which alone may change it: sample it."
             )
-        return found
+        return model
 
     def list(self, after: str | None, limit: int, shared: bool) -> Page[Model]:
-        """The caller's models; or those that any tenant shares."""
+        """Return the caller's models, or those that any tenant shares."""
         page = self._versions.list_models(after, limit, None if shared else self._scope, shared)
-        page.data = [self.model_as_named(model) for model in page.data]
+        page.data = [self._shown(model) for model in page.data]
         return page
 
     def get_model(self, name: str) -> Model:
-        """A model with its aliases."""
-        found = self.readable(name)
-        with self._as_named():
-            return self.model_as_named(self._versions.get_model(found))
+        """Return a model with its aliases.
 
-    def get(self, name: str, version: int) -> ModelVersion:
-        """A version by its number, under its registered name."""
-        found = self.readable(name)
-        with self._as_named():
-            return self._versions.get(found, version)
+        Raises:
+            NotFound: as of `readable`.
+        """
+        model = self.readable(name)
+        with self._caller_names():
+            return self._shown(self._versions.get_model(model))
 
-    def versions(self, name: str, after: str | None, limit: int) -> Page[ModelVersion]:
-        """A model's versions, newest first."""
-        found = self.readable(name)
-        with self._as_named():
-            page = self._versions.page_versions(found, after, limit)
-        page.data = [self.as_named(version) for version in page.data]
+    def get_version(self, name: str, version: int) -> ModelVersion:
+        """Return a version by its number, under its registered name.
+
+        Raises:
+            NotFound: there is no such version that the caller may see.
+        """
+        model = self.readable(name)
+        with self._caller_names():
+            return self._versions.get(model, version)
+
+    def list_versions(self, name: str, after: str | None, limit: int) -> Page[ModelVersion]:
+        """Return a model's versions, newest first.
+
+        Raises:
+            NotFound: as of `readable`.
+        """
+        model = self.readable(name)
+        with self._caller_names():
+            page = self._versions.page_versions(model, after, limit)
+        page.data = [self.shown(version) for version in page.data]
         return page
 
     def resolve(self, ref: str) -> ModelVersion:
-        """What a well-formed reference means now, under its registered name: what samplers know."""
+        """Return the version that a well-formed reference names now, under its registered name, by which samplers know it.
+
+        Raises:
+            NotFound: there is no such version that the caller may see.
+        """
         self.readable(re.split("[@/]", ref)[0])
-        with self._as_named():
+        with self._caller_names():
             return self._versions.resolve(ref, self._viewer)
 
     def set_alias(self, name: str, alias: str, version: int) -> Model:
-        """Let an alias point at a version."""
-        found = self.own(name)
-        with self._as_named():
-            self._versions.set_alias(found, alias, version)
-            return self.model_as_named(self._versions.get_model(found))
+        """Point an alias at a version; raise as `writable` does."""
+        model = self.writable(name)
+        with self._caller_names():
+            self._versions.set_alias(model, alias, version)
+            return self._shown(self._versions.get_model(model))
 
     def delete_alias(self, name: str, alias: str) -> Model:
-        """Remove an alias."""
-        found = self.own(name)
-        with self._as_named():
-            self._versions.delete_alias(found, alias)
-            return self.model_as_named(self._versions.get_model(found))
+        """Remove an alias; raise as `writable` does."""
+        model = self.writable(name)
+        with self._caller_names():
+            self._versions.delete_alias(model, alias)
+            return self._shown(self._versions.get_model(model))
 
     def share(self, name: str, shared: bool) -> Model:
-        """Let other tenants sample a model, or no longer."""
-        found = self.own(name)
-        with self._as_named():
-            self._versions.get_model(found)
-            self._versions.share(found, shared)
-            return self.model_as_named(self._versions.get_model(found))
+        """Share a model with all tenants, or stop sharing it; raise as `writable` does."""
+        model = self.writable(name)
+        with self._caller_names():
+            self._versions.get_model(model)
+            self._versions.share(model, shared)
+            return self._shown(self._versions.get_model(model))
 
-    def model_as_named(self, model: Model) -> Model:
-        """A model under the caller's name for it."""
-        return model.model_copy(update={"name": called(model.name, self._viewer)})
-
-    def as_named(self, version: ModelVersion) -> ModelVersion:
-        """A version under the caller's name for its model."""
+    def shown(self, version: ModelVersion) -> ModelVersion:
+        """Return a version under the caller's name for its model."""
         return version.model_copy(update={"name": called(version.name, self._viewer)})
 
-    def _owns(self, found: str) -> bool:
-        return self._scope in (None, owner_of(found))
+    def _shown(self, model: Model) -> Model:
+        return model.model_copy(update={"name": called(model.name, self._viewer)})
+
+    def _owns(self, model: str) -> bool:
+        return self._scope in (None, owner_of(model))
 
     @contextmanager
-    def _as_named(self) -> Iterator[None]:
-        """What is missing is said to be so under the caller's name for it."""
+    def _caller_names(self) -> Iterator[None]:
+        """Let a `NotFound` call the model by the caller's name for it."""
         try:
             yield
         except NotFound as error:

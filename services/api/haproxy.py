@@ -182,7 +182,7 @@ def _listen(settings: Settings) -> socket.socket:
         raise InvalidConfig(f"HAProxy cannot listen on {host}:{settings.port}: {error.strerror or error}.") from error
 
 
-class Front:
+class HAProxyReplica:
     """Keeps HAProxy running: Serve looks after it, on one machine as on a cluster's head, and starts it anew if it dies."""
 
     async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]  # in the event loop's thread, which stays
@@ -198,10 +198,10 @@ class Front:
             self._haproxy.stop()
 
 
-def front(settings: Settings) -> serve.Application:
+def build_haproxy(settings: Settings) -> serve.Application:
     """HAProxy as a Serve application of its own, which no route leads to."""
     deployment = serve.deployment(
-        Front,
+        HAProxyReplica,
         name="HAProxy",
         num_replicas=1,
         ray_actor_options={"num_cpus": 0, "resources": HEAD},

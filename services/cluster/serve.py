@@ -5,7 +5,7 @@ from __future__ import annotations
 from ray import serve
 
 from services.api.app import build
-from services.api.haproxy import front
+from services.api.haproxy import build_haproxy
 from services.platform.deploy import renew_scheduler
 from services.settings import Settings
 
@@ -19,4 +19,4 @@ def application(_: dict[str, str]) -> serve.Application:
 
 def haproxy(_: dict[str, str]) -> serve.Application:
     """Return the application of HAProxy, which stands before Serve's proxy."""
-    return front(Settings())
+    return build_haproxy(Settings())

@@ -10,7 +10,7 @@ from pydantic import Field, SecretStr, StringConstraints, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from registry.settings import EnvironmentSettings
-from services.api.auth import check_exposure
+from services.api.exposure import check_exposure
 from services.settings import Settings
 from tav.errors import InvalidConfig, TavError
 

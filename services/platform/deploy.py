@@ -17,7 +17,7 @@ from ray.serve.schema import LoggingConfig
 from registry.errors import StorageUnavailable
 from registry.migration import give_owners
 from services.api.app import build
-from services.api.haproxy import front
+from services.api.haproxy import build_haproxy
 from services.platform.settings import LOOPBACK
 from services.runtime import NAMESPACE, SCHEDULER
 from services.settings import Settings
@@ -40,7 +40,7 @@ def deploy(settings: Settings) -> None:
     json_lines = LoggingConfig(encoding="JSON")  # of Serve itself, which does not read its environment variable for it
     serve.start(proxy_location=ProxyLocation.HeadOnly, http_options=address, logging_config=json_lines)
     serve.run(build(settings), name=APPLICATION, route_prefix="/", logging_config=json_lines)
-    serve.run(front(settings), name=FRONT, route_prefix=None, logging_config=json_lines)
+    serve.run(build_haproxy(settings), name=FRONT, route_prefix=None, logging_config=json_lines)
 
 
 def renew_scheduler(settings: Settings) -> None:

@@ -273,10 +273,10 @@ def _check_exposure(settings: Settings) -> None:
     Raises:
         PlatformError: the gateway would refuse the settings.
     """
-    from services.api.auth import check_door  # `status` does not need the gateway's packages
+    from services.api.exposure import check_credentials  # `status` does not need the gateway's packages
 
     try:
-        check_door(settings)
+        check_credentials(settings)
     except InvalidConfig as error:
         raise PlatformError(str(error)) from error
     except StorageUnavailable:

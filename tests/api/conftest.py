@@ -18,7 +18,7 @@ import uvicorn
 
 from registry import JobStore, ObjectStore, VersionInfo, VersionStore
 from services.api.app import create_app
-from services.api.deps import Parts
+from services.api.backends import Backends
 from services.settings import Settings
 from tav.video import encode
 from tav_client.schemas import ClipInfo, ModelVersion, TuningJobCreate
@@ -26,11 +26,11 @@ from tests.api.fakes import FakeSampler, FakeScheduler
 
 
 @dataclass
-class Running:
+class Gateway:
     """A gateway and what is behind it."""
 
     http: httpx.Client
-    parts: Parts
+    backends: Backends
     scheduler: FakeScheduler
     sampler: FakeSampler
 
@@ -45,29 +45,29 @@ class Running:
 
     def kept(self) -> tuple[int, set[str], list[Path]]:
         """Jobs, objects and scratch files that exist: what a refusal must not add to."""
-        objects = {item.uri for item in self.parts.objects.list("")}
-        jobs = len(self.parts.jobs.list(limit=10_000).data)
-        return jobs, objects, list(self.parts.settings.work_dir.glob("*"))
+        objects = {item.uri for item in self.backends.objects.list("")}
+        jobs = len(self.backends.jobs.list(limit=10_000).data)
+        return jobs, objects, list(self.backends.settings.work_dir.glob("*"))
 
 
 @pytest.fixture
-def start_gateway(registry_settings: Settings, tmp_path: Path) -> Iterator[Callable[..., Running]]:
+def start_gateway(registry_settings: Settings, tmp_path: Path) -> Iterator[Callable[..., Gateway]]:
     """Starts gateways with settings as wanted."""
     running: list[tuple[uvicorn.Server, threading.Thread, socket.socket, httpx.Client]] = []
 
-    def start(**changes: Any) -> Running:
+    def start(**changes: Any) -> Gateway:
         settings = registry_settings.model_copy(update={"work_dir": tmp_path / "work", **changes})
         scheduler, sampler = FakeScheduler(JobStore(settings)), FakeSampler()
-        parts = Parts.make(settings, scheduler, sampler)
+        backends = Backends.create(settings, scheduler, sampler)
         listening = socket.socket()
         listening.bind(("127.0.0.1", 0))
         listening.listen()
-        server = uvicorn.Server(uvicorn.Config(create_app(parts), log_level="error", timeout_graceful_shutdown=1))
+        server = uvicorn.Server(uvicorn.Config(create_app(backends), log_level="error", timeout_graceful_shutdown=1))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         http = httpx.Client(base_url=f"http://127.0.0.1:{listening.getsockname()[1]}", timeout=30, trust_env=False)
         running.append((server, thread, listening, http))
-        return Running(http, parts, scheduler, sampler)
+        return Gateway(http, backends, scheduler, sampler)
 
     yield start
     for server, thread, listening, http in running:
@@ -78,7 +78,7 @@ def start_gateway(registry_settings: Settings, tmp_path: Path) -> Iterator[Calla
 
 
 @pytest.fixture
-def gateway(start_gateway: Callable[..., Running]) -> Running:
+def gateway(start_gateway: Callable[..., Gateway]) -> Gateway:
     """A gateway with the defaults."""
     return start_gateway()
 

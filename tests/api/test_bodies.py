@@ -16,19 +16,19 @@ import pytest
 
 from registry import JobStore
 from services.api.app import create_app
-from services.api.deps import Parts
+from services.api.backends import Backends
 from services.api.keys import KeyFile, make_key
 from services.settings import Settings
 from tav.errors import InvalidConfig
 from tav_client.schemas import ModelVersion
-from tests.api.conftest import Running
+from tests.api.conftest import Gateway
 from tests.api.fakes import FakeSampler, FakeScheduler
 
 CHANGING = {"POST", "PUT", "PATCH", "DELETE"}
 ENDLESS = {"Content-Type": "application/json", "Transfer-Encoding": "chunked"}
 
 
-def calls(gateway: Running) -> dict[tuple[str, str], bool]:
+def calls(gateway: Gateway) -> dict[tuple[str, str], bool]:
     """Every described call, MLflow's and those that are not there; whether it takes a body."""
     described = gateway.http.get("/openapi.json").json()["paths"]
     found = {
@@ -40,7 +40,7 @@ def calls(gateway: Running) -> dict[tuple[str, str], bool]:
     return found | {("POST", "/mlflow/ajax-api/2.0/mlflow/runs/search"): False, ("POST", "/v1/nowhere"): False}
 
 
-def begin(gateway: Running, method: str, path: str, body: bytes = b"", **headers: str) -> socket.socket:
+def begin(gateway: Gateway, method: str, path: str, body: bytes = b"", **headers: str) -> socket.socket:
     """A request of which no more is sent."""
     url = gateway.http.base_url
     connection = socket.create_connection((url.host, url.port or 80), timeout=20)
@@ -60,7 +60,7 @@ def answered(connection: socket.socket) -> tuple[int, str]:
 
 
 @pytest.fixture
-def locked(start_gateway: Callable[..., Running], tmp_path: Path) -> Running:
+def locked(start_gateway: Callable[..., Gateway], tmp_path: Path) -> Gateway:
     """A gateway with keys, for which the client has none."""
     _, record = make_key("first")
     place = str(tmp_path / "keys.json")
@@ -68,7 +68,7 @@ def locked(start_gateway: Callable[..., Running], tmp_path: Path) -> Running:
     return start_gateway(api_keys_file=place)
 
 
-def test_no_call_waits_for_the_body_of_whom_it_does_not_know(locked: Running) -> None:
+def test_no_call_waits_for_the_body_of_whom_it_does_not_know(locked: Gateway) -> None:
     for method, path in calls(locked):
         status, text = answered(begin(locked, method, path, b"1\r\n{\r\n", **ENDLESS))
         if path.startswith(("/v1/", "/mlflow")) and "nowhere" not in path:
@@ -77,14 +77,14 @@ def test_no_call_waits_for_the_body_of_whom_it_does_not_know(locked: Running) ->
             assert status in (200, 404, 503), (method, path, text)
 
 
-def test_no_call_reads_a_body_that_announces_to_be_too_large(gateway: Running) -> None:
+def test_no_call_reads_a_body_that_announces_to_be_too_large(gateway: Gateway) -> None:
     for (method, path), has_body in calls(gateway).items():
         connection = begin(gateway, method, path, Content_Type="application/json", Content_Length=str(300 << 20))
         status, text = answered(connection)
         assert status == 422 and "bytes at most" in text if has_body else status != 500, (method, path, text)
 
 
-def test_a_body_that_announces_nothing_is_read_up_to_the_limit(gateway: Running) -> None:
+def test_a_body_that_announces_nothing_is_read_up_to_the_limit(gateway: Gateway) -> None:
     for (method, path), has_body in calls(gateway).items():
         if not has_body:
             continue
@@ -105,7 +105,7 @@ def test_a_body_that_announces_nothing_is_read_up_to_the_limit(gateway: Running)
     ],
 )
 def test_every_call_says_alike_what_is_wrong_with_a_body(
-    gateway: Running, kind: str, body: bytes, status: int, code: str
+    gateway: Gateway, kind: str, body: bytes, status: int, code: str
 ) -> None:
     for (method, path), has_body in calls(gateway).items():
         if has_body:
@@ -113,7 +113,7 @@ def test_every_call_says_alike_what_is_wrong_with_a_body(
             assert (answer.status_code, answer.json()["code"]) == (status, code), (method, path, answer.text)
 
 
-def test_a_body_that_does_not_come_is_given_up_and_the_connection_ended(start_gateway: Callable[..., Running]) -> None:
+def test_a_body_that_does_not_come_is_given_up_and_the_connection_ended(start_gateway: Callable[..., Gateway]) -> None:
     gateway = start_gateway(request_seconds=0.5)
     with ExitStack() as stack:
         waiting = [
@@ -138,14 +138,14 @@ CROSS_SITE = [
 
 @pytest.mark.parametrize("said", CROSS_SITE, ids=str)
 def test_a_page_of_another_site_changes_nothing(
-    gateway: Running, locked: Running, version: ModelVersion, said: dict[str, str]
+    gateway: Gateway, locked: Gateway, version: ModelVersion, said: dict[str, str]
 ) -> None:
     form = {"model": f"{version.name}/1", "prompt": "a blue ball"}
     for path in ("/v1/videos", "/v1/videos/sync"):  # what a form of HTML can send
         assert (
             gateway.http.post(path, files={name: (None, text) for name, text in form.items()}, headers=said).status_code == 403
         )
-    assert gateway.parts.videos.list(model=version.name).data == []
+    assert gateway.backends.videos.list(model=version.name).data == []
     for method, path in calls(gateway):
         answer, with_keys = gateway.http.request(method, path, headers=said), locked.http.request(method, path, headers=said)
         if method in CHANGING:
@@ -155,7 +155,7 @@ def test_a_page_of_another_site_changes_nothing(
             assert answer.status_code != 403, (method, path, answer.text)
 
 
-def test_the_services_own_pages_programs_and_allowed_origins_may(start_gateway: Callable[..., Running]) -> None:
+def test_the_services_own_pages_programs_and_allowed_origins_may(start_gateway: Callable[..., Gateway]) -> None:
     gateway = start_gateway(cors_origins=["https://app.example.org"])
     own = str(gateway.http.base_url).rstrip("/")
     for said in (
@@ -184,18 +184,18 @@ def test_a_caller_of_sync_that_is_gone_before_its_video_exists_ends_it_all_the_s
     """Ray Serve cancels the call of a client that goes away, wherever it is."""
     sampler = FakeSampler()
     sampler.gate.clear()
-    parts = Parts.make(registry_settings, FakeScheduler(JobStore(registry_settings)), sampler)
-    create, begun, go_on = parts.videos.create, threading.Event(), threading.Event()
+    backends = Backends.create(registry_settings, FakeScheduler(JobStore(registry_settings)), sampler)
+    create, begun, go_on = backends.videos.create, threading.Event(), threading.Event()
 
     def slow(*args: Any, **named: Any) -> Any:
         begun.set()
         assert go_on.wait(20)
         return create(*args, **named)
 
-    monkeypatch.setattr(parts.videos, "create", slow)
+    monkeypatch.setattr(backends.videos, "create", slow)
 
     async def scenario() -> None:
-        transport = httpx.ASGITransport(create_app(parts))
+        transport = httpx.ASGITransport(create_app(backends))
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
             body = {"model": f"{version.name}/1", "prompt": "a blue ball"}
             calling = asyncio.create_task(http.post("/v1/videos/sync", json=body))
@@ -204,7 +204,7 @@ def test_a_caller_of_sync_that_is_gone_before_its_video_exists_ends_it_all_the_s
             await asyncio.wait({calling})
             go_on.set()
             async with asyncio.timeout(20):
-                while not (made := parts.videos.list(model=version.name).data) or not made[0].status.final:
+                while not (made := backends.videos.list(model=version.name).data) or not made[0].status.final:
                     await asyncio.sleep(0.05)
         assert made[0].error is not None and made[0].error.code == "cancelled"
 

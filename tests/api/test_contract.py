@@ -16,7 +16,7 @@ import pytest
 from registry.errors import InvalidReference, NotFound, NotReady, StorageUnavailable
 from services.api.http import errors
 from tav.errors import TavError
-from tests.api.conftest import Running
+from tests.api.conftest import Gateway
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "http.md").read_text(encoding="utf-8")
@@ -38,7 +38,7 @@ def refusals() -> list[tuple[str, str, dict[str, Any]]]:
 
 @pytest.mark.parametrize(("head", "body", "problem"), refusals(), ids=[problem["code"] for _, _, problem in refusals()])
 def test_a_refusal_that_the_page_quotes_is_the_one_that_comes(
-    gateway: Running, head: str, body: str, problem: dict[str, Any]
+    gateway: Gateway, head: str, body: str, problem: dict[str, Any]
 ) -> None:
     first, *headers = head.splitlines()
     method, path, _ = first.split()

@@ -11,10 +11,10 @@ import pytest
 
 from services.api.http.examples import EXAMPLES
 from tav_client import schemas
-from tests.api.conftest import Running
+from tests.api.conftest import Gateway
 
 
-def test_head_is_answered_wherever_get_is_with_the_same_headers_and_no_body(gateway: Running, mp4: bytes) -> None:
+def test_head_is_answered_wherever_get_is_with_the_same_headers_and_no_body(gateway: Gateway, mp4: bytes) -> None:
     job = gateway.submit(mp4, {"caption": "a red square"}).json()["id"]
     paths = [
         "/healthz",
@@ -47,13 +47,13 @@ def test_head_is_answered_wherever_get_is_with_the_same_headers_and_no_body(gate
         ("/docs", {"GET", "HEAD"}),
     ],
 )
-def test_a_wrong_method_is_told_all_that_the_path_has(gateway: Running, path: str, allowed: set[str]) -> None:
+def test_a_wrong_method_is_told_all_that_the_path_has(gateway: Gateway, path: str, allowed: set[str]) -> None:
     answer = gateway.http.request("PATCH", path)
     assert (answer.status_code, answer.json()["code"]) == (405, "method_not_allowed")
     assert set(answer.headers["allow"].split(", ")) == allowed
 
 
-def test_long_answers_are_compressed_for_those_who_take_it_and_video_never(gateway: Running) -> None:
+def test_long_answers_are_compressed_for_those_who_take_it_and_video_never(gateway: Gateway) -> None:
     asked = {"Accept-Encoding": "gzip"}
     description = gateway.http.get("/openapi.json", headers=asked)
     assert description.headers["content-encoding"] == "gzip" and description.json()["info"]["title"] == "tav"
@@ -62,7 +62,7 @@ def test_long_answers_are_compressed_for_those_who_take_it_and_video_never(gatew
     assert "content-encoding" not in gateway.http.get("/healthz", headers=asked).headers
 
 
-def test_pages_of_named_origins_may_read_answers_and_no_others(start_gateway: Callable[..., Running]) -> None:
+def test_pages_of_named_origins_may_read_answers_and_no_others(start_gateway: Callable[..., Gateway]) -> None:
     ours, theirs = "https://studio.example", "https://elsewhere.example"
     gateway = start_gateway(cors_origins=[ours])
     asked = {"Access-Control-Request-Method": "PUT", "Access-Control-Request-Headers": "authorization, content-type"}
@@ -80,7 +80,7 @@ def test_pages_of_named_origins_may_read_answers_and_no_others(start_gateway: Ca
     assert not [name for name in got.headers if name.startswith("access-control")]
 
 
-def test_every_operation_has_a_name_of_its_own_a_key_and_answers_that_can_come(gateway: Running) -> None:
+def test_every_operation_has_a_name_of_its_own_a_key_and_answers_that_can_come(gateway: Gateway) -> None:
     described = gateway.http.get("/openapi.json").json()
     operations = [(call, op) for call, methods in described["paths"].items() for op in methods.values()]
     ids = [op["operationId"] for _, op in operations]
@@ -98,6 +98,6 @@ def test_every_operation_has_a_name_of_its_own_a_key_and_answers_that_can_come(g
 
 
 @pytest.mark.parametrize(("name", "example"), EXAMPLES.items())
-def test_the_examples_of_the_description_are_of_their_schemas(gateway: Running, name: str, example: dict[str, Any]) -> None:
+def test_the_examples_of_the_description_are_of_their_schemas(gateway: Gateway, name: str, example: dict[str, Any]) -> None:
     getattr(schemas, name).model_validate_json(json.dumps(example))
     assert gateway.http.get("/openapi.json").json()["components"]["schemas"][name]["examples"] == [example]

@@ -14,11 +14,11 @@ from services.tuning.estimates import rungs
 from services.tuning.tuner.warm_tuner import WarmTuner
 from tav_client.cli import _app
 from tav_client.schemas import Estimates, TuningJob
-from tests.api.conftest import Running
+from tests.api.conftest import Gateway
 
 
 def test_gateway_command_and_tuner_estimate_a_job_alike_from_one_probe(
-    start_gateway: Callable[..., Running], mp4: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start_gateway: Callable[..., Gateway], mp4: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("TAV_DEVICE", "cpu")

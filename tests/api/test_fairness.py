@@ -14,28 +14,28 @@ import pytest
 from services.sampling.errors import QueueFull, TooManyVideos
 from services.sampling.turns import Turns
 from services.settings import Settings
-from tests.api.conftest import Running
+from tests.api.conftest import Gateway
 from tests.api.test_ownership import HEADERS, ball, codes, keys_file, things  # noqa: F401 - a fixture
 
 
-def asked(gateway: Running, who: str, model: str, prompt: str = "a blue ball", call: str = "") -> httpx.Response:
+def asked(gateway: Gateway, who: str, model: str, prompt: str = "a blue ball", call: str = "") -> httpx.Response:
     return gateway.http.post(f"/v1/videos{call}", json={"model": model, "prompt": prompt}, headers=HEADERS[who])
 
 
 @pytest.fixture
-def fair(start_gateway: Callable[..., Running], keys_file: str) -> Callable[..., Running]:  # noqa: F811
-    def start(**settings: Any) -> Running:
+def fair(start_gateway: Callable[..., Gateway], keys_file: str) -> Callable[..., Gateway]:  # noqa: F811
+    def start(**settings: Any) -> Gateway:
         return start_gateway(api_keys_file=keys_file, experiment=f"fair-{uuid.uuid4().hex[:8]}", **settings)
 
     return start
 
 
-def ends(gateway: Running, who: str, video_id: str) -> None:
+def ends(gateway: Gateway, who: str, video_id: str) -> None:
     with gateway.http.stream("GET", f"/v1/videos/{video_id}/events", headers=HEADERS[who]) as stream:
         assert any('"completed"' in line for line in stream.iter_lines())
 
 
-def test_a_tenant_with_too_many_waiting_videos_is_asked_to_wait_and_another_passes(fair: Callable[..., Running]) -> None:
+def test_a_tenant_with_too_many_waiting_videos_is_asked_to_wait_and_another_passes(fair: Callable[..., Gateway]) -> None:
     gateway, model = fair(max_queued_videos_per_tenant=2), ball()
     for who in ("alice", "bob"):
         things(gateway, who, model)
@@ -54,7 +54,7 @@ def test_a_tenant_with_too_many_waiting_videos_is_asked_to_wait_and_another_pass
     assert asked(gateway, "alice", model, call="/sync").status_code == 200  # the places are free again
 
 
-def test_tenants_take_turns_at_the_sampler(fair: Callable[..., Running]) -> None:
+def test_tenants_take_turns_at_the_sampler(fair: Callable[..., Gateway]) -> None:
     gateway, model = fair(), ball()
     for who in ("alice", "bob"):
         things(gateway, who, model)
@@ -67,7 +67,7 @@ def test_tenants_take_turns_at_the_sampler(fair: Callable[..., Running]) -> None
     assert [request.prompt for request, _ in gateway.sampler.asked[2:]] == ["a0", "b0", "a1", "b1", "a2", "a3"]
 
 
-def test_a_deleted_video_gives_its_turn_to_the_next(fair: Callable[..., Running]) -> None:
+def test_a_deleted_video_gives_its_turn_to_the_next(fair: Callable[..., Gateway]) -> None:
     gateway, model = fair(), ball()
     things(gateway, "alice", model)
     gateway.sampler.gate.clear()

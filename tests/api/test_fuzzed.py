@@ -16,7 +16,7 @@ from registry.tenants import DEFAULT_TENANT
 from services.api.keys import KeyFile, make_key
 from services.settings import Settings
 from tav_client.schemas import ModelVersion
-from tests.api.conftest import Running
+from tests.api.conftest import Gateway
 
 CASES = int(os.environ.get("TAV_FUZZ_CASES", "300"))
 """About so many; `make fuzz` asks for all."""
@@ -26,7 +26,7 @@ UNCHECKED = "positive_data_acceptance"
 
 
 def test_no_request_that_the_description_leads_to_is_answered_otherwise_than_it_says(
-    start_gateway: Callable[..., Running],
+    start_gateway: Callable[..., Gateway],
     version: ModelVersion,
     mp4: bytes,
     registry_settings: RegistrySettings,

@@ -12,19 +12,19 @@ from typing import Any
 import pytest
 
 from services.api.app import build
-from services.api.auth import check_door
+from services.api.exposure import check_credentials
 from services.api.keys import KeyFile, make_key
 from services.settings import Settings
 from tav.errors import InvalidConfig
 from tav_client import schemas
-from tests.api.conftest import Running
+from tests.api.conftest import Gateway
 from tests.certificate import write_certificate
 
 
 @pytest.mark.parametrize(
     ("given", "kept"), [("mine-1.2_3", True), ("x" * 129, False), ("two words", False), ("", False), (None, False)]
 )
-def test_every_answer_has_a_request_id(gateway: Running, given: str | None, kept: bool) -> None:
+def test_every_answer_has_a_request_id(gateway: Gateway, given: str | None, kept: bool) -> None:
     for path in ("/healthz", "/v1/models/nobody", "/nowhere"):
         answer = gateway.http.get(path, headers={} if given is None else {"x-request-id": given})
         assert (answer.headers["x-request-id"] == given) is kept
@@ -32,12 +32,12 @@ def test_every_answer_has_a_request_id(gateway: Running, given: str | None, kept
 
 
 def test_what_nobody_expected_is_logged_and_not_told(
-    gateway: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken(*_: Any) -> None:
         raise RuntimeError("secret of the house")
 
-    monkeypatch.setattr(gateway.parts.versions, "get_model", broken)
+    monkeypatch.setattr(gateway.backends.versions, "get_model", broken)
     with caplog.at_level(logging.ERROR):
         answer = gateway.http.get("/v1/models/ball", headers={"x-request-id": "find-me"})
     assert (answer.status_code, answer.json()["code"]) == (500, "internal")
@@ -45,7 +45,7 @@ def test_what_nobody_expected_is_logged_and_not_told(
     assert "secret of the house" in caplog.text and "find-me" in caplog.text
 
 
-def test_storage_that_is_away_is_503_to_be_repeated(start_gateway: Callable[..., Running]) -> None:
+def test_storage_that_is_away_is_503_to_be_repeated(start_gateway: Callable[..., Gateway]) -> None:
     gateway = start_gateway(mlflow_tracking_uri="http://127.0.0.1:9", s3_endpoint_url="http://127.0.0.1:9")
     gateway.scheduler.away = True
     ready = gateway.http.get("/readyz")
@@ -54,14 +54,14 @@ def test_storage_that_is_away_is_503_to_be_repeated(start_gateway: Callable[...,
     assert gateway.http.get("/healthz").status_code == 200
 
 
-def test_a_gateway_whose_parts_answer_is_ready(gateway: Running) -> None:
+def test_a_gateway_whose_parts_answer_is_ready(gateway: Gateway) -> None:
     assert gateway.http.get("/readyz").json() == {"status": "ready"}
     gateway.scheduler.away = True
     answer = gateway.http.get("/readyz")
     assert answer.status_code == 503 and "the scheduler" in answer.json()["detail"] and "S3" not in answer.json()["detail"]
 
 
-def test_with_keys_every_call_but_operations_needs_one(start_gateway: Callable[..., Running], tmp_path: Path) -> None:
+def test_with_keys_every_call_but_operations_needs_one(start_gateway: Callable[..., Gateway], tmp_path: Path) -> None:
     key, record = make_key("first")
     place = str(tmp_path / "keys.json")
     KeyFile(place, Settings()).write({record.id: record})
@@ -78,7 +78,7 @@ def test_with_keys_every_call_but_operations_needs_one(start_gateway: Callable[.
     assert gateway.http.get("/v1/models", headers={"Authorization": f"bearer {key}"}).status_code == 200
 
 
-def test_a_path_or_method_that_does_not_exist_is_a_problem_too(gateway: Running) -> None:
+def test_a_path_or_method_that_does_not_exist_is_a_problem_too(gateway: Gateway) -> None:
     nowhere, wrong = gateway.http.get("/v1/nowhere"), gateway.http.delete("/v1/models")
     assert (nowhere.status_code, nowhere.json()["code"]) == (404, "not_found")
     assert (wrong.status_code, wrong.json()["code"], wrong.headers["allow"]) == (405, "method_not_allowed", "GET, HEAD")
@@ -90,27 +90,27 @@ def test_a_gateway_for_others_than_this_machine_needs_keys(host: str, tmp_path: 
         build(Settings(host=host))
     place = str(tmp_path / "keys.json")
     with pytest.raises(InvalidConfig, match="tav keys create"):
-        check_door(Settings(host=host, api_keys_file=place))
+        check_credentials(Settings(host=host, api_keys_file=place))
     _, record = make_key("somebody")
     KeyFile(place, Settings()).write({record.id: record})
-    check_door(Settings(host=host, api_keys_file=place))
+    check_credentials(Settings(host=host, api_keys_file=place))
 
 
 def test_a_certificate_without_its_key_is_refused_at_the_start(tmp_path: Path) -> None:
     certificate, key = write_certificate(tmp_path)
-    check_door(Settings(tls_certfile=certificate, tls_keyfile=key))
+    check_credentials(Settings(tls_certfile=certificate, tls_keyfile=key))
     for files in (
         {"tls_certfile": certificate},
         {"tls_keyfile": key},
         {"tls_certfile": certificate, "tls_keyfile": tmp_path / "no"},
     ):
         with pytest.raises(InvalidConfig, match="TAV_TLS_CERTFILE"):
-            check_door(Settings(**files))
+            check_credentials(Settings(**files))
 
 
 def test_loopback_needs_no_keys() -> None:
     for host in ("127.0.0.1", "127.0.0.2", "::1", "localhost"):
-        check_door(Settings(host=host))
+        check_credentials(Settings(host=host))
 
 
 def test_gateway_and_scheduler_and_what_deploys_them_do_without_torch() -> None:
@@ -120,7 +120,7 @@ def test_gateway_and_scheduler_and_what_deploys_them_do_without_torch() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_the_description_covers_every_call_and_resolves(gateway: Running) -> None:
+def test_the_description_covers_every_call_and_resolves(gateway: Gateway) -> None:
     described = gateway.http.get("/openapi.json").json()
     calls = {f"{method.upper()} {path}" for path, methods in described["paths"].items() for method in methods}
     assert calls == {

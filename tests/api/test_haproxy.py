@@ -16,7 +16,7 @@ from services.api.haproxy import HAProxy
 from services.platform.ports import any_free
 from services.settings import Settings
 from tav.errors import InvalidConfig
-from tests.api.conftest import Running
+from tests.api.conftest import Gateway
 
 HALF = b"POST /v1/videos HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 SLOW = {
@@ -32,7 +32,7 @@ SLOW = {
 class Before:
     """A gateway behind HAProxy."""
 
-    def __init__(self, running: Running, port: int) -> None:
+    def __init__(self, running: Gateway, port: int) -> None:
         self.running, self.port = running, port
 
     def connect(self, data: bytes = b"", source: str = "127.0.0.1") -> socket.socket:
@@ -53,14 +53,14 @@ class Before:
 
 
 @pytest.fixture
-def start(start_gateway: Callable[..., Running]) -> Iterator[Callable[..., Before]]:
+def start(start_gateway: Callable[..., Gateway]) -> Iterator[Callable[..., Before]]:
     """Starts gateways behind HAProxy, with settings as wanted."""
     with ExitStack() as stack:
 
         def made(**changes: Any) -> Before:
             running = start_gateway(**changes)
             places = {"port": any_free("127.0.0.1"), "serve_port": running.http.base_url.port}
-            stack.callback(HAProxy(running.parts.settings.model_copy(update=places)).stop)
+            stack.callback(HAProxy(running.backends.settings.model_copy(update=places)).stop)
             return Before(running, places["port"] or 0)
 
         yield made
@@ -77,7 +77,7 @@ def ends(connection: socket.socket) -> bytes:
 
 def test_hundreds_of_slow_clients_of_one_address_stop_nobody_else_and_are_closed(start: Callable[..., Before]) -> None:
     before = start(request_seconds=4, connections_per_address=100)
-    there = before.running.parts.videos.list(limit=1).data
+    there = before.running.backends.videos.list(limit=1).data
     slow = [(name, before.connect(data)) for _ in range(100) for name, data in SLOW.items()]
     with before.http("127.0.0.2") as other:
         for path in ("/healthz", "/readyz", "/v1/models", "/v1/videos"):
@@ -88,7 +88,7 @@ def test_hundreds_of_slow_clients_of_one_address_stop_nobody_else_and_are_closed
         assert text.startswith(b"HTTP/1.1 408") and (b'"code": "request_timeout"' in text or "body" not in name), (name, text)
     with before.http() as same:
         assert same.get("/v1/models").status_code == 200
-    assert before.running.parts.videos.list(limit=1).data == there
+    assert before.running.backends.videos.list(limit=1).data == there
 
 
 def test_an_address_with_its_share_of_connections_is_told_so(start: Callable[..., Before]) -> None:
@@ -162,7 +162,7 @@ def test_an_answer_has_one_request_id_and_it_is_the_logs(
     def broken(*_: Any) -> None:
         raise RuntimeError("broken")
 
-    monkeypatch.setattr(before.running.parts.versions, "get_model", broken)
+    monkeypatch.setattr(before.running.backends.versions, "get_model", broken)
     with before.http(**({} if given is None else {"x_request_id": given})) as http:
         (named,) = http.get("/v1/models/ball").headers.get_list("x-request-id")
         (refused,) = http.get("/-/routes").headers.get_list("x-request-id")

@@ -15,7 +15,7 @@ import pytest
 
 from tav.probe import ClipLimits
 from tav_client.schemas import Estimates, JobPhase, JobStatus, TuningJob
-from tests.api.conftest import Running, moving_square
+from tests.api.conftest import Gateway, moving_square
 from tests.media.files import woven, write
 from tests.media.refused import hidden
 
@@ -30,7 +30,7 @@ def events(text: str) -> list[tuple[int, dict[str, Any]]]:
     return [(int(number[4:]), json.loads(data[6:])) for number, _, data in blocks]
 
 
-def test_a_submitted_clip_becomes_a_queued_job_with_everything_kept(gateway: Running, mp4: bytes) -> None:
+def test_a_submitted_clip_becomes_a_queued_job_with_everything_kept(gateway: Gateway, mp4: bytes) -> None:
     wanted = caption(params={"steps": 3, "num_frames": 8}, validation_prompts=["a blue ball"], metadata={"who": "me"})
     answer = gateway.submit(mp4, wanted)
     assert answer.status_code == 201, answer.text
@@ -38,14 +38,14 @@ def test_a_submitted_clip_becomes_a_queued_job_with_everything_kept(gateway: Run
     assert answer.headers["location"] == f"/v1/tuning-jobs/{job.id}"
     assert (job.status, job.base, job.model) == (JobStatus.queued, "offline", wanted["model"])
     assert (job.clip.num_frames, job.clip.width, job.clip.fps) == (12, 64, 8.0)
-    assert gateway.parts.objects.get_bytes(job.clip.uri, job.clip.sha256) == mp4
-    assert gateway.parts.jobs.read_artifact(job.id, "source.mp4") == mp4
+    assert gateway.backends.objects.get_bytes(job.clip.uri, job.clip.sha256) == mp4
+    assert gateway.backends.jobs.read_artifact(job.id, "source.mp4") == mp4
     assert gateway.scheduler.notified == 1
     assert gateway.http.get(answer.headers["location"]).json() == answer.json()
-    assert list(gateway.parts.settings.work_dir.glob("*")) == []
+    assert list(gateway.backends.settings.work_dir.glob("*")) == []
 
 
-def test_a_job_says_how_its_clip_was_read(gateway: Running, tmp_path: Path) -> None:
+def test_a_job_says_how_its_clip_was_read(gateway: Gateway, tmp_path: Path) -> None:
     path = write(
         tmp_path / "a.mts", woven(), "libx264", aspect=Fraction(4, 3), options={"flags": "+ildct", "x264-params": "tff=1"}
     )
@@ -54,11 +54,11 @@ def test_a_job_says_how_its_clip_was_read(gateway: Running, tmp_path: Path) -> N
     assert clip.duration == pytest.approx(1.0) and clip.notes == ["96x64 as stored", "deinterlaced"]
 
 
-def test_limits_hold_for_frames_that_are_larger_than_their_header(gateway: Running, tmp_path: Path) -> None:
+def test_limits_hold_for_frames_that_are_larger_than_their_header(gateway: Gateway, tmp_path: Path) -> None:
     answer = gateway.submit(hidden(tmp_path).read_bytes(), caption(params={"num_frames": 2}))
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_clip")
     assert "4000x3000" in answer.json()["detail"]
-    assert list(gateway.parts.settings.work_dir.glob("*")) == []
+    assert list(gateway.backends.settings.work_dir.glob("*")) == []
 
 
 BAD: dict[str, tuple[Callable[[bytes], tuple[bytes | None, Any]], int, str, str]] = {
@@ -90,7 +90,7 @@ BAD: dict[str, tuple[Callable[[bytes], tuple[bytes | None, Any]], int, str, str]
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_a_bad_submission_is_refused_with_a_sentence_and_leaves_nothing_behind(gateway: Running, mp4: bytes, name: str) -> None:
+def test_a_bad_submission_is_refused_with_a_sentence_and_leaves_nothing_behind(gateway: Gateway, mp4: bytes, name: str) -> None:
     make, status, code, words = BAD[name]
     before = gateway.kept()
     answer = gateway.submit(*make(mp4))
@@ -102,7 +102,7 @@ def test_a_bad_submission_is_refused_with_a_sentence_and_leaves_nothing_behind(g
     assert gateway.kept() == before
 
 
-def test_a_job_may_name_any_base_that_is_served(start_gateway: Callable[..., Running], mp4: bytes) -> None:
+def test_a_job_may_name_any_base_that_is_served(start_gateway: Callable[..., Gateway], mp4: bytes) -> None:
     gateway = start_gateway(bases=["/models/sketches"])
     made = {base: gateway.submit(mp4, caption(base=base, params={"num_frames": 4})) for base in (None, "/models/sketches")}
     assert {base: answer.json().get("base") for base, answer in made.items()} == {
@@ -113,7 +113,7 @@ def test_a_job_may_name_any_base_that_is_served(start_gateway: Callable[..., Run
     assert refused.status_code == 422 and "'offline' and '/models/sketches'" in refused.json()["detail"]
 
 
-def test_an_upload_larger_than_allowed_is_refused_without_keeping_it(start_gateway: Callable[..., Running]) -> None:
+def test_an_upload_larger_than_allowed_is_refused_without_keeping_it(start_gateway: Callable[..., Gateway]) -> None:
     gateway = start_gateway(clip_limits=ClipLimits(max_bytes=10_000))
     for size in (10_001, 3 << 20):  # beyond the limit by a byte, and by so much that the rest is not read
         before = gateway.kept()
@@ -122,7 +122,7 @@ def test_an_upload_larger_than_allowed_is_refused_without_keeping_it(start_gatew
         assert gateway.kept() == before
 
 
-def test_an_upload_without_an_announced_length_is_refused_at_the_limit(start_gateway: Callable[..., Running]) -> None:
+def test_an_upload_without_an_announced_length_is_refused_at_the_limit(start_gateway: Callable[..., Gateway]) -> None:
     gateway = start_gateway(clip_limits=ClipLimits(max_bytes=10_000))
 
     def body() -> Iterator[bytes]:
@@ -136,26 +136,26 @@ def test_an_upload_without_an_announced_length_is_refused_at_the_limit(start_gat
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", ""])
-def test_another_type_of_body_is_415(gateway: Running, kind: str) -> None:
+def test_another_type_of_body_is_415(gateway: Gateway, kind: str) -> None:
     for path in ("/v1/tuning-jobs", "/v1/videos", "/v1/videos/sync"):
         answer = gateway.http.post(path, content=b"{}", headers={"content-type": kind} if kind else {})
         assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_media_type")
 
 
-def test_a_broken_multipart_body_is_422(gateway: Running) -> None:
+def test_a_broken_multipart_body_is_422(gateway: Gateway) -> None:
     for kind in ("multipart/form-data", "multipart/form-data; boundary=X"):
         answer = gateway.http.post("/v1/tuning-jobs", content=b"nonsense", headers={"content-type": kind})
         assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request"), answer.text
 
 
-def test_a_part_nobody_knows_is_refused(gateway: Running, mp4: bytes) -> None:
+def test_a_part_nobody_knows_is_refused(gateway: Gateway, mp4: bytes) -> None:
     files = {"job": (None, json.dumps(caption())), "clip": ("c.mp4", mp4), "extra": (None, "1")}
     answer = gateway.http.post("/v1/tuning-jobs", files=files)
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
 
 
-def test_a_clip_is_taken_from_our_bucket_by_its_address(gateway: Running, mp4: bytes) -> None:
-    stored = gateway.parts.objects.put_bytes(mp4, f"uploads/{uuid.uuid4().hex}.mp4")
+def test_a_clip_is_taken_from_our_bucket_by_its_address(gateway: Gateway, mp4: bytes) -> None:
+    stored = gateway.backends.objects.put_bytes(mp4, f"uploads/{uuid.uuid4().hex}.mp4")
     answer = gateway.http.post("/v1/tuning-jobs", json=caption(clip_uri=stored.uri))
     assert answer.status_code == 201, answer.text
     assert answer.json()["clip"]["sha256"] == stored.sha256
@@ -171,19 +171,19 @@ def test_a_clip_is_taken_from_our_bucket_by_its_address(gateway: Running, mp4: b
         ("s3://tav/uploads/not-there.mp4", 422, "invalid_clip"),
     ],
 )
-def test_a_clip_address_that_is_not_allowed_or_not_there_is_refused(gateway: Running, uri: str, status: int, code: str) -> None:
+def test_a_clip_address_that_is_not_allowed_or_not_there_is_refused(gateway: Gateway, uri: str, status: int, code: str) -> None:
     before = gateway.kept()
     answer = gateway.http.post("/v1/tuning-jobs", json=caption(clip_uri=uri))
     assert (answer.status_code, answer.json()["code"]) == (status, code), answer.text
     assert gateway.kept() == before
 
 
-def test_the_same_key_and_request_answer_the_job_made_first(gateway: Running, mp4: bytes) -> None:
+def test_the_same_key_and_request_answer_the_job_made_first(gateway: Gateway, mp4: bytes) -> None:
     key, wanted = str(uuid.uuid4()), caption()
     first = gateway.submit(mp4, wanted, idempotency_key=key)
     jobs = gateway.kept()[0]
     again = gateway.submit(mp4, {**wanted, "priority": 0}, idempotency_key=key)
-    stored = gateway.parts.objects.put_bytes(mp4, "uploads/same.mp4")
+    stored = gateway.backends.objects.put_bytes(mp4, "uploads/same.mp4")
     address = gateway.http.post("/v1/tuning-jobs", json={**wanted, "clip_uri": stored.uri}, headers={"Idempotency-Key": key})
     assert (first.status_code, again.status_code, address.status_code) == (201, 200, 200)
     assert first.json()["id"] == again.json()["id"] == address.json()["id"]
@@ -195,7 +195,7 @@ def test_the_same_key_and_request_answer_the_job_made_first(gateway: Running, mp
     assert gateway.kept()[0] == jobs
 
 
-def test_two_creates_with_one_key_at_the_same_time_make_one_job(gateway: Running, mp4: bytes) -> None:
+def test_two_creates_with_one_key_at_the_same_time_make_one_job(gateway: Gateway, mp4: bytes) -> None:
     key, wanted = str(uuid.uuid4()), caption()
     with ThreadPoolExecutor(3) as pool:
         answers = list(pool.map(lambda _: gateway.submit(mp4, wanted, idempotency_key=key), range(3)))
@@ -204,12 +204,12 @@ def test_two_creates_with_one_key_at_the_same_time_make_one_job(gateway: Running
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "two words"])
-def test_a_malformed_key_is_refused(gateway: Running, mp4: bytes, key: str) -> None:
+def test_a_malformed_key_is_refused(gateway: Gateway, mp4: bytes, key: str) -> None:
     answer = gateway.submit(mp4, caption(), idempotency_key=key)
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
 
 
-def test_a_job_is_made_and_shown_while_the_scheduler_is_away(gateway: Running, mp4: bytes) -> None:
+def test_a_job_is_made_and_shown_while_the_scheduler_is_away(gateway: Gateway, mp4: bytes) -> None:
     gateway.scheduler.away = True
     answer = gateway.submit(mp4, caption())
     assert answer.status_code == 201
@@ -220,7 +220,7 @@ def test_a_job_is_made_and_shown_while_the_scheduler_is_away(gateway: Running, m
     assert refused.headers["retry-after"] and int(refused.headers["retry-after-ms"]) > 0
 
 
-def test_a_name_is_made_from_the_caption(gateway: Running, mp4: bytes) -> None:
+def test_a_name_is_made_from_the_caption(gateway: Gateway, mp4: bytes) -> None:
     named = gateway.submit(mp4, {"caption": "Ein Ball rollt über Sand!"}).json()["model"]
     unnamed = gateway.submit(mp4, {"caption": "滑雪的人"}).json()
     assert named == "ein-ball-rollt-uber-sand"
@@ -228,18 +228,18 @@ def test_a_name_is_made_from_the_caption(gateway: Running, mp4: bytes) -> None:
 
 
 def test_a_clip_without_a_caption_is_taken_where_there_is_a_captioner(
-    start_gateway: Callable[..., Running], mp4: bytes
+    start_gateway: Callable[..., Gateway], mp4: bytes
 ) -> None:
     key, gateway = str(uuid.uuid4()), start_gateway(captioner="/models/blip2")
     job = gateway.submit(mp4, {}, idempotency_key=key).json()
     assert (job["caption"], job["caption_source"], job["model"]) == (None, "automatic", f"clip-{job['clip']['sha256'][:12]}")
-    gateway.parts.jobs.set_caption(job["id"], "a red square moves")
+    gateway.backends.jobs.set_caption(job["id"], "a red square moves")
     again = gateway.submit(mp4, {}, idempotency_key=key)
     assert (again.status_code, again.json()["id"], again.json()["caption"]) == (200, job["id"], "a red square moves")
     assert gateway.submit(mp4, caption()).json()["caption_source"] == "given"
 
 
-def test_jobs_are_listed_by_pages_and_filters(gateway: Running, mp4: bytes) -> None:
+def test_jobs_are_listed_by_pages_and_filters(gateway: Gateway, mp4: bytes) -> None:
     wanted = caption()
     ids = [gateway.submit(mp4, wanted).json()["id"] for _ in range(3)]
     first = gateway.http.get("/v1/tuning-jobs", params={"model": wanted["model"], "limit": 2}).json()
@@ -252,12 +252,12 @@ def test_jobs_are_listed_by_pages_and_filters(gateway: Running, mp4: bytes) -> N
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=101", "limit=x", "status=done", "model=A%20B", "after=nope"])
-def test_a_bad_query_is_422(gateway: Running, query: str) -> None:
+def test_a_bad_query_is_422(gateway: Gateway, query: str) -> None:
     answer = gateway.http.get(f"/v1/tuning-jobs?{query}")
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request"), answer.text
 
 
-def test_live_fields_come_from_the_scheduler(gateway: Running, mp4: bytes) -> None:
+def test_live_fields_come_from_the_scheduler(gateway: Gateway, mp4: bytes) -> None:
     job = TuningJob.model_validate(gateway.submit(mp4, caption()).json())
     live = {"status": JobStatus.running, "phase": JobPhase.tuning, "step": 7, "total_steps": 10, "loss": 0.5}
     gateway.scheduler.publish(job.model_copy(update=live))
@@ -266,27 +266,27 @@ def test_live_fields_come_from_the_scheduler(gateway: Running, mp4: bytes) -> No
     assert listed[0]["step"] == 7
 
 
-def test_a_queued_job_is_cancelled_once_and_for_all(gateway: Running, mp4: bytes) -> None:
+def test_a_queued_job_is_cancelled_once_and_for_all(gateway: Gateway, mp4: bytes) -> None:
     path = gateway.submit(mp4, caption()).headers["location"]
     for _ in range(2):
         answer = gateway.http.post(f"{path}/cancel")
         assert (answer.status_code, answer.json()["status"]) == (200, "cancelled")
 
 
-def test_an_ended_job_cannot_be_cancelled(gateway: Running, version: Any) -> None:
+def test_an_ended_job_cannot_be_cancelled(gateway: Gateway, version: Any) -> None:
     answer = gateway.http.post(f"/v1/tuning-jobs/{version.job_id}/cancel")
     assert (answer.status_code, answer.json()["code"]) == (409, "job_not_cancellable")
 
 
 @pytest.mark.parametrize("call", ["GET {}", "GET {}/events", "POST {}/cancel"])
 @pytest.mark.parametrize("job_id", ["nope", "f" * 32, "a'b", "%00"])
-def test_an_unknown_job_is_404(gateway: Running, call: str, job_id: str) -> None:
+def test_an_unknown_job_is_404(gateway: Gateway, call: str, job_id: str) -> None:
     method, path = call.format(f"/v1/tuning-jobs/{job_id}").split()
     answer = gateway.http.request(method, path)
     assert (answer.status_code, answer.json()["code"]) == (404, "job_not_found"), answer.text
 
 
-def test_followers_get_the_newest_snapshots_to_the_end(gateway: Running, mp4: bytes) -> None:
+def test_followers_get_the_newest_snapshots_to_the_end(gateway: Gateway, mp4: bytes) -> None:
     job = TuningJob.model_validate(gateway.submit(mp4, caption()).json())
     running = [job.model_copy(update={"status": JobStatus.running, "step": step}) for step in range(4)]
     for snapshot in running:
@@ -303,7 +303,7 @@ def test_followers_get_the_newest_snapshots_to_the_end(gateway: Running, mp4: by
     assert [number for number, _ in events(replayed)] == [3, 4, 5]
 
 
-def test_an_ended_job_sends_one_snapshot_whatever_was_seen(gateway: Running, version: Any) -> None:
+def test_an_ended_job_sends_one_snapshot_whatever_was_seen(gateway: Gateway, version: Any) -> None:
     for last in ("", "3", "999", "x"):
         text = gateway.http.get(
             f"/v1/tuning-jobs/{version.job_id}/events", headers={"Last-Event-ID": last} if last else {}
@@ -311,18 +311,18 @@ def test_an_ended_job_sends_one_snapshot_whatever_was_seen(gateway: Running, ver
         assert [snapshot["status"] for _, snapshot in events(text)] == ["succeeded"]
 
 
-def test_followers_see_the_end_while_the_scheduler_is_away(gateway: Running, mp4: bytes) -> None:
+def test_followers_see_the_end_while_the_scheduler_is_away(gateway: Gateway, mp4: bytes) -> None:
     gateway.scheduler.away = True
     path = gateway.submit(mp4, caption()).headers["location"]
     with gateway.http.stream("GET", f"{path}/events") as stream:
         chunks = stream.iter_text()
         assert events(next(chunks))[0][1]["status"] == "queued"
-        gateway.parts.jobs.cancel(path.rpartition("/")[2])
+        gateway.backends.jobs.cancel(path.rpartition("/")[2])
         assert events("".join(chunks))[-1][1]["status"] == "cancelled"
 
 
 def test_an_upload_that_finds_the_disk_full_is_to_be_sent_again(
-    gateway: Running, mp4: bytes, monkeypatch: pytest.MonkeyPatch
+    gateway: Gateway, mp4: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(**_: object) -> str:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -335,7 +335,7 @@ def test_an_upload_that_finds_the_disk_full_is_to_be_sent_again(
     assert gateway.submit(mp4, job, idempotency_key="again").status_code == 201
 
 
-def test_what_a_job_takes_is_told_before_it_is_submitted_and_kept_with_it(gateway: Running, mp4: bytes) -> None:
+def test_what_a_job_takes_is_told_before_it_is_submitted_and_kept_with_it(gateway: Gateway, mp4: bytes) -> None:
     params = {"steps": 40, "num_frames": 8, "memory": {"gradient_checkpointing": True}}
     told = gateway.http.post("/v1/estimates", json={"params": params, "videos": 1})
     assert told.status_code == 200, told.text
@@ -348,12 +348,12 @@ def test_what_a_job_takes_is_told_before_it_is_submitted_and_kept_with_it(gatewa
     assert job.estimate is not None
     changing = {"device_memory_bytes"}
     assert job.estimate.model_dump(exclude=changing) == only.model_dump(exclude=changing)
-    gateway.parts.jobs.set_estimate(job.id, only.model_copy(update={"seconds": 1.5}))
+    gateway.backends.jobs.set_estimate(job.id, only.model_copy(update={"seconds": 1.5}))
     assert gateway.http.get(f"/v1/tuning-jobs/{job.id}").json()["estimate"]["seconds"] == 1.5
 
 
 def test_an_estimate_is_of_the_gpus_that_the_service_has_or_those_that_are_named(
-    start_gateway: Callable[..., Running], mp4: bytes
+    start_gateway: Callable[..., Gateway], mp4: bytes
 ) -> None:
     sd14 = "CompVis/stable-diffusion-v1-4"
     gateway = start_gateway(device="cuda", gpu_types=["L4", "A100-80G"], base=sd14, bases=["/models/sketches"])
@@ -373,7 +373,7 @@ def test_an_estimate_is_of_the_gpus_that_the_service_has_or_those_that_are_named
     assert gateway.submit(mp4, caption(base="/models/sketches", params={"num_frames": 4})).json()["estimate"] is None
 
 
-def test_without_any_gpu_known_an_estimate_asks_which(start_gateway: Callable[..., Running]) -> None:
+def test_without_any_gpu_known_an_estimate_asks_which(start_gateway: Callable[..., Gateway]) -> None:
     gateway = start_gateway(device="cuda", base="CompVis/stable-diffusion-v1-4")
     answer = gateway.http.post("/v1/estimates", json={})
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")

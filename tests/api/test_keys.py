@@ -17,17 +17,17 @@ from mlflow.exceptions import MlflowException
 
 from registry.objects import ObjectStore
 from registry.settings import RegistrySettings
-from services.api.auth import check_door
+from services.api.exposure import check_credentials
 from services.api.http.errors import ApiError
 from services.api.keys import KeyFile, make_key
-from services.api.rates import Rates
+from services.api.rate_limit import RateLimiter
 from services.cli.keys import app
 from services.settings import Settings
 from tav.errors import InvalidConfig
 from tav.probe import ClipLimits
 from tav_client import RateLimited, TavClient, Unauthorized
 from tav_client.schemas import VideoCreate
-from tests.api.conftest import Running
+from tests.api.conftest import Gateway
 
 
 def tav_keys(*words: str, capsys: pytest.CaptureFixture[str]) -> str:
@@ -54,11 +54,11 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, registry_settings: Reg
     ObjectStore(registry_settings).delete(uri)
 
 
-def status(gateway: Running, key: str) -> int:
+def status(gateway: Gateway, key: str) -> int:
     return gateway.http.get("/v1/models", headers={"Authorization": f"Bearer {key}"}).status_code
 
 
-def becomes(wanted: int, gateway: Running, key: str) -> None:
+def becomes(wanted: int, gateway: Gateway, key: str) -> None:
     deadline = time.monotonic() + 30
     while status(gateway, key) != wanted:
         assert time.monotonic() < deadline, f"it stays {status(gateway, key)}"
@@ -66,7 +66,7 @@ def becomes(wanted: int, gateway: Running, key: str) -> None:
 
 
 def test_keys_are_made_and_revoked_while_the_gateway_runs_and_others_keep_working(
-    start_gateway: Callable[..., Running], place: str, capsys: pytest.CaptureFixture[str]
+    start_gateway: Callable[..., Gateway], place: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     old = tav_keys("create", "--tenant", "alice", "--file", place, "--note", "her notebook", capsys=capsys)
     gateway = start_gateway(api_keys_file=place)
@@ -91,7 +91,7 @@ def test_nothing_from_which_a_key_could_be_used_is_kept(tmp_path: Path, capsys: 
     assert key.split("_", 2)[2] not in json.dumps(settings.environment())
 
 
-def test_a_key_ends_with_its_days(start_gateway: Callable[..., Running], tmp_path: Path) -> None:
+def test_a_key_ends_with_its_days(start_gateway: Callable[..., Gateway], tmp_path: Path) -> None:
     place = str(tmp_path / "keys.json")
     (key, record), (over, ended) = make_key("alice", days=1), make_key("alice", days=1)
     expired = ended.model_copy(update={"expires_at": time.time() - 1})
@@ -101,7 +101,7 @@ def test_a_key_ends_with_its_days(start_gateway: Callable[..., Running], tmp_pat
 
 
 def test_a_key_that_is_refused_is_told_why_and_one_that_is_missing_that_it_is(
-    start_gateway: Callable[..., Running], tmp_path: Path
+    start_gateway: Callable[..., Gateway], tmp_path: Path
 ) -> None:
     place = str(tmp_path / "keys.json")
     (key, record), (over, ended) = make_key("alice", operator=True), make_key("alice", days=3)
@@ -139,7 +139,7 @@ def test_a_key_that_would_never_be_valid_or_always_is_not_made(
 
 
 def test_keys_that_cannot_be_read_keep_the_gateway_from_starting_and_a_running_one_keeps_those_it_knows(
-    start_gateway: Callable[..., Running], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    start_gateway: Callable[..., Gateway], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     place = tmp_path / "keys.json"
     key, record = make_key("alice")
@@ -147,9 +147,9 @@ def test_keys_that_cannot_be_read_keep_the_gateway_from_starting_and_a_running_o
     gateway = start_gateway(api_keys_file=str(place))
     place.write_text("half a fi")
     with pytest.raises(InvalidConfig, match="no file of API keys"):
-        check_door(Settings(api_keys_file=str(place)))
+        check_credentials(Settings(api_keys_file=str(place)))
     deadline = time.monotonic() + 30
-    while "The API keys cannot be read again" not in caplog.text:
+    while "the API keys cannot be read again" not in caplog.text:
         assert time.monotonic() < deadline, "it has not looked"
         time.sleep(0.1)
     assert status(gateway, key) == 200
@@ -166,7 +166,7 @@ def test_a_tenants_name_is_checked(capsys: pytest.CaptureFixture[str], tmp_path:
 
 
 def test_too_many_requests_of_one_tenant_are_told_when_to_come_again_and_another_passes(
-    start_gateway: Callable[..., Running], tmp_path: Path
+    start_gateway: Callable[..., Gateway], tmp_path: Path
 ) -> None:
     place = str(tmp_path / "keys.json")
     (alice, a), (bob, b) = make_key("alice"), make_key("bob")
@@ -189,24 +189,24 @@ def test_too_many_requests_of_one_tenant_are_told_when_to_come_again_and_another
 
 def test_a_tenants_requests_fill_up_again_evenly() -> None:
     now = [0.0]
-    rates = Rates(60, lambda: now[0])
+    limiter = RateLimiter(60, lambda: now[0])
     for _ in range(60):
-        rates.take("alice")
+        limiter.count("alice")
     for moment, passes in ((0.5, False), (1.0, True), (1.5, False), (3600.0, True)):
         now[0] = moment
         if passes:
-            rates.take("alice")
+            limiter.count("alice")
         else:
             with pytest.raises(ApiError) as refused:
-                rates.take("alice")
+                limiter.count("alice")
             assert refused.value.headers["retry-after-ms"] == "500"
     for _ in range(59):
-        rates.take("alice")
+        limiter.count("alice")
     with pytest.raises(ApiError):
-        rates.take("alice")
+        limiter.count("alice")
 
 
-def test_a_video_may_not_have_more_pixels_than_a_clip(start_gateway: Callable[..., Running], version: Any) -> None:
+def test_a_video_may_not_have_more_pixels_than_a_clip(start_gateway: Callable[..., Gateway], version: Any) -> None:
     gateway = start_gateway(clip_limits=ClipLimits(max_pixels=64 * 64))
     asked = VideoCreate(model=version.name, prompt="a ball", use_inverted_latents=False, size=(128, 64))
     answer = gateway.http.post("/v1/videos", json=asked.model_dump(mode="json", exclude_none=True))
@@ -218,7 +218,7 @@ def test_a_video_may_not_have_more_pixels_than_a_clip(start_gateway: Callable[..
 
 
 @pytest.fixture
-def door(start_gateway: Callable[..., Running], tmp_path: Path) -> tuple[Running, str, str]:
+def door(start_gateway: Callable[..., Gateway], tmp_path: Path) -> tuple[Gateway, str, str]:
     """A gateway, an operator's key and a tenant's."""
     place = str(tmp_path / "keys.json")
     (operator, o), (tenant, t) = make_key("staff", operator=True), make_key("alice")
@@ -230,7 +230,7 @@ def basic(key: str) -> dict[str, str]:
     return {"Authorization": "Basic " + base64.b64encode(f"anybody:{key}".encode()).decode()}
 
 
-def test_mlflow_opens_to_an_operators_key_alone(door: tuple[Running, str, str]) -> None:
+def test_mlflow_opens_to_an_operators_key_alone(door: tuple[Gateway, str, str]) -> None:
     gateway, operator, tenant = door
     for path in ("/mlflow/", "/mlflow/ajax-api/2.0/mlflow/experiments/search?max_results=5", "/mlflow/health"):
         refused = gateway.http.get(path)
@@ -244,7 +244,7 @@ def test_mlflow_opens_to_an_operators_key_alone(door: tuple[Running, str, str]) 
     assert "<title>MLflow</title>" in gateway.http.get("/mlflow/", headers=basic(operator)).text
 
 
-def test_mlflows_own_client_works_through_the_door(door: tuple[Running, str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mlflows_own_client_works_through_the_door(door: tuple[Gateway, str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     gateway, operator, tenant = door
     client = MlflowClient(f"{gateway.http.base_url}/mlflow".replace("//mlflow", "/mlflow"))
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", operator)
@@ -257,7 +257,7 @@ def test_mlflows_own_client_works_through_the_door(door: tuple[Running, str, str
         client.get_run(run.info.run_id)
 
 
-def test_another_sites_page_cannot_use_an_operators_browser(door: tuple[Running, str, str]) -> None:
+def test_another_sites_page_cannot_use_an_operators_browser(door: tuple[Gateway, str, str]) -> None:
     gateway, operator, _ = door
     url, body = "/mlflow/ajax-api/2.0/mlflow/experiments/create", {"name": f"forged-{uuid.uuid4().hex[:8]}"}
     for origin, expected in (("https://evil.example", 403), ("null", 403), (str(gateway.http.base_url).rstrip("/"), 200)):
@@ -265,7 +265,7 @@ def test_another_sites_page_cannot_use_an_operators_browser(door: tuple[Running,
         assert answer.status_code == expected, (origin, answer.text)
 
 
-def test_without_keys_only_this_machines_names_are_answered(start_gateway: Callable[..., Running]) -> None:
+def test_without_keys_only_this_machines_names_are_answered(start_gateway: Callable[..., Gateway]) -> None:
     gateway = start_gateway(allowed_hosts=["tav.internal"])
 
     def asked(host: str, path: str) -> int:
@@ -285,7 +285,7 @@ def test_mlflow_answers_to_no_other_hosts_name(registry_settings: RegistrySettin
         assert httpx.get(url, headers={"Host": host}, trust_env=False).status_code == 403
 
 
-def test_a_door_whose_mlflow_is_away_says_so(start_gateway: Callable[..., Running]) -> None:
+def test_a_door_whose_mlflow_is_away_says_so(start_gateway: Callable[..., Gateway]) -> None:
     gateway = start_gateway(mlflow_tracking_uri="http://127.0.0.1:9")
     answer = gateway.http.get("/mlflow/")
     assert (answer.status_code, answer.json()["code"]) == (503, "storage_unavailable")

@@ -13,26 +13,26 @@ import pytest
 
 from registry.errors import ObjectMissing
 from registry.versions import VersionInfo
-from services.api.routes.uploads import sweep
+from services.api.routes.uploads import remove_old_uploads
 from tav.probe import ClipLimits
 from tav_client.schemas import ModelVersion, TuningJobCreate, Upload
-from tests.api.conftest import Running
+from tests.api.conftest import Gateway
 
 
-def another(gateway: Running, version: ModelVersion) -> int:
+def another(gateway: Gateway, version: ModelVersion) -> int:
     """Registers a further version of the same model; its number."""
-    jobs = gateway.parts.jobs
+    jobs = gateway.backends.jobs
     job = jobs.create(TuningJobCreate(caption="a ball"), jobs.get(version.job_id).clip, "offline", version.name)
     with tempfile.TemporaryDirectory() as folder:
         for name in ("delta.safetensors", "latents.safetensors", "config.json"):
             (Path(folder) / name).write_bytes(b"{}")
         info = VersionInfo(base="offline", base_fingerprint="f" * 64, caption="a ball", num_frames=8, size=(64, 64))
-        number = gateway.parts.versions.register(job, Path(folder), info).version
+        number = gateway.backends.versions.register(job, Path(folder), info).version
     jobs.succeed(job.id, number)
     return number
 
 
-def test_models_and_versions_are_shown(gateway: Running, version: ModelVersion) -> None:
+def test_models_and_versions_are_shown(gateway: Gateway, version: ModelVersion) -> None:
     listed = gateway.http.get("/v1/models", params={"limit": 100}).json()["data"]
     assert version.name in [model["name"] for model in listed]
     assert gateway.http.get(f"/v1/models/{version.name}").json()["latest_version"] == 1
@@ -52,13 +52,13 @@ def test_models_and_versions_are_shown(gateway: Running, version: ModelVersion) 
     ],
 )
 def test_what_is_not_in_the_registry_is_said_so(
-    gateway: Running, version: ModelVersion, path: str, status: int, code: str
+    gateway: Gateway, version: ModelVersion, path: str, status: int, code: str
 ) -> None:
     answer = gateway.http.get(f"/v1/models/{path.format(name=version.name)}")
     assert (answer.status_code, answer.json()["code"]) == (status, code), answer.text
 
 
-def test_a_models_versions_are_listed_newest_first_page_by_page(gateway: Running, version: ModelVersion) -> None:
+def test_a_models_versions_are_listed_newest_first_page_by_page(gateway: Gateway, version: ModelVersion) -> None:
     numbers = [version.version, another(gateway, version), another(gateway, version)]
     url, seen, after = f"/v1/models/{version.name}/versions", [], None
     while True:
@@ -73,12 +73,12 @@ def test_a_models_versions_are_listed_newest_first_page_by_page(gateway: Running
     assert gateway.http.get("/v1/models/nobody/versions").json()["code"] == "model_not_found"
 
 
-def test_a_cursor_nobody_gave_is_refused(gateway: Running) -> None:
+def test_a_cursor_nobody_gave_is_refused(gateway: Gateway) -> None:
     answer = gateway.http.get("/v1/models", params={"after": "nonsense"})
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
 
 
-def test_an_alias_is_set_moved_and_deleted(gateway: Running, version: ModelVersion) -> None:
+def test_an_alias_is_set_moved_and_deleted(gateway: Gateway, version: ModelVersion) -> None:
     url = f"/v1/models/{version.name}/aliases/production"
     assert gateway.http.put(url, json={"version": 1}).json()["aliases"] == {"production": 1}
     made = gateway.http.post("/v1/videos/sync", json={"model": f"{version.name}@production", "prompt": "a blue ball"})
@@ -107,14 +107,14 @@ def test_an_alias_is_set_moved_and_deleted(gateway: Running, version: ModelVersi
     ],
 )
 def test_a_wrong_alias_is_refused(
-    gateway: Running, version: ModelVersion, path: str, body: dict[str, int], status: int, code: str
+    gateway: Gateway, version: ModelVersion, path: str, body: dict[str, int], status: int, code: str
 ) -> None:
     answer = gateway.http.put(f"/v1/models/{path.format(name=version.name)}", json=body)
     assert (answer.status_code, answer.json()["code"]) == (status, code), answer.text
     assert gateway.http.get(f"/v1/models/{version.name}").json()["aliases"] == {}
 
 
-def test_a_deleted_version_leaves_no_object_and_the_others_stay(gateway: Running, version: ModelVersion) -> None:
+def test_a_deleted_version_leaves_no_object_and_the_others_stay(gateway: Gateway, version: ModelVersion) -> None:
     second = another(gateway, version)
     url = f"/v1/models/{version.name}/versions/1"
     gateway.http.put(f"/v1/models/{version.name}/aliases/production", json={"version": 1})
@@ -125,22 +125,22 @@ def test_a_deleted_version_leaves_no_object_and_the_others_stay(gateway: Running
     answer = gateway.http.delete(url).json()
     assert answer == {"name": version.name, "version": 1, "object": "model_version.deleted", "deleted": True}
     assert (gateway.http.get(url).status_code, gateway.http.delete(url).status_code) == (404, 404)
-    left = {item.uri for item in gateway.parts.objects.list(f"models/{version.name}/")}
-    assert left == {file.uri for file in gateway.parts.versions.get(version.name, second).files.values()}
+    left = {item.uri for item in gateway.backends.objects.list(f"models/{version.name}/")}
+    assert left == {file.uri for file in gateway.backends.versions.get(version.name, second).files.values()}
     assert gateway.http.get(f"/v1/models/{version.name}").json()["latest_version"] == second
     assert gateway.http.get(f"/v1/tuning-jobs/{version.job_id}").status_code == 200
 
 
-def test_a_deleted_model_is_gone_with_all_its_objects(gateway: Running, version: ModelVersion) -> None:
+def test_a_deleted_model_is_gone_with_all_its_objects(gateway: Gateway, version: ModelVersion) -> None:
     another(gateway, version)
     gateway.http.put(f"/v1/models/{version.name}/aliases/production", json={"version": 1})
     url = f"/v1/models/{version.name}"
     assert gateway.http.delete(url).json() == {"name": version.name, "object": "model.deleted", "deleted": True}
-    assert list(gateway.parts.objects.list(f"models/{version.name}/")) == []
+    assert list(gateway.backends.objects.list(f"models/{version.name}/")) == []
     assert (gateway.http.get(url).json()["code"], gateway.http.delete(url).status_code) == ("model_not_found", 404)
 
 
-def test_what_is_in_use_is_not_deleted(gateway: Running, version: ModelVersion) -> None:
+def test_what_is_in_use_is_not_deleted(gateway: Gateway, version: ModelVersion) -> None:
     paths = [f"/v1/models/{version.name}/versions/1", f"/v1/models/{version.name}"]
     gateway.sampler.gate.clear()
     video = gateway.http.post("/v1/videos", json={"model": version.name, "prompt": "a blue ball"}).json()
@@ -149,7 +149,7 @@ def test_what_is_in_use_is_not_deleted(gateway: Running, version: ModelVersion) 
         assert (refused.status_code, refused.json()["code"]) == (409, "version_in_use")
         assert "A video of" in refused.json()["detail"]
     assert gateway.http.delete(f"/v1/videos/{video['id']}").status_code == 200
-    jobs, done = gateway.parts.jobs, gateway.parts.jobs.get(version.job_id)
+    jobs, done = gateway.backends.jobs, gateway.backends.jobs.get(version.job_id)
     waiting = jobs.create(TuningJobCreate(caption="a ball"), done.clip, "offline", version.name)
     refused = gateway.http.delete(paths[1])
     assert (refused.status_code, refused.json()["code"]) == (409, "version_in_use") and waiting.id in refused.json()["detail"]
@@ -157,7 +157,7 @@ def test_what_is_in_use_is_not_deleted(gateway: Running, version: ModelVersion) 
     assert gateway.http.delete(paths[1]).status_code == 200
 
 
-def test_an_upload_becomes_the_clip_of_a_job(gateway: Running, mp4: bytes) -> None:
+def test_an_upload_becomes_the_clip_of_a_job(gateway: Gateway, mp4: bytes) -> None:
     answer = gateway.http.post("/v1/uploads", json={"bytes": len(mp4)})
     assert answer.status_code == 201, answer.text
     upload = Upload.model_validate(answer.json())
@@ -169,10 +169,10 @@ def test_an_upload_becomes_the_clip_of_a_job(gateway: Running, mp4: bytes) -> No
     job = gateway.http.post("/v1/tuning-jobs", json=request)
     assert job.status_code == 201, job.text
     assert job.json()["clip"]["sha256"] == hashlib.sha256(mp4).hexdigest()
-    gateway.parts.jobs.cancel(job.json()["id"])
+    gateway.backends.jobs.cancel(job.json()["id"])
 
 
-def test_an_upload_takes_only_what_was_announced(gateway: Running, mp4: bytes) -> None:
+def test_an_upload_takes_only_what_was_announced(gateway: Gateway, mp4: bytes) -> None:
     upload = Upload.model_validate(gateway.http.post("/v1/uploads", json={"bytes": len(mp4)}).json())
     other = upload.url.replace("/uploads/", "/clips/")
     for url, data, headers in (
@@ -181,10 +181,10 @@ def test_an_upload_takes_only_what_was_announced(gateway: Running, mp4: bytes) -
         (other, mp4, upload.headers),
     ):
         assert httpx.put(url, content=data, headers=headers).status_code == 403
-    assert list(gateway.parts.objects.list(upload.clip_uri)) == []
+    assert list(gateway.backends.objects.list(upload.clip_uri)) == []
 
 
-def test_uploads_beyond_the_limit_and_of_other_types_are_refused(start_gateway: Callable[..., Running]) -> None:
+def test_uploads_beyond_the_limit_and_of_other_types_are_refused(start_gateway: Callable[..., Gateway]) -> None:
     gateway = start_gateway(clip_limits=ClipLimits(max_bytes=1000))
     for wanted, status, code in (
         ({"bytes": 1001}, 413, "clip_too_large"),
@@ -196,10 +196,10 @@ def test_uploads_beyond_the_limit_and_of_other_types_are_refused(start_gateway: 
         assert (answer.status_code, answer.json()["code"]) == (status, code)
 
 
-def test_uploads_are_kept_for_a_day(gateway: Running) -> None:
-    stored = gateway.parts.objects.put_bytes(b"a clip", "uploads/old")
-    sweep(gateway.parts)
-    assert gateway.parts.objects.get_bytes(stored.uri) == b"a clip"
-    sweep(gateway.parts, now=time.time() + 25 * 3600)
+def test_uploads_are_kept_for_a_day(gateway: Gateway) -> None:
+    stored = gateway.backends.objects.put_bytes(b"a clip", "uploads/old")
+    remove_old_uploads(gateway.backends.objects)
+    assert gateway.backends.objects.get_bytes(stored.uri) == b"a clip"
+    remove_old_uploads(gateway.backends.objects, now=time.time() + 25 * 3600)
     with pytest.raises(ObjectMissing):
-        gateway.parts.objects.stat(stored.uri)
+        gateway.backends.objects.stat(stored.uri)

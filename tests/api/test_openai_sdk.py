@@ -12,20 +12,20 @@ from openai import OpenAI
 from PIL import Image
 
 from tav_client.schemas import ModelVersion
-from tests.api.conftest import Running
+from tests.api.conftest import Gateway
 
 pytestmark = pytest.mark.filterwarnings("ignore:The Sora API:DeprecationWarning")
 
 
 @pytest.fixture
-def sdk(gateway: Running, mp4: bytes) -> Iterator[OpenAI]:
+def sdk(gateway: Gateway, mp4: bytes) -> Iterator[OpenAI]:
     gateway.sampler.last = {**gateway.sampler.last, "video": mp4}  # type: ignore[dict-item]
     with OpenAI(base_url=f"{gateway.http.base_url}/v1", api_key="none needed", max_retries=0) as client:
         yield client
 
 
 def test_create_and_poll_gives_a_completed_video_whose_content_downloads(
-    sdk: OpenAI, gateway: Running, version: ModelVersion, mp4: bytes
+    sdk: OpenAI, gateway: Gateway, version: ModelVersion, mp4: bytes
 ) -> None:
     video = sdk.videos.create_and_poll(
         model=f"{version.name}/1",
@@ -46,7 +46,7 @@ def test_create_and_poll_gives_a_completed_video_whose_content_downloads(
         assert played.streams.video[0].codec_context.name == "h264"
 
 
-def test_create_answers_at_once_and_retrieve_follows(sdk: OpenAI, gateway: Running, version: ModelVersion) -> None:
+def test_create_answers_at_once_and_retrieve_follows(sdk: OpenAI, gateway: Gateway, version: ModelVersion) -> None:
     gateway.sampler.gate.clear()
     video = sdk.videos.create(model=version.name, prompt="a blue ball")
     assert (video.object, video.prompt, video.error) == ("video", "a blue ball", None)
@@ -58,7 +58,7 @@ def test_create_answers_at_once_and_retrieve_follows(sdk: OpenAI, gateway: Runni
     assert sdk.videos.retrieve(video.id).completed_at
 
 
-def test_list_pages_through_all_videos(sdk: OpenAI, gateway: Running, version: ModelVersion) -> None:
+def test_list_pages_through_all_videos(sdk: OpenAI, gateway: Gateway, version: ModelVersion) -> None:
     made = [sdk.videos.create_and_poll(model=version.name, prompt=f"ball {i}", poll_interval_ms=50).id for i in range(3)]
     newest = sdk.videos.list(limit=2)
     assert [video.id for video in newest.data] == made[:0:-1] and newest.has_more
@@ -75,7 +75,7 @@ def test_delete_removes_a_video(sdk: OpenAI, version: ModelVersion) -> None:
         sdk.videos.retrieve(video.id)
 
 
-def test_a_failure_is_told_in_openais_words(sdk: OpenAI, gateway: Running, version: ModelVersion) -> None:
+def test_a_failure_is_told_in_openais_words(sdk: OpenAI, gateway: Gateway, version: ModelVersion) -> None:
     gateway.sampler.last = {"error": {"code": "invalid_config", "message": "The reason."}}
     video = sdk.videos.create_and_poll(model=version.name, prompt="a blue ball")
     assert video.status == "failed" and video.error is not None

@@ -20,7 +20,7 @@ from registry.versions import VersionInfo
 from services.api.app import create_app
 from services.api.keys import KeyFile, make_key
 from tav_client.schemas import ModelVersion, TuningJob, Upload
-from tests.api.conftest import Running, moving_square
+from tests.api.conftest import Gateway, moving_square
 from tests.api.test_jobs import caption
 
 KEYS = {who: make_key(who, operator=who == "staff") for who in ("alice", "bob", "default", "staff")}
@@ -32,7 +32,7 @@ INFO = VersionInfo(base="offline", base_fingerprint="f" * 64, caption="a ball", 
 class Things:
     """What a tenant has: one of each kind."""
 
-    gateway: Running
+    gateway: Gateway
     tenant: str
     job: TuningJob
     version: ModelVersion
@@ -79,23 +79,23 @@ def keys_file(tmp_path: Path, registry_settings: RegistrySettings) -> str:
 
 
 @pytest.fixture
-def gateway(start_gateway: Callable[..., Running], keys_file: str) -> Running:
+def gateway(start_gateway: Callable[..., Gateway], keys_file: str) -> Gateway:
     """With keys of three tenants, one of them called `default`, and of an operator."""
     return start_gateway(api_keys_file=keys_file, experiment=f"ownership-{uuid.uuid4().hex[:8]}")
 
 
-def tuned(gateway: Running, job: TuningJob) -> ModelVersion:
+def tuned(gateway: Gateway, job: TuningJob) -> ModelVersion:
     """The job succeeds."""
     with tempfile.TemporaryDirectory() as folder:
         for name in ("delta.safetensors", "latents.safetensors", "config.json"):
             (Path(folder) / name).write_bytes(b"{}")
-        made = gateway.parts.versions.register(job, Path(folder), INFO)
-    gateway.parts.jobs.start(job.id, 1)
-    gateway.parts.jobs.succeed(job.id, made.version)
+        made = gateway.backends.versions.register(job, Path(folder), INFO)
+    gateway.backends.jobs.start(job.id, 1)
+    gateway.backends.jobs.succeed(job.id, made.version)
     return made
 
 
-def things(gateway: Running, tenant: str, model: str) -> Things:
+def things(gateway: Gateway, tenant: str, model: str) -> Things:
     """One of each kind, made through the interface as far as no GPU is needed."""
     http, headers, key = gateway.http, HEADERS[tenant], uuid.uuid4().hex
     clip = moving_square(seed=uuid.uuid4().int % 2**32)
@@ -138,14 +138,14 @@ WITHOUT_IDS = {
 """Each is tried below with another's cursors, references, keys and addresses."""
 
 
-def calls(gateway: Running) -> set[tuple[str, str]]:
+def calls(gateway: Gateway) -> set[tuple[str, str]]:
     """Every method and path of the interface."""
-    found = [(route.methods or set(), route.path or "") for route in iter_route_contexts(create_app(gateway.parts).routes)]
+    found = [(route.methods or set(), route.path or "") for route in iter_route_contexts(create_app(gateway.backends).routes)]
     return {(method, path) for methods, path in found for method in methods if path.startswith("/v1/")}
 
 
 @pytest.mark.parametrize("who", ["bob", "default"])
-def test_every_call_with_anothers_ids_is_answered_as_if_there_were_none(gateway: Running, who: str) -> None:
+def test_every_call_with_anothers_ids_is_answered_as_if_there_were_none(gateway: Gateway, who: str) -> None:
     mine = things(gateway, "alice", ball())
     before = mine.seen()
     absent = {"job_id": "0" * 32, "batch": "b-nobodys", "name": f"alice~{ball()}", "video_id": "1" * 32}
@@ -166,7 +166,7 @@ def test_every_call_with_anothers_ids_is_answered_as_if_there_were_none(gateway:
     assert mine.seen() == before
 
 
-def test_no_list_shows_anothers_things_and_no_cursor_of_anothers_is_taken(gateway: Running) -> None:
+def test_no_list_shows_anothers_things_and_no_cursor_of_anothers_is_taken(gateway: Gateway) -> None:
     mine = things(gateway, "alice", ball())
     secrets = [mine.job.id, mine.video_id, mine.model]
     for path, cursor in (("tuning-jobs", mine.job.id), ("videos", mine.video_id), ("models", None)):
@@ -184,7 +184,7 @@ def test_no_list_shows_anothers_things_and_no_cursor_of_anothers_is_taken(gatewa
 
 
 @pytest.mark.parametrize("call", ["/v1/videos", "/v1/videos/sync"])
-def test_a_video_is_drawn_of_ones_own_model_alone(gateway: Running, call: str) -> None:
+def test_a_video_is_drawn_of_ones_own_model_alone(gateway: Gateway, call: str) -> None:
     model = ball()
     things(gateway, "alice", model)
     drawn = len(gateway.sampler.asked)
@@ -194,7 +194,7 @@ def test_a_video_is_drawn_of_ones_own_model_alone(gateway: Running, call: str) -
     assert len(gateway.sampler.asked) == drawn
 
 
-def test_models_of_one_name_do_not_meet(gateway: Running) -> None:
+def test_models_of_one_name_do_not_meet(gateway: Gateway) -> None:
     model = ball()
     alices, bobs, plain = (things(gateway, who, model) for who in ("alice", "bob", "default"))
     assert [one.version.name for one in (alices, bobs, plain)] == [f"alice~{model}", f"bob~{model}", model]
@@ -209,7 +209,7 @@ def test_models_of_one_name_do_not_meet(gateway: Running) -> None:
     alices.seen(), plain.seen()
 
 
-def test_an_idempotency_key_of_anothers_makes_a_video_of_ones_own(gateway: Running) -> None:
+def test_an_idempotency_key_of_anothers_makes_a_video_of_ones_own(gateway: Gateway) -> None:
     model = ball()
     alices, bobs = (things(gateway, who, model) for who in ("alice", "bob"))
     asked = {"model": f"{model}@production", "prompt": "a blue ball"}
@@ -220,7 +220,7 @@ def test_an_idempotency_key_of_anothers_makes_a_video_of_ones_own(gateway: Runni
     assert (again["tenant"], made["tenant"]) == ("alice", "bob")
 
 
-def test_a_shared_model_is_sampled_by_others_and_changed_by_its_owner_alone(gateway: Running) -> None:
+def test_a_shared_model_is_sampled_by_others_and_changed_by_its_owner_alone(gateway: Gateway) -> None:
     mine, http = things(gateway, "alice", ball()), gateway.http
     alice, bob, name = HEADERS["alice"], HEADERS["bob"], f"alice~{mine.model}"
     shared = http.patch(f"/v1/models/{mine.model}", json={"shared": True}, headers=alice).json()
@@ -247,7 +247,7 @@ def test_a_shared_model_is_sampled_by_others_and_changed_by_its_owner_alone(gate
     assert codes(refused) == (404, "model_not_found")
 
 
-def test_the_default_tenants_models_are_shared_by_its_name(gateway: Running) -> None:
+def test_the_default_tenants_models_are_shared_by_its_name(gateway: Gateway) -> None:
     mine = things(gateway, "default", ball())
     name = f"default~{mine.model}"
     assert gateway.http.get(f"/v1/models/{name}", headers=HEADERS["bob"]).status_code == 404
@@ -258,7 +258,7 @@ def test_the_default_tenants_models_are_shared_by_its_name(gateway: Running) -> 
     assert codes(missing) == (404, "version_not_found") and f"{name}/7" in missing.json()["detail"]
 
 
-def test_a_missing_version_is_named_as_its_owner_calls_it(gateway: Running) -> None:
+def test_a_missing_version_is_named_as_its_owner_calls_it(gateway: Gateway) -> None:
     mine = things(gateway, "alice", ball())
     for path in (f"{mine.model}/versions/7", f"nobody-{mine.model}"):
         answer = gateway.http.get(f"/v1/models/{path}", headers=HEADERS["alice"])
@@ -268,18 +268,18 @@ def test_a_missing_version_is_named_as_its_owner_calls_it(gateway: Running) -> N
 # clip_uri
 
 
-def submitted(gateway: Running, who: str, uri: str) -> httpx.Response:
+def submitted(gateway: Gateway, who: str, uri: str) -> httpx.Response:
     job = {"caption": "a square", "clip_uri": uri, "params": {"num_frames": 8}}
     return gateway.http.post("/v1/tuning-jobs", json=job, headers=HEADERS[who])
 
 
-def test_another_tenants_objects_are_no_clips_and_nothing_tells_that_they_are_there(gateway: Running) -> None:
+def test_another_tenants_objects_are_no_clips_and_nothing_tells_that_they_are_there(gateway: Gateway) -> None:
     mine = things(gateway, "alice", ball())
-    gateway.parts.objects.put_bytes(b"{}", "operator/secret.json")
-    objects = [item.uri for item in gateway.parts.objects.list("")]
+    gateway.backends.objects.put_bytes(b"{}", "operator/secret.json")
+    objects = [item.uri for item in gateway.backends.objects.list("")]
     ours = [uri for uri in objects if mine.job.id in uri or mine.video_id in uri]
     assert len(ours) >= 5 and any(uri.endswith("source.mp4") for uri in ours)
-    for uri in (*ours, mine.upload.clip_uri, mine.job.clip.uri, gateway.parts.objects.uri("operator/secret.json")):
+    for uri in (*ours, mine.upload.clip_uri, mine.job.clip.uri, gateway.backends.objects.uri("operator/secret.json")):
         absent = uri[:-1] + ("0" if uri[-1] != "0" else "1")
         refused = [submitted(gateway, "bob", each) for each in (uri, absent)]
         assert [codes(answer) for answer in refused] == [(422, "invalid_clip")] * 2, uri
@@ -287,7 +287,7 @@ def test_another_tenants_objects_are_no_clips_and_nothing_tells_that_they_are_th
 
 
 @pytest.mark.parametrize("of", ["upload", "clip"])
-def test_ones_own_uploads_and_clips_are_taken(gateway: Running, of: str) -> None:
+def test_ones_own_uploads_and_clips_are_taken(gateway: Gateway, of: str) -> None:
     mine = things(gateway, "alice", ball())
     uri = mine.upload.clip_uri if of == "upload" else mine.job.clip.uri
     assert "/uploads/alice/" in mine.upload.clip_uri
@@ -298,20 +298,20 @@ def test_ones_own_uploads_and_clips_are_taken(gateway: Running, of: str) -> None
 @pytest.mark.parametrize(
     "key", ["uploads/alice/../bob/x", "uploads/bob/./x", "../tav/clips/x.mp4", "a\x00b.mp4", "a\nb.mp4", ".."]
 )
-def test_an_address_that_leads_somewhere_else_is_refused(gateway: Running, key: str) -> None:
-    for bucket in (gateway.parts.settings.s3_bucket, "footage"):
+def test_an_address_that_leads_somewhere_else_is_refused(gateway: Gateway, key: str) -> None:
+    for bucket in (gateway.backends.settings.s3_bucket, "footage"):
         assert codes(submitted(gateway, "bob", f"s3://{bucket}/{key}")) == (403, "clip_uri_not_allowed")
 
 
 def test_the_operator_allows_buckets_for_all_and_prefixes_for_one(
-    start_gateway: Callable[..., Running], keys_file: str, mp4: bytes
+    start_gateway: Callable[..., Gateway], keys_file: str, mp4: bytes
 ) -> None:
     gateway = start_gateway(
         api_keys_file=keys_file,
         allowed_clip_buckets=["footage"],
-        tenant_clip_prefixes={"alice": ["s3://archive/alice/", f"s3://{start_gateway().parts.settings.s3_bucket}/films/"]},
+        tenant_clip_prefixes={"alice": ["s3://archive/alice/", f"s3://{start_gateway().backends.settings.s3_bucket}/films/"]},
     )
-    objects = gateway.parts.objects
+    objects = gateway.backends.objects
     for bucket in ("footage", "archive"):
         if bucket not in [each["Name"] for each in objects._client.list_buckets()["Buckets"]]:
             objects._client.create_bucket(Bucket=bucket)
@@ -330,7 +330,7 @@ def test_the_operator_allows_buckets_for_all_and_prefixes_for_one(
 # operators
 
 
-def test_an_operator_sees_and_ends_what_any_tenant_has(gateway: Running, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_operator_sees_and_ends_what_any_tenant_has(gateway: Gateway, caplog: pytest.LogCaptureFixture) -> None:
     mine, http, staff = things(gateway, "alice", ball()), gateway.http, HEADERS["staff"]
     assert http.get(f"/v1/tuning-jobs/{mine.job.id}", headers=staff).status_code == 404  # unless it says whose
     for scope in ("alice", "*"):
@@ -361,7 +361,7 @@ def test_an_operator_sees_and_ends_what_any_tenant_has(gateway: Running, caplog:
     ]
 
 
-def test_only_an_operator_names_a_tenant(gateway: Running) -> None:
+def test_only_an_operator_names_a_tenant(gateway: Gateway) -> None:
     for method, path in sorted(calls(gateway)):
         for scope in ("bob", "alice", "*", ""):
             answer = gateway.http.request(method, path, params={"tenant": scope}, headers=HEADERS["alice"])
@@ -371,7 +371,7 @@ def test_only_an_operator_names_a_tenant(gateway: Running) -> None:
         assert codes(answer) == (422, "invalid_request")
 
 
-def test_what_an_operator_makes_belongs_to_the_tenant_it_names(gateway: Running, mp4: bytes) -> None:
+def test_what_an_operator_makes_belongs_to_the_tenant_it_names(gateway: Gateway, mp4: bytes) -> None:
     staff = {**HEADERS["staff"], "Content-Type": "application/json"}
     for path in ("videos", "videos/sync", "uploads", "tuning-jobs"):
         refused = gateway.http.post(f"/v1/{path}?tenant=*", content=json.dumps({"bytes": 5}), headers=staff)
@@ -381,7 +381,7 @@ def test_what_an_operator_makes_belongs_to_the_tenant_it_names(gateway: Running,
 
 
 def test_a_tenants_priority_has_a_ceiling_and_an_operators_has_not(
-    start_gateway: Callable[..., Running], keys_file: str, mp4: bytes
+    start_gateway: Callable[..., Gateway], keys_file: str, mp4: bytes
 ) -> None:
     gateway = start_gateway(api_keys_file=keys_file, max_priority=3)
     refused = gateway.submit(mp4, caption(priority=4), **HEADERS["alice"])
@@ -391,7 +391,7 @@ def test_a_tenants_priority_has_a_ceiling_and_an_operators_has_not(
     assert (urgent.status_code, urgent.json()["priority"]) == (201, 100)
     helped = gateway.http.post("/v1/tuning-jobs?tenant=alice", headers=HEADERS["staff"], files=parts_of(mp4, priority=50))
     assert (helped.json()["tenant"], helped.json()["priority"]) == ("alice", 50)
-    gateway.parts.jobs.cancel(helped.json()["id"])
+    gateway.backends.jobs.cancel(helped.json()["id"])
     retried = gateway.http.post(f"/v1/tuning-jobs/{helped.json()['id']}/retry", headers=HEADERS["alice"])
     assert (retried.status_code, retried.json()["priority"]) == (201, 3)
 

@@ -14,7 +14,7 @@ from services.runtime import without_addresses
 from services.sampling.client import SamplerLost
 from services.settings import Settings
 from tav_client.schemas import ModelVersion
-from tests.api.conftest import Running
+from tests.api.conftest import Gateway
 
 ODD = ["é", "\0", "a'b", "a\"'b", "a\\", "`", "%00", "\n", "x" * 400, "🎈", " ", "a;b--", "‮"]
 
@@ -27,8 +27,8 @@ def check_refused(answer: httpx.Response, settings: Settings) -> None:
 
 
 @pytest.mark.parametrize("text", ODD)
-def test_odd_ids_names_aliases_and_cursors_are_refused(gateway: Running, version: ModelVersion, text: str) -> None:
-    odd, settings = quote(text, safe=""), gateway.parts.settings
+def test_odd_ids_names_aliases_and_cursors_are_refused(gateway: Gateway, version: ModelVersion, text: str) -> None:
+    odd, settings = quote(text, safe=""), gateway.backends.settings
     for method, path in (
         ("GET", f"tuning-jobs/{odd}"),
         ("POST", f"tuning-jobs/{odd}/cancel"),
@@ -57,16 +57,16 @@ def test_odd_ids_names_aliases_and_cursors_are_refused(gateway: Running, version
 @pytest.mark.parametrize(
     "fields", [{"caption": "a\0b"}, {"caption": "a ball", "metadata": {"note": "\0"}}, {"caption": "a ball", "batch": "a\0"}]
 )
-def test_a_job_whose_texts_no_database_keeps_is_refused(gateway: Running, mp4: bytes, fields: dict[str, Any]) -> None:
+def test_a_job_whose_texts_no_database_keeps_is_refused(gateway: Gateway, mp4: bytes, fields: dict[str, Any]) -> None:
     before = gateway.kept()[0]
-    check_refused(gateway.submit(mp4, {**fields, "params": {"num_frames": 8}}), gateway.parts.settings)
+    check_refused(gateway.submit(mp4, {**fields, "params": {"num_frames": 8}}), gateway.backends.settings)
     assert gateway.kept()[0] == before
 
 
-def test_a_video_whose_prompt_no_database_keeps_is_refused(gateway: Running, version: ModelVersion) -> None:
+def test_a_video_whose_prompt_no_database_keeps_is_refused(gateway: Gateway, version: ModelVersion) -> None:
     for fields in ({"prompt": "a\0b"}, {"prompt": "\0"}):
         for path in ("/v1/videos", "/v1/videos/sync"):
-            check_refused(gateway.http.post(path, json={"model": version.name, **fields}), gateway.parts.settings)
+            check_refused(gateway.http.post(path, json={"model": version.name, **fields}), gateway.backends.settings)
     made = gateway.http.post("/v1/videos", json={"model": version.name, "prompt": "a ball", "negative_prompt": "a\0b"})
     assert made.status_code in (200, 422), made.text
 
@@ -75,10 +75,10 @@ def test_a_video_whose_prompt_no_database_keeps_is_refused(gateway: Running, ver
     "key",
     ["../../etc/passwd", "uploads/../clips/x", "uploads/./x", "a\0b", "a\nb", "x" * 1100, "%2e%2e/x", "é", "a//b", " ", "?x#y"],
 )
-def test_a_clip_uri_that_is_none_or_names_nothing_is_refused(gateway: Running, key: str) -> None:
+def test_a_clip_uri_that_is_none_or_names_nothing_is_refused(gateway: Gateway, key: str) -> None:
     before = gateway.kept()[0]
-    wanted = {"caption": "a ball", "clip_uri": f"s3://{gateway.parts.settings.s3_bucket}/{key}"}
-    check_refused(gateway.http.post("/v1/tuning-jobs", json=wanted), gateway.parts.settings)
+    wanted = {"caption": "a ball", "clip_uri": f"s3://{gateway.backends.settings.s3_bucket}/{key}"}
+    check_refused(gateway.http.post("/v1/tuning-jobs", json=wanted), gateway.backends.settings)
     assert gateway.kept()[0] == before
 
 
@@ -100,7 +100,7 @@ def test_an_outage_is_answered_without_inner_addresses(registry_settings: Settin
         )
 
 
-def test_a_job_is_not_deleted_while_an_alias_or_a_video_needs_its_version(gateway: Running, version: ModelVersion) -> None:
+def test_a_job_is_not_deleted_while_an_alias_or_a_video_needs_its_version(gateway: Gateway, version: ModelVersion) -> None:
     job, alias = f"/v1/tuning-jobs/{version.job_id}", f"/v1/models/{version.name}/aliases/production"
     gateway.http.put(alias, json={"version": 1})
     refused = gateway.http.delete(job)
@@ -114,15 +114,15 @@ def test_a_job_is_not_deleted_while_an_alias_or_a_video_needs_its_version(gatewa
     assert (refused.status_code, refused.json()["code"]) == (409, "version_in_use") and "A video of" in refused.json()["detail"]
     assert gateway.http.delete(f"/v1/videos/{video['id']}").status_code == 200
     assert gateway.http.delete(job).status_code == 200
-    assert gateway.parts.jobs.list(model=version.name).data == []
+    assert gateway.backends.jobs.list(model=version.name).data == []
 
 
 def test_a_video_whose_run_is_deleted_in_mlflow_is_cancelled_and_says_so_when_restored(
-    gateway: Running, version: ModelVersion
+    gateway: Gateway, version: ModelVersion
 ) -> None:
     gateway.sampler.gate.clear()
     video = gateway.http.post("/v1/videos", json={"model": version.name, "prompt": "a blue ball"}).json()
-    mlflow = MlflowClient(gateway.parts.settings.mlflow_tracking_uri)
+    mlflow = MlflowClient(gateway.backends.settings.mlflow_tracking_uri)
     with gateway.http.stream("GET", f"/v1/videos/{video['id']}/events") as stream:
         mlflow.delete_run(video["id"])
         gateway.sampler.gate.set()
@@ -135,9 +135,9 @@ def test_a_video_whose_run_is_deleted_in_mlflow_is_cancelled_and_says_so_when_re
     assert gateway.http.delete(f"/v1/videos/{video['id']}").status_code == 200
 
 
-def test_an_estimate_of_a_base_with_an_odd_name_is_refused(gateway: Running) -> None:
+def test_an_estimate_of_a_base_with_an_odd_name_is_refused(gateway: Gateway) -> None:
     for text in ODD:
-        check_refused(gateway.http.post("/v1/estimates", json={"base": text}), gateway.parts.settings)
+        check_refused(gateway.http.post("/v1/estimates", json={"base": text}), gateway.backends.settings)
 
 
 def test_a_lost_sampler_is_told_without_the_machine_it_ran_on(start_gateway: Any, version: ModelVersion) -> None:

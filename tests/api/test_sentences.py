@@ -11,7 +11,7 @@ from tav.bases import OFFLINE
 from tav.errors import InvalidClip
 from tav_client import schemas
 from tav_client.schemas import ModelVersion
-from tests.api.conftest import Running
+from tests.api.conftest import Gateway
 from tests.tav.test_sentences import pydantic_says
 
 BAD = [
@@ -34,7 +34,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("method", "path", "body", "told"), BAD, ids=[f"{m} {p} {t[:20]}" for m, p, _, t in BAD])
-def test_a_refusal_says_the_way_in_our_words(gateway: Running, method: str, path: str, body: bytes | None, told: str) -> None:
+def test_a_refusal_says_the_way_in_our_words(gateway: Gateway, method: str, path: str, body: bytes | None, told: str) -> None:
     headers = {} if body is None else {"Content-Type": "application/json"}
     answer = gateway.http.request(method, path, content=body, headers=headers)
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
@@ -43,7 +43,7 @@ def test_a_refusal_says_the_way_in_our_words(gateway: Running, method: str, path
 
 
 @pytest.mark.parametrize("base", [str(OFFLINE), f"{OFFLINE}/../offline", "0" * 256, "x/../../etc", "/etc/passwd", "a\0b"])
-def test_a_base_that_a_caller_names_is_never_a_path_here(gateway: Running, base: str) -> None:
+def test_a_base_that_a_caller_names_is_never_a_path_here(gateway: Gateway, base: str) -> None:
     answer = gateway.http.post("/v1/estimates", json={"base": base, "device": "cpu"})
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
     assert gateway.http.post("/v1/estimates", json={"base": "offline", "device": "cpu"}).status_code == 200
@@ -74,7 +74,7 @@ def test_a_sentence_begins_with_a_capital_unless_with_a_name(clause: str, told: 
         (b'{"base": 3}', "base must be a text, not 3."),
     ],
 )
-def test_json_of_another_type_is_refused_and_not_guessed_at(gateway: Running, body: bytes, told: str) -> None:
+def test_json_of_another_type_is_refused_and_not_guessed_at(gateway: Gateway, body: bytes, told: str) -> None:
     answer = gateway.http.post("/v1/estimates", content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code == 422 and told in answer.json()["detail"]
 
@@ -101,7 +101,7 @@ def test_what_the_clients_write_is_taken_as_strictly_as_the_gateway_reads(writte
     assert parse(written.model_dump_json(), type(written)) == written
 
 
-def test_a_video_plays_neither_too_fast_nor_too_slowly(gateway: Running, version: ModelVersion) -> None:
+def test_a_video_plays_neither_too_fast_nor_too_slowly(gateway: Gateway, version: ModelVersion) -> None:
     for seconds, told in (
         (0.05, "are more than 120 a second: ask for more."),
         (3599, "are less than one in 100 s: ask for less."),

@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from registry.settings import RegistrySettings
 from services.api.keys import KeyFile, make_key
 from tav_client.schemas import Failure, FailureCode, JobStatus, TuningJob, VideoCreate
-from tests.api.conftest import Running
+from tests.api.conftest import Gateway
 from tests.api.test_jobs import caption
 
 (A_KEY, A_RECORD), (B_KEY, B_RECORD) = make_key("alice"), make_key("bob")
@@ -30,11 +30,11 @@ def keys_file(tmp_path: Path, registry_settings: RegistrySettings) -> str:
 
 
 @pytest.fixture
-def two_tenants(start_gateway: Callable[..., Running], keys_file: str) -> Running:
+def two_tenants(start_gateway: Callable[..., Gateway], keys_file: str) -> Gateway:
     return start_gateway(api_keys_file=keys_file)
 
 
-def submitted(gateway: Running, mp4: bytes, headers: dict[str, str] | None = None, **fields: Any) -> TuningJob:
+def submitted(gateway: Gateway, mp4: bytes, headers: dict[str, str] | None = None, **fields: Any) -> TuningJob:
     answer = gateway.submit(mp4, caption(**fields), **(headers or {}))
     assert answer.status_code == 201, answer.text
     return TuningJob.model_validate(answer.json())
@@ -44,7 +44,7 @@ def codes(answer: httpx.Response) -> tuple[int, str]:
     return answer.status_code, answer.json()["code"]
 
 
-def test_a_tenant_sees_and_changes_its_own_jobs_only(two_tenants: Running, mp4: bytes) -> None:
+def test_a_tenant_sees_and_changes_its_own_jobs_only(two_tenants: Gateway, mp4: bytes) -> None:
     http, model = two_tenants.http, f"ball-{uuid.uuid4().hex[:8]}"
     job = submitted(two_tenants, mp4, ALICE, model=model, batch="b1")
     assert job.tenant == "alice"
@@ -60,7 +60,7 @@ def test_a_tenant_sees_and_changes_its_own_jobs_only(two_tenants: Running, mp4: 
     assert http.get(path, headers=ALICE).status_code == 200
 
 
-def test_two_tenants_may_use_the_same_idempotency_key(two_tenants: Running, mp4: bytes) -> None:
+def test_two_tenants_may_use_the_same_idempotency_key(two_tenants: Gateway, mp4: bytes) -> None:
     key, wanted = str(uuid.uuid4()), caption()
     made = [two_tenants.submit(mp4, wanted, idempotency_key=key, **who) for who in (ALICE, BOB, ALICE)]
     assert [answer.status_code for answer in made] == [201, 201, 200]
@@ -68,7 +68,7 @@ def test_two_tenants_may_use_the_same_idempotency_key(two_tenants: Running, mp4:
 
 
 def test_a_tenant_with_too_many_waiting_jobs_is_asked_to_wait(
-    start_gateway: Callable[..., Running], keys_file: str, mp4: bytes
+    start_gateway: Callable[..., Gateway], keys_file: str, mp4: bytes
 ) -> None:
     gateway = start_gateway(
         api_keys_file=keys_file,
@@ -84,13 +84,13 @@ def test_a_tenant_with_too_many_waiting_jobs_is_asked_to_wait(
 
 @pytest.mark.parametrize(("fields", "words"), [({"gpus": 9}, "8 GPUs at most"), ({"gpu_type": "T4"}, "it has A100")])
 def test_resources_that_the_service_has_not_are_refused(
-    start_gateway: Callable[..., Running], mp4: bytes, fields: dict[str, Any], words: str
+    start_gateway: Callable[..., Gateway], mp4: bytes, fields: dict[str, Any], words: str
 ) -> None:
     answer = start_gateway(gpu_types=["A100"]).submit(mp4, caption(**fields))
     assert codes(answer) == (422, "invalid_request") and words in answer.json()["detail"]
 
 
-def test_jobs_are_found_by_batch_and_by_metadata(gateway: Running, mp4: bytes) -> None:
+def test_jobs_are_found_by_batch_and_by_metadata(gateway: Gateway, mp4: bytes) -> None:
     batch = f"b-{uuid.uuid4().hex[:8]}"
     red = submitted(gateway, mp4, batch=batch, metadata={"colour": "red", "by": "it's me"})
     blue = submitted(gateway, mp4, batch=batch, metadata={"colour": "blue", "by": "it's me"})
@@ -104,11 +104,11 @@ def test_jobs_are_found_by_batch_and_by_metadata(gateway: Running, mp4: bytes) -
     assert found(**{"metadata.colour": "green"}) == []
 
 
-def test_a_batch_is_counted_and_cancelled_as_a_whole(gateway: Running, mp4: bytes) -> None:
+def test_a_batch_is_counted_and_cancelled_as_a_whole(gateway: Gateway, mp4: bytes) -> None:
     batch = f"b-{uuid.uuid4().hex[:8]}"
     jobs = [submitted(gateway, mp4, batch=batch) for _ in range(3)]
-    gateway.parts.jobs.start(jobs[0].id, 1)
-    gateway.parts.jobs.fail(jobs[0].id, Failure(code=FailureCode.nan_loss, message="The loss is not finite."))
+    gateway.backends.jobs.start(jobs[0].id, 1)
+    gateway.backends.jobs.fail(jobs[0].id, Failure(code=FailureCode.nan_loss, message="The loss is not finite."))
     counted = gateway.http.get(f"/v1/batches/{batch}").json()
     assert counted == {"id": batch, "object": "batch", "total": 3, "counts": {"queued": 2, "failed": 1}, "finished": False}
     ended = gateway.http.post(f"/v1/batches/{batch}/cancel").json()
@@ -117,11 +117,11 @@ def test_a_batch_is_counted_and_cancelled_as_a_whole(gateway: Running, mp4: byte
     assert codes(gateway.http.get("/v1/batches/two%20words")) == (422, "invalid_request")
 
 
-def test_a_failed_job_is_retried_as_a_new_one_once_per_key(gateway: Running, mp4: bytes) -> None:
+def test_a_failed_job_is_retried_as_a_new_one_once_per_key(gateway: Gateway, mp4: bytes) -> None:
     job = submitted(gateway, mp4, params={"steps": 7}, metadata={"who": "me"}, priority=3)
     path = f"/v1/tuning-jobs/{job.id}/retry"
     assert codes(gateway.http.post(path)) == (409, "job_not_retryable")
-    gateway.parts.jobs.fail(job.id, Failure(code=FailureCode.worker_lost, message="It died."))
+    gateway.backends.jobs.fail(job.id, Failure(code=FailureCode.worker_lost, message="It died."))
     key = {"Idempotency-Key": str(uuid.uuid4())}
     first, again = gateway.http.post(path, headers=key), gateway.http.post(path, headers=key)
     assert (first.status_code, again.status_code) == (201, 200)
@@ -130,22 +130,22 @@ def test_a_failed_job_is_retried_as_a_new_one_once_per_key(gateway: Running, mp4
     assert (made.retry_of, made.status, made.attempt) == (job.id, JobStatus.queued, 0)
     for name in ("caption", "clip", "model", "params", "metadata", "priority", "base", "tenant"):
         assert getattr(made, name) == getattr(job, name)
-    assert gateway.parts.jobs.get(job.id).status is JobStatus.failed
+    assert gateway.backends.jobs.get(job.id).status is JobStatus.failed
 
 
-def test_the_log_of_a_job_is_its_attempts_one_after_the_other(gateway: Running, mp4: bytes) -> None:
+def test_the_log_of_a_job_is_its_attempts_one_after_the_other(gateway: Gateway, mp4: bytes) -> None:
     job = submitted(gateway, mp4)
     path = f"/v1/tuning-jobs/{job.id}/logs"
     assert gateway.http.get(path).text == ""
-    gateway.parts.jobs.log_bytes(job.id, b"first\n", "logs/attempt-001.txt")
-    gateway.parts.jobs.log_bytes(job.id, "zweite ü\n".encode(), "logs/attempt-002.txt")
+    gateway.backends.jobs.log_bytes(job.id, b"first\n", "logs/attempt-001.txt")
+    gateway.backends.jobs.log_bytes(job.id, "zweite ü\n".encode(), "logs/attempt-002.txt")
     answer = gateway.http.get(path)
     assert (answer.text, answer.headers["content-type"]) == ("first\nzweite ü\n", "text/plain; charset=utf-8")
 
 
-def test_a_followed_log_goes_on_until_the_job_has_ended(gateway: Running, mp4: bytes) -> None:
+def test_a_followed_log_goes_on_until_the_job_has_ended(gateway: Gateway, mp4: bytes) -> None:
     job = submitted(gateway, mp4)
-    jobs = gateway.parts.jobs
+    jobs = gateway.backends.jobs
     jobs.log_bytes(job.id, b"one\n", "logs/attempt-001.txt")
     with gateway.http.stream("GET", f"/v1/tuning-jobs/{job.id}/logs", params={"follow": "true"}) as stream:
         chunks = stream.iter_text()
@@ -156,18 +156,18 @@ def test_a_followed_log_goes_on_until_the_job_has_ended(gateway: Running, mp4: b
 
 
 def test_a_deleted_job_takes_its_version_videos_objects_and_run_with_it(
-    gateway: Running, version: Any, registry_settings: RegistrySettings
+    gateway: Gateway, version: Any, registry_settings: RegistrySettings
 ) -> None:
-    parts, job = gateway.parts, gateway.parts.jobs.get(version.job_id)
-    video = parts.videos.create(VideoCreate(model=version.name, prompt="a blue ball"), version)
-    parts.videos.complete(video.id, b"bytes", 1.0, (64, 64))
-    before = {item.uri for item in parts.objects.list("")}
+    backends, job = gateway.backends, gateway.backends.jobs.get(version.job_id)
+    video = backends.videos.create(VideoCreate(model=version.name, prompt="a blue ball"), version)
+    backends.videos.complete(video.id, b"bytes", 1.0, (64, 64))
+    before = {item.uri for item in backends.objects.list("")}
     assert gateway.http.delete(f"/v1/tuning-jobs/{job.id}").json() == {
         "id": job.id,
         "object": "tuning_job.deleted",
         "deleted": True,
     }
-    left = {item.uri for item in parts.objects.list("")}
+    left = {item.uri for item in backends.objects.list("")}
     gone = before - left
     assert job.clip.uri in gone
     assert {uri.rpartition("/")[2] for uri in gone} >= {"source.mp4", "delta.safetensors", "video.mp4", "config.json"}
@@ -183,9 +183,9 @@ def test_a_deleted_job_takes_its_version_videos_objects_and_run_with_it(
     assert codes(gateway.http.delete(f"/v1/tuning-jobs/{job.id}")) == (404, "job_not_found")
 
 
-def test_an_open_job_is_not_deleted_and_a_shared_clip_stays(gateway: Running, mp4: bytes) -> None:
+def test_an_open_job_is_not_deleted_and_a_shared_clip_stays(gateway: Gateway, mp4: bytes) -> None:
     job, other = submitted(gateway, mp4), submitted(gateway, mp4)
     assert codes(gateway.http.delete(f"/v1/tuning-jobs/{job.id}")) == (409, "job_not_deletable")
     gateway.http.post(f"/v1/tuning-jobs/{job.id}/cancel")
     assert gateway.http.delete(f"/v1/tuning-jobs/{job.id}").status_code == 200
-    assert gateway.parts.objects.get_bytes(other.clip.uri) == mp4
+    assert gateway.backends.objects.get_bytes(other.clip.uri) == mp4

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tav_client.schemas import ModelVersion
-from tests.api.conftest import Running, moving_square
+from tests.api.conftest import Gateway, moving_square
 
 GIB = 2**30
 
@@ -30,7 +30,7 @@ TOO_MUCH: list[dict[str, Any]] = [
 @pytest.mark.parametrize("asked", TOO_MUCH, ids=lambda asked: f"{asked['num_frames']}x{asked['size']}")
 @pytest.mark.parametrize("path", ["/v1/videos", "/v1/videos/sync"])
 def test_a_video_that_no_sampler_has_memory_for_is_refused_with_what_would_fit(
-    start_gateway: Callable[..., Running], version: ModelVersion, asked: dict[str, Any], path: str
+    start_gateway: Callable[..., Gateway], version: ModelVersion, asked: dict[str, Any], path: str
 ) -> None:
     gateway = start_gateway(device="cpu", compute_threads=1, sampler_memory=2 * GIB)
     refused = gateway.http.post(path, json=body(version, **asked))
@@ -39,7 +39,7 @@ def test_a_video_that_no_sampler_has_memory_for_is_refused_with_what_would_fit(
     assert f"{asked['num_frames']} frames of {asked['size']} take about" in problem["detail"]
     assert "a sampler has 2 GiB" in problem["detail"]
     assert version.name not in [wanted.model for wanted, *_ in gateway.sampler.asked]  # it takes up what other tests left open
-    assert gateway.parts.videos.list(model=version.name).data == []
+    assert gateway.backends.videos.list(model=version.name).data == []
     frames, size = (
         re.search(r"(\d+) frames? of that size", problem["detail"]),
         re.search(r"as many of (\d+x\d+)", problem["detail"]),
@@ -50,7 +50,7 @@ def test_a_video_that_no_sampler_has_memory_for_is_refused_with_what_would_fit(
 
 
 def test_a_video_that_would_take_too_long_is_refused_with_what_would_not(
-    start_gateway: Callable[..., Running], version: ModelVersion
+    start_gateway: Callable[..., Gateway], version: ModelVersion
 ) -> None:
     gateway = start_gateway(device="cpu", compute_threads=1, max_video_seconds=60.0)
     refused = gateway.http.post("/v1/videos", json=body(version, num_inference_steps=1000))
@@ -60,7 +60,7 @@ def test_a_video_that_would_take_too_long_is_refused_with_what_would_not(
 
 
 def test_a_job_that_no_machine_has_memory_for_is_refused(
-    start_gateway: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
+    start_gateway: Callable[..., Gateway], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gateway = start_gateway(device="cpu", compute_threads=1)
     monkeypatch.setattr("services.compute._nodes", lambda: [{"CPU": 2.0, "memory": 4.0 * GIB}])

@@ -14,7 +14,7 @@ import pytest
 
 from services.sampling.client import SamplerLost
 from tav_client.schemas import Failure, FailureCode, ModelVersion, Video, VideoCreate, VideoStatus
-from tests.api.conftest import Running
+from tests.api.conftest import Gateway
 from tests.api.fakes import MP4
 
 
@@ -22,7 +22,7 @@ def body(version: ModelVersion, **fields: Any) -> dict[str, Any]:
     return {"model": f"{version.name}/{version.version}", "prompt": "a blue ball", **fields}
 
 
-def until(gateway: Running, video_id: str, done: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+def until(gateway: Gateway, video_id: str, done: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         video: dict[str, Any] = gateway.http.get(f"/v1/videos/{video_id}").json()
@@ -36,7 +36,7 @@ def ended(video: dict[str, Any]) -> bool:
     return video["status"] in ("completed", "failed")
 
 
-def test_a_video_goes_from_queued_to_its_bytes(gateway: Running, version: ModelVersion) -> None:
+def test_a_video_goes_from_queued_to_its_bytes(gateway: Gateway, version: ModelVersion) -> None:
     gateway.sampler.gate.clear()
     made = gateway.http.post("/v1/videos", json=body(version, guidance_scale=4, model=version.name))
     assert made.status_code == 200 and made.headers["openai-poll-after-ms"]
@@ -58,7 +58,7 @@ def test_a_video_goes_from_queued_to_its_bytes(gateway: Running, version: ModelV
     assert (asked.guidance_scale, with_version.job_id) == (4, version.job_id)
 
 
-def test_sync_answers_the_bytes_and_records_the_video(gateway: Running, version: ModelVersion) -> None:
+def test_sync_answers_the_bytes_and_records_the_video(gateway: Gateway, version: ModelVersion) -> None:
     answer = gateway.http.post("/v1/videos/sync", json=body(version))
     assert (answer.status_code, answer.content) == (200, MP4), answer.text
     assert answer.headers["x-tav-model-version"] == f"{version.name}/1"
@@ -66,21 +66,21 @@ def test_sync_answers_the_bytes_and_records_the_video(gateway: Running, version:
     assert recorded["status"] == "completed"
 
 
-def test_a_caller_of_sync_that_goes_away_ends_the_sampling(gateway: Running, version: ModelVersion) -> None:
+def test_a_caller_of_sync_that_goes_away_ends_the_sampling(gateway: Gateway, version: ModelVersion) -> None:
     gateway.sampler.gate.clear()
     with pytest.raises(httpx.ReadTimeout):
         gateway.http.post("/v1/videos/sync", json=body(version), timeout=1.5)
     assert gateway.sampler.closed.wait(5)
-    mine = gateway.parts.videos.list(model=version.name).data
+    mine = gateway.backends.videos.list(model=version.name).data
     failed = until(gateway, mine[0].id, ended)
     assert (len(mine), failed["status"], failed["error"]["code"]) == (1, "failed", "cancelled")
 
 
 def test_a_video_that_is_ended_while_its_start_is_written_stays_ended(
-    gateway: Running, version: ModelVersion, monkeypatch: pytest.MonkeyPatch
+    gateway: Gateway, version: ModelVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, go_on, failed = threading.Event(), threading.Event(), threading.Event()
-    start, fail = gateway.parts.videos.start, gateway.parts.videos.fail
+    start, fail = gateway.backends.videos.start, gateway.backends.videos.fail
 
     def slow(*args: Any, **named: Any) -> Any:
         begun.set()
@@ -93,16 +93,16 @@ def test_a_video_that_is_ended_while_its_start_is_written_stays_ended(
         finally:
             failed.set()
 
-    monkeypatch.setattr(gateway.parts.videos, "start", slow)
-    monkeypatch.setattr(gateway.parts.videos, "fail", told)
+    monkeypatch.setattr(gateway.backends.videos, "start", slow)
+    monkeypatch.setattr(gateway.backends.videos, "fail", told)
     with pytest.raises(httpx.ReadTimeout):
         gateway.http.post("/v1/videos/sync", json=body(version), timeout=1.5)
     assert begun.is_set()
     failed.wait(2)  # one that overtakes does so now
     go_on.set()
-    (mine,) = gateway.parts.videos.list(model=version.name).data
+    (mine,) = gateway.backends.videos.list(model=version.name).data
     assert until(gateway, mine.id, ended)["error"]["code"] == "cancelled"
-    assert failed.wait(20) and gateway.parts.videos.get(mine.id).status is VideoStatus.failed
+    assert failed.wait(20) and gateway.backends.videos.get(mine.id).status is VideoStatus.failed
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_a_video_that_is_ended_while_its_start_is_written_stays_ended(
     ],
 )
 def test_a_sampling_that_fails_says_why(
-    gateway: Running, version: ModelVersion, code: str, status: int, retry: str | None
+    gateway: Gateway, version: ModelVersion, code: str, status: int, retry: str | None
 ) -> None:
     gateway.sampler.last = {"error": {"code": code, "message": "the reason"}}
     answer = gateway.http.post("/v1/videos/sync", json=body(version))
@@ -130,7 +130,7 @@ def test_a_sampling_that_fails_says_why(
     assert "the reason" in content.json()["detail"]
 
 
-def test_a_lost_sampler_is_asked_again_and_then_given_up(start_gateway: Callable[..., Running], version: ModelVersion) -> None:
+def test_a_lost_sampler_is_asked_again_and_then_given_up(start_gateway: Callable[..., Gateway], version: ModelVersion) -> None:
     gateway = start_gateway(max_attempts=2)
     gateway.sampler.last = SamplerLost("ActorDiedError: the replica died")
     answer = gateway.http.post("/v1/videos/sync", json=body(version))
@@ -138,7 +138,7 @@ def test_a_lost_sampler_is_asked_again_and_then_given_up(start_gateway: Callable
     assert len(gateway.sampler.asked) == 2
 
 
-def test_more_videos_than_may_wait_are_refused(start_gateway: Callable[..., Running], version: ModelVersion) -> None:
+def test_more_videos_than_may_wait_are_refused(start_gateway: Callable[..., Gateway], version: ModelVersion) -> None:
     gateway = start_gateway(max_queued_videos=1)
     gateway.sampler.gate.clear()
     first = gateway.http.post("/v1/videos", json=body(version)).json()
@@ -148,10 +148,10 @@ def test_more_videos_than_may_wait_are_refused(start_gateway: Callable[..., Runn
     gateway.sampler.gate.set()
     until(gateway, first["id"], ended)
     assert gateway.http.post("/v1/videos/sync", json=body(version)).status_code == 200
-    assert len(gateway.parts.videos.list(model=version.name).data) == 2
+    assert len(gateway.backends.videos.list(model=version.name).data) == 2
 
 
-def test_the_same_key_and_request_answer_the_video_made_first(gateway: Running, version: ModelVersion) -> None:
+def test_the_same_key_and_request_answer_the_video_made_first(gateway: Gateway, version: ModelVersion) -> None:
     headers = {"Idempotency-Key": str(uuid.uuid4())}
     first = gateway.http.post("/v1/videos", json=body(version), headers=headers).json()
     again = gateway.http.post("/v1/videos", json=body(version, seed=0), headers=headers)
@@ -162,9 +162,9 @@ def test_the_same_key_and_request_answer_the_video_made_first(gateway: Running, 
 
 
 def test_a_gateway_that_starts_drives_the_videos_that_were_left_open(
-    start_gateway: Callable[..., Running], version: ModelVersion
+    start_gateway: Callable[..., Gateway], version: ModelVersion
 ) -> None:
-    store = start_gateway().parts.videos
+    store = start_gateway().backends.videos
     left = store.create(VideoCreate.model_validate(body(version)), version)
     store.start(left.id)
     lost = store.create(VideoCreate.model_validate(body(version)), version.model_copy(update={"version": 99}))
@@ -173,15 +173,15 @@ def test_a_gateway_that_starts_drives_the_videos_that_were_left_open(
     assert until(gateway, lost.id, ended)["error"]["code"] == "corrupt_version"
 
 
-def test_a_gateway_that_ends_leaves_its_videos_open(gateway: Running, version: ModelVersion) -> None:
+def test_a_gateway_that_ends_leaves_its_videos_open(gateway: Gateway, version: ModelVersion) -> None:
     gateway.sampler.gate.clear()
     video = gateway.http.post("/v1/videos", json=body(version)).json()
     until(gateway, video["id"], lambda v: v["status"] == "in_progress")
-    driver = gateway.parts.driver
+    driver = gateway.backends.driver
     loop = driver._drives[video["id"]].task.get_loop()  # type: ignore[union-attr]
     asyncio.run_coroutine_threadsafe(driver.close(), loop).result(10)
-    assert not gateway.parts.videos.get(video["id"]).status.final
-    gateway.parts.videos.fail(video["id"], Failure(code=FailureCode.internal, message="the end of the test"))
+    assert not gateway.backends.videos.get(video["id"]).status.final
+    gateway.backends.videos.fail(video["id"], Failure(code=FailureCode.internal, message="the end of the test"))
 
 
 BAD: dict[str, tuple[dict[str, Any] | list[int], int, str, str]] = {
@@ -212,7 +212,7 @@ BAD: dict[str, tuple[dict[str, Any] | list[int], int, str, str]] = {
 @pytest.mark.parametrize("path", ["/v1/videos", "/v1/videos/sync"])
 @pytest.mark.parametrize("name", BAD)
 def test_a_bad_request_is_refused_and_leaves_nothing_behind(
-    gateway: Running, version: ModelVersion, name: str, path: str
+    gateway: Gateway, version: ModelVersion, name: str, path: str
 ) -> None:
     given, status, code, words = BAD[name]
     if isinstance(given, dict):
@@ -226,18 +226,18 @@ def test_a_bad_request_is_refused_and_leaves_nothing_behind(
     assert (answer.status_code, problem["code"]) == (status, code), problem
     assert problem["error"] == {"code": code, "message": problem["detail"]}
     assert words in problem["detail"] and problem["detail"].endswith(".")
-    assert gateway.parts.videos.list(model=version.name).data == []
+    assert gateway.backends.videos.list(model=version.name).data == []
     assert gateway.sampler.asked == []
 
 
 @pytest.mark.parametrize("path", ["/v1/videos/nope", "/v1/videos/nope/content", "/v1/videos/a'b"])
-def test_an_unknown_video_is_404(gateway: Running, path: str) -> None:
+def test_an_unknown_video_is_404(gateway: Gateway, path: str) -> None:
     answer = gateway.http.get(path)
     assert (answer.status_code, answer.json()["code"]) == (404, "video_not_found")
 
 
-def test_a_tuning_job_is_no_video_and_the_other_way_round(gateway: Running, version: ModelVersion) -> None:
+def test_a_tuning_job_is_no_video_and_the_other_way_round(gateway: Gateway, version: ModelVersion) -> None:
     assert gateway.http.get(f"/v1/videos/{version.job_id}").status_code == 404
     video = gateway.http.post("/v1/videos/sync", json=body(version)).headers["x-tav-video-id"]
     assert gateway.http.get(f"/v1/tuning-jobs/{video}").status_code == 404
-    assert gateway.parts.videos.get(video).status is VideoStatus.completed
+    assert gateway.backends.videos.get(video).status is VideoStatus.completed

@@ -15,12 +15,12 @@ from PIL import Image
 
 from tav.video import Format, encode
 from tav_client.schemas import ModelVersion, Video
-from tests.api.conftest import Running
+from tests.api.conftest import Gateway
 from tests.api.fakes import MP4
 from tests.api.test_videos import body, ended, until
 
 
-def completed(gateway: Running, version: ModelVersion, mp4: bytes, **fields: Any) -> str:
+def completed(gateway: Gateway, version: ModelVersion, mp4: bytes, **fields: Any) -> str:
     """A completed video with real bytes; its id."""
     gateway.sampler.last = {**gateway.sampler.last, "video": mp4}  # type: ignore[dict-item]
     answer = gateway.http.post("/v1/videos/sync", json=body(version, **fields))
@@ -41,7 +41,7 @@ def events_of(stream: httpx.Response, until_step: int | None = None) -> list[tup
     return found
 
 
-def test_events_tell_every_step_and_go_on_where_they_were_cut(gateway: Running, version: ModelVersion) -> None:
+def test_events_tell_every_step_and_go_on_where_they_were_cut(gateway: Gateway, version: ModelVersion) -> None:
     gateway.sampler.gate.clear()
     video_id = gateway.http.post("/v1/videos", json=body(version)).json()["id"]
     with gateway.http.stream("GET", f"/v1/videos/{video_id}/events") as stream:
@@ -59,7 +59,7 @@ def test_events_tell_every_step_and_go_on_where_they_were_cut(gateway: Running, 
     assert (rest[-1][1]["status"], rest[-1][1]["progress"]) == ("completed", 100)
 
 
-def test_events_of_an_ended_video_are_its_final_snapshot(gateway: Running, version: ModelVersion, mp4: bytes) -> None:
+def test_events_of_an_ended_video_are_its_final_snapshot(gateway: Gateway, version: ModelVersion, mp4: bytes) -> None:
     video_id = completed(gateway, version, mp4)
     for headers in ({}, {"Last-Event-ID": "9"}, {"Last-Event-ID": "x"}):
         with gateway.http.stream("GET", f"/v1/videos/{video_id}/events", headers=headers) as stream:
@@ -68,7 +68,7 @@ def test_events_of_an_ended_video_are_its_final_snapshot(gateway: Running, versi
         assert number == (10 if headers.get("Last-Event-ID") == "9" else 1)
 
 
-def test_videos_are_listed_in_both_orders_page_by_page(gateway: Running, version: ModelVersion, mp4: bytes) -> None:
+def test_videos_are_listed_in_both_orders_page_by_page(gateway: Gateway, version: ModelVersion, mp4: bytes) -> None:
     made = [completed(gateway, version, mp4, seed=seed) for seed in range(3)]
 
     def pages(order: str) -> list[str]:
@@ -92,7 +92,7 @@ def test_videos_are_listed_in_both_orders_page_by_page(gateway: Running, version
     assert (refused.status_code, refused.json()["code"]) == (422, "invalid_request")
 
 
-def test_a_list_shows_how_far_a_video_is(gateway: Running, version: ModelVersion) -> None:
+def test_a_list_shows_how_far_a_video_is(gateway: Gateway, version: ModelVersion) -> None:
     gateway.sampler.gate.clear()
     video_id = gateway.http.post("/v1/videos", json=body(version)).json()["id"]
     until(gateway, video_id, lambda v: v["step"] == 5)
@@ -102,13 +102,13 @@ def test_a_list_shows_how_far_a_video_is(gateway: Running, version: ModelVersion
     until(gateway, video_id, ended)
 
 
-def test_a_deleted_video_leaves_no_object_and_no_run(gateway: Running, version: ModelVersion, mp4: bytes) -> None:
-    before = {item.uri for item in gateway.parts.objects.list("")}
+def test_a_deleted_video_leaves_no_object_and_no_run(gateway: Gateway, version: ModelVersion, mp4: bytes) -> None:
+    before = {item.uri for item in gateway.backends.objects.list("")}
     video_id = completed(gateway, version, mp4)
-    assert {item.uri for item in gateway.parts.objects.list("")} > before
+    assert {item.uri for item in gateway.backends.objects.list("")} > before
     answer = gateway.http.delete(f"/v1/videos/{video_id}")
     assert answer.json() == {"id": video_id, "object": "video.deleted", "deleted": True}
-    assert {item.uri for item in gateway.parts.objects.list("")} == before
+    assert {item.uri for item in gateway.backends.objects.list("")} == before
     for path in (video_id, f"{video_id}/content", f"{video_id}/events"):
         assert gateway.http.get(f"/v1/videos/{path}").json()["code"] == "video_not_found"
     again = gateway.http.delete(f"/v1/videos/{video_id}")
@@ -116,7 +116,7 @@ def test_a_deleted_video_leaves_no_object_and_no_run(gateway: Running, version: 
     assert gateway.http.get("/v1/videos", params={"model": version.name}).json()["data"] == []
 
 
-def test_deleting_a_running_video_ends_its_sampling(start_gateway: Callable[..., Running], version: ModelVersion) -> None:
+def test_deleting_a_running_video_ends_its_sampling(start_gateway: Callable[..., Gateway], version: ModelVersion) -> None:
     gateway = start_gateway(max_queued_videos=1)
     gateway.sampler.gate.clear()
     video_id = gateway.http.post("/v1/videos", json=body(version)).json()["id"]
@@ -131,7 +131,7 @@ def test_deleting_a_running_video_ends_its_sampling(start_gateway: Callable[...,
     assert gateway.http.post("/v1/videos/sync", json=body(version)).status_code == 200  # its place is free
 
 
-def test_content_comes_in_ranges(gateway: Running, version: ModelVersion, mp4: bytes) -> None:
+def test_content_comes_in_ranges(gateway: Gateway, version: ModelVersion, mp4: bytes) -> None:
     url = f"/v1/videos/{completed(gateway, version, mp4)}/content"
     whole = gateway.http.get(url)
     size, etag = len(mp4), whole.headers["etag"]
@@ -169,7 +169,7 @@ def test_content_comes_in_ranges(gateway: Running, version: ModelVersion, mp4: b
 
 @pytest.mark.parametrize("file_format", ["mp4", "gif", "webm"])
 def test_a_video_in_any_format_has_a_thumbnail_and_a_sheet(
-    gateway: Running, version: ModelVersion, mp4: bytes, file_format: Format
+    gateway: Gateway, version: ModelVersion, mp4: bytes, file_format: Format
 ) -> None:
     with av.open(io.BytesIO(mp4)) as source:
         frames = np.stack([frame.to_ndarray(format="rgb24") for frame in source.decode(video=0)])
@@ -190,7 +190,7 @@ def test_a_video_in_any_format_has_a_thumbnail_and_a_sheet(
 
 
 @pytest.mark.parametrize("path", ["/v1/videos", "/v1/videos/sync"])
-def test_a_request_may_be_multipart(gateway: Running, version: ModelVersion, path: str) -> None:
+def test_a_request_may_be_multipart(gateway: Gateway, version: ModelVersion, path: str) -> None:
     fields = {
         "model": version.name,
         "prompt": "a blue ball",
@@ -221,7 +221,7 @@ def test_a_request_may_be_multipart(gateway: Running, version: ModelVersion, pat
     assert (other.status_code, other.json()["code"]) == (415, "unsupported_media_type")
 
 
-def test_seconds_set_the_rate_and_size_must_be_the_clips(gateway: Running, version: ModelVersion) -> None:
+def test_seconds_set_the_rate_and_size_must_be_the_clips(gateway: Gateway, version: ModelVersion) -> None:
     made = gateway.http.post("/v1/videos/sync", json=body(version, seconds="4", size="64x64"))
     assert made.status_code == 200, made.text
     assert gateway.sampler.asked[0][0].fps == 2.0  # eight frames
@@ -236,12 +236,12 @@ def test_seconds_set_the_rate_and_size_must_be_the_clips(gateway: Running, versi
         assert words in refused.json()["detail"]
 
 
-def test_a_video_that_is_not_recorded_is_answered_and_leaves_nothing(gateway: Running, version: ModelVersion) -> None:
+def test_a_video_that_is_not_recorded_is_answered_and_leaves_nothing(gateway: Gateway, version: ModelVersion) -> None:
     kept = gateway.kept()
     answer = gateway.http.post("/v1/videos/sync", json=body(version, record=False))
     assert (answer.status_code, answer.content) == (200, MP4)
     assert answer.headers["x-tav-model-version"] == f"{version.name}/1" and "x-tav-video-id" not in answer.headers
-    assert gateway.kept() == kept and gateway.parts.videos.list(model=version.name).data == []
+    assert gateway.kept() == kept and gateway.backends.videos.list(model=version.name).data == []
     refused = gateway.http.post("/v1/videos", json=body(version, record=False))
     assert refused.status_code == 422 and "/v1/videos/sync" in refused.json()["detail"]
     gateway.sampler.gate.clear()
@@ -254,7 +254,7 @@ def test_a_video_that_is_not_recorded_is_answered_and_leaves_nothing(gateway: Ru
     assert (failed.status_code, failed.json()["detail"]) == (422, "The reason.")
 
 
-def test_a_request_with_fields_of_another_release_is_still_shown(gateway: Running, version: ModelVersion) -> None:
+def test_a_request_with_fields_of_another_release_is_still_shown(gateway: Gateway, version: ModelVersion) -> None:
     later = Video.model_validate(
         gateway.http.post("/v1/videos", json=body(version)).json() | {"request": {**body(version), "of_a_later_release": 1}}
     )

@@ -9,7 +9,7 @@ from urllib.parse import parse_qs
 import pytest
 
 from tav_client.schemas import ModelVersion
-from tests.api.conftest import Running
+from tests.api.conftest import Gateway
 from tests.api.test_videos import ended, until
 
 LONG = "professional cinematic high quality footage shot on a tripod with soft light, of a blue box & a cat moving on snow"
@@ -20,16 +20,16 @@ def body(version: ModelVersion, **fields: Any) -> dict[str, Any]:
     return {"model": version.name, "prompt": "a blue ball", **fields}
 
 
-def test_a_video_says_what_of_its_prompts_was_not_read(gateway: Running, version: ModelVersion) -> None:
+def test_a_video_says_what_of_its_prompts_was_not_read(gateway: Gateway, version: ModelVersion) -> None:
     made = gateway.http.post("/v1/videos", json=body(version, prompt=LONG, negative_prompt="bad, " * 30)).json()
     assert set(made["unread"]) == {"prompt", "negative_prompt"} and made["unread"]["prompt"].endswith(END)
     assert until(gateway, made["id"], ended)["unread"] == made["unread"]
-    assert gateway.parts.videos.get(made["id"]).unread == made["unread"]
+    assert gateway.backends.videos.get(made["id"]).unread == made["unread"]
     assert gateway.http.post("/v1/videos", json=body(version)).json()["unread"] == {}
 
 
 @pytest.mark.parametrize("record", [True, False])
-def test_the_bytes_of_a_video_say_so_in_a_header(gateway: Running, version: ModelVersion, record: bool) -> None:
+def test_the_bytes_of_a_video_say_so_in_a_header(gateway: Gateway, version: ModelVersion, record: bool) -> None:
     gateway.sampler.unread = {"prompt": END}
     answer = gateway.http.post("/v1/videos/sync", json=body(version, prompt=LONG, record=record))
     assert answer.status_code == 200 and parse_qs(answer.headers["x-tav-unread"])["prompt"][0].endswith(END)
@@ -38,27 +38,27 @@ def test_the_bytes_of_a_video_say_so_in_a_header(gateway: Running, version: Mode
 
 
 def test_where_the_gateway_does_not_have_the_base_the_sampler_says_it(
-    gateway: Running, version: ModelVersion, monkeypatch: pytest.MonkeyPatch
+    gateway: Gateway, version: ModelVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("services.api.words.reader_of", lambda _: None)
     gateway.sampler.unread = {"prompt": END}
     made = gateway.http.post("/v1/videos", json=body(version, prompt=LONG)).json()
     assert until(gateway, made["id"], ended)["unread"] == {"prompt": END}
-    assert gateway.parts.videos.get(made["id"]).unread == {"prompt": END}
+    assert gateway.backends.videos.get(made["id"]).unread == {"prompt": END}
 
 
 @pytest.mark.parametrize("path", ["/v1/videos", "/v1/videos/sync"])
 @pytest.mark.parametrize("field", ["prompt", "negative_prompt"])
-def test_who_does_not_want_a_prompt_cut_is_refused(gateway: Running, version: ModelVersion, path: str, field: str) -> None:
+def test_who_does_not_want_a_prompt_cut_is_refused(gateway: Gateway, version: ModelVersion, path: str, field: str) -> None:
     asked = body(version, truncate="error") | {field: LONG}
     refused = gateway.http.post(path, json=asked)
     assert (refused.status_code, refused.json()["code"]) == (422, "invalid_request"), refused.text
     assert refused.json()["errors"][0]["loc"] == [field] and END in refused.json()["detail"]
-    assert gateway.sampler.asked == [] and gateway.parts.videos.list(model=version.name).data == []
+    assert gateway.sampler.asked == [] and gateway.backends.videos.list(model=version.name).data == []
     assert gateway.http.post("/v1/videos/sync", json=body(version, truncate="error")).status_code == 200
 
 
-def test_a_job_says_so_too_or_is_refused_and_leaves_nothing_behind(start_gateway: Callable[..., Running], mp4: bytes) -> None:
+def test_a_job_says_so_too_or_is_refused_and_leaves_nothing_behind(start_gateway: Callable[..., Gateway], mp4: bytes) -> None:
     gateway = start_gateway()
     job = gateway.submit(mp4, {"caption": LONG, "validation_prompts": ["a cat", LONG]}).json()
     assert set(job["unread"]) == {"caption", "validation_prompts.1"} and job["unread"]["caption"].endswith(END)

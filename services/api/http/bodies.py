@@ -161,7 +161,7 @@ def limited(request: Request, limit: int, too_large: ApiError | None = None) -> 
     return receive
 
 
-class Arrival:
+class BodyReceiver:
     """A request's messages as they come, and whether all of its body has.
 
     Args:

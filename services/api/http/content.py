@@ -33,7 +33,7 @@ class Variant(StrEnum):
     """All its frames as one JPEG, four in a row."""
 
 
-def rendered(video: Video, data: bytes, variant: Variant) -> tuple[bytes, str]:
+def render(video: Video, data: bytes, variant: Variant) -> tuple[bytes, str]:
     """The variant's bytes and media type. Decoding takes a moment: call it in a thread."""
     if variant is Variant.video:
         return data, CONTENT_TYPES[video.format]
@@ -61,20 +61,20 @@ def headers_of(video: Video) -> dict[str, str]:
     return {"x-tav-model-version": video.model_version, "x-tav-video-id": video.id, **as_header(video.unread)}
 
 
-def named(model_version: str, media_type: str, video_id: str = "") -> dict[str, str]:
+def disposition(model_version: str, media_type: str, video_id: str = "") -> dict[str, str]:
     """By what name a browser or `curl -OJ` saves the bytes: `red-ball-1-c41d7e0f.mp4`. It shows them where it can."""
     name = "-".join(filter(None, [re.sub(r"[^A-Za-z0-9._-]", "-", model_version), video_id[:8]]))
     return {"content-disposition": f'inline; filename="{name}{_SUFFIXES[media_type]}"'}
 
 
-def answer(request: Request, video: Video, data: bytes, media_type: str) -> Response:
+def response(request: Request, video: Video, data: bytes, media_type: str) -> Response:
     """All of the bytes, or the one range asked for (RFC 9110); several ranges at once are answered by all of them.
 
     Raises:
         ApiError: 416, nothing of the range exists.
     """
     etag = f'"{hashlib.sha256(data).hexdigest()}"'
-    known = headers_of(video) | named(video.model_version, media_type, video.id)
+    known = headers_of(video) | disposition(video.model_version, media_type, video.id)
     headers = {**known, "etag": etag, "accept-ranges": "bytes", "cache-control": "private, no-cache"}
     if etag in re.split(r"\s*,\s*", request.headers.get("if-none-match", "").replace("W/", "")):
         return Response(status_code=304, headers=headers)

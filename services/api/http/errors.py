@@ -14,13 +14,15 @@ from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 
 from services import metrics
-from services.api.http.heads import ASKED
 from tav.errors import TavError, is_disk_full
 from tav.sentences import faults, told
 from tav_client.schemas import Problem
 
 RETRY_SECONDS = 2
 """What `retry-after` says."""
+
+ORIGINAL_METHOD = "tav.original_method"
+"""In a scope: the method of the request, where middleware has replaced it."""
 
 INTERNAL = "Something went wrong inside the service: try again, and report the x-request-id if it goes on."
 
@@ -101,7 +103,7 @@ def of_tav_error(error: TavError) -> ApiError:
     return ApiError(422 if code == "invalid_request" else _STATUS.get(code, 500), code, _sentence(str(error)))
 
 
-def answer(request: Request, error: ApiError) -> Response:
+def problem_response(request: Request, error: ApiError) -> Response:
     """The problem document, with the headers that its status asks for."""
     metrics.PROBLEMS.inc(tags={"status": str(error.status), "code": error.code})
     headers = dict(error.headers)
@@ -136,20 +138,20 @@ def install(app: FastAPI) -> None:
 
     async def api_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, ApiError)
-        return answer(request, error)
+        return problem_response(request, error)
 
     async def tav_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, TavError)
-        return answer(request, of_tav_error(error))
+        return problem_response(request, of_tav_error(error))
 
     async def validation_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError | ValidationError)
-        return answer(request, invalid_fields(error.errors()))
+        return problem_response(request, invalid_fields(error.errors()))
 
     async def http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         code = _PATH_CODES.get(error.status_code, "invalid_request")
-        asked = request.scope.get(ASKED, request.method)
+        asked = request.scope.get(ORIGINAL_METHOD, request.method)
         detail = {
             404: f"There is no {request.url.path}: see /docs for the calls there are.",
             405: f"{request.url.path} does not know {asked}: see /docs for the calls there are.",
@@ -157,13 +159,13 @@ def install(app: FastAPI) -> None:
         headers = {name.lower().replace("-", "_"): value for name, value in (error.headers or {}).items()}
         if error.status_code == 405 and not request.url.path.startswith("/mlflow"):
             headers["allow"] = _allowed(request)
-        return answer(request, ApiError(error.status_code, code, detail, errors=None, **headers))
+        return problem_response(request, ApiError(error.status_code, code, detail, errors=None, **headers))
 
     async def system_error(request: Request, error: Exception) -> Response:
         if not is_disk_full(error):
             raise error
         detail = "The service has no room for the upload now: try again later, and tell its operator if that goes on."
-        return answer(request, unavailable("disk_full", detail))
+        return problem_response(request, unavailable("disk_full", detail))
 
     app.add_exception_handler(ApiError, api_error)
     app.add_exception_handler(OSError, system_error)

@@ -45,7 +45,7 @@ def _header(about: str, kind: str = "string", **more: Any) -> dict[str, Any]:
     return {"description": about, "schema": {"type": kind}, **more}
 
 
-ANSWER_HEADERS = {
+RESPONSE_HEADERS = {
     "x-request-id": _header("The request's id; the service's log has it too.", required=True),
     "Location": _header("The job's own path.", required=True),
     "retry-after": _header("Seconds after which to ask again.", "integer", required=True),
@@ -180,7 +180,7 @@ def install(app: FastAPI, keys: bool) -> None:
                 known.pop(name, None)
             for name, example in EXAMPLES.items():
                 known[name]["examples"] = [example]
-            components["headers"] = ANSWER_HEADERS
+            components["headers"] = RESPONSE_HEADERS
             components["securitySchemes"] = {"key": _KEY}
             for path, methods in schema["paths"].items():
                 for method, operation in methods.items():

@@ -1,4 +1,4 @@
-"""What `clip_uri` may name: the caller's own uploads and clips, and what the operator allows. Everything here blocks."""
+"""The objects that `clip_uri` may name: the caller's own uploads and clips, and what the operator allows. Blocks."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from tav.errors import InvalidClip
 _UPLOAD = re.compile(r"uploads/(?:([a-z0-9._-]+)/)?[0-9a-f]{32}")
 _CLIP = re.compile(r"clips/([0-9a-f]{64})\.mp4")
 _UNUSABLE = re.compile(r"[\x00-\x1f\x7f]|(?:^|/)\.{1,2}(?:/|$)")
-"""In a key: what no S3 takes, and segments that name no object but a server of plain files may follow."""
+"""In a key: characters that no S3 takes, and path segments that a server of plain files might follow."""
 
 
-class Sources:
-    """Tells the objects that a caller's jobs may be tuned on from all others.
+class ClipSources:
+    """Fetches clips, and refuses objects that a caller's jobs may not be tuned on.
 
     Args:
-        settings: Our bucket, and what the operator allows.
-        objects: Where clips are fetched from.
-        jobs: Know whose clip is whose.
+        settings: the service's bucket, and the buckets that the operator allows.
+        objects: the store that clips are fetched from.
+        jobs: tell which tenant has a clip.
     """
 
     def __init__(self, settings: Settings, objects: ObjectStore, jobs: JobStore) -> None:
@@ -35,7 +35,7 @@ class Sources:
     def fetch(self, uri: str, caller: Caller, path: Path) -> None:
         """Download a clip.
 
-        An object in our own bucket that is not the caller's is answered like one that is not there, without looking.
+        An object of the service's bucket that is not the caller's is refused like one that is not there, without a look at it.
 
         Raises:
             ApiError: 403 `clip_uri_not_allowed`, 413 `clip_too_large`.
@@ -59,7 +59,7 @@ class Sources:
             raise ApiError(
                 403, "clip_uri_not_allowed", "clip_uri names no object: its key has a part '.' or '..', or a control sign."
             )
-        tenant = caller.one()
+        tenant = caller.owner()
         prefixes = self._settings.tenant_clip_prefixes.get(tenant, [])
         if any(uri.startswith(prefix) for prefix in prefixes):
             return

@@ -1,0 +1,42 @@
+"""What the gateway works with: the registry's stores, the scheduler, and the driver of videos."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from registry.jobs import JobStore
+from registry.objects import ObjectStore
+from registry.versions import VersionStore
+from registry.videos import VideoStore
+from services.sampling.client import Samples
+from services.sampling.driver import VideoDriver
+from services.settings import Settings
+from services.tuning.client import SchedulerLink
+
+
+@dataclass(frozen=True)
+class Backends:
+    """The backends of one gateway, and the settings that it runs with."""
+
+    settings: Settings
+    objects: ObjectStore
+    jobs: JobStore
+    versions: VersionStore
+    videos: VideoStore
+    scheduler: SchedulerLink
+    driver: VideoDriver
+
+    @classmethod
+    def create(cls, settings: Settings, scheduler: SchedulerLink, sampler: Samples) -> Backends:
+        """Create the stores and the driver; contact nothing yet."""
+        objects = ObjectStore(settings)
+        versions, videos = VersionStore(settings, objects), VideoStore(settings, objects)
+        return cls(
+            settings=settings,
+            objects=objects,
+            jobs=JobStore(settings, objects),
+            versions=versions,
+            videos=videos,
+            scheduler=scheduler,
+            driver=VideoDriver(videos, versions, sampler, settings),
+        )
