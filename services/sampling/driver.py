@@ -13,13 +13,15 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, TypeVar
 
-from registry.errors import NotFound, StorageUnavailable
+from registry.errors import NotFound
 from registry.tenants import DEFAULT_TENANT, registered
 from registry.versions import VersionStore
 from registry.videos import VideoStore
 from services import logs, metrics
+from services.retries import pauses, retry_async
 from services.runtime import without_addresses
 from services.sampling.client import SamplerLost, Samples
 from services.sampling.errors import SamplingFailed, failure_of
@@ -33,8 +35,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 Item = dict[str, Any]
 
-_STORAGE_PAUSES = (0.5, 1.0, 2.0, 4.0)
-_RESUME_PAUSE = 5.0
+_RETRIES, _LONGEST_PAUSE_SECONDS = 4, 5.0
+"""Of a call of storage that is away: pauses of 0.5, 1, 2 and 4 seconds."""
 _SNAPSHOTS = 2000
 """Of one video: one for each of its steps, of which there are at most 1000, and of an attempt that was lost."""
 
@@ -202,13 +204,7 @@ class VideoDriver:
 
     async def resume(self) -> None:
         """Drive the videos that an earlier gateway left open."""
-        while True:
-            try:
-                left = await asyncio.to_thread(self._videos.open)
-                break
-            except StorageUnavailable as error:
-                log.warning("Open videos cannot be looked for yet: %s", error)
-                await asyncio.sleep(_RESUME_PAUSE)
+        left = await retry_async(lambda: asyncio.to_thread(self._videos.open), pauses(_LONGEST_PAUSE_SECONDS))
         for video in left:
             if video.id in self._drives or video.created_at >= self._since:
                 continue
@@ -352,14 +348,8 @@ class VideoDriver:
             self._unrecorded[video.id] = drive.snapshots.newest
 
     async def _persist(self, write: Callable[..., T], *args: Any) -> T:
-        """A registry call in a thread, repeated for some seconds while storage is away."""
-        for pause in _STORAGE_PAUSES:
-            try:
-                return await _whole(write, *args)
-            except StorageUnavailable as error:
-                log.warning("Storage is away, trying again in %.1f s: %s", pause, error)
-                await asyncio.sleep(pause)
-        return await _whole(write, *args)
+        """Call the registry in a thread, again for some seconds while storage is away."""
+        return await retry_async(lambda: _whole(write, *args), islice(pauses(_LONGEST_PAUSE_SECONDS), _RETRIES))
 
 
 async def _whole(write: Callable[..., T], *args: Any) -> T:

@@ -66,7 +66,7 @@ def a_job(name: str, memory: str | JobMemory) -> TuningJob:
 
 def attempts(rank: int, port: int, folder: str, out: str) -> None:
     enter_group(rank, 1, port)
-    from services.tuning.tuner import attempt
+    from services.tuning.tuner import attempt as module
     from services.tuning.tuner.ranks import Ranks
     from services.tuning.tuner.warm_tuner import WarmTuner
 
@@ -91,21 +91,21 @@ def attempts(rank: int, port: int, folder: str, out: str) -> None:
         end=outcomes.append,
     )
 
-    def register(attempt: attempt.Attempt, clip: Any, delta: Delta, latents: Any, samples: Any) -> int:
+    def register(attempt: module.Attempt, clip: Any, delta: Delta, latents: Any, samples: Any) -> int:
         deltas[attempt.job.id] = delta
         return 1
 
-    attempt.ObjectStore = lambda _: objects  # type: ignore[assignment]
+    module.ObjectStore = lambda _: objects  # type: ignore[assignment]
     kept = SimpleNamespace(set_unread=lambda *_: None, get=lambda _: None, log_sheet=lambda *_: None)
-    attempt.JobStore = attempt.VersionStore = lambda *_: kept  # type: ignore[assignment]
-    attempt.Reporter = lambda *_: reporter  # type: ignore[assignment]
-    attempt.Attempt._register = register  # type: ignore[method-assign]
+    module.JobStore = module.VersionStore = lambda *_: kept  # type: ignore[assignment]
+    module.Reporter = lambda *_: reporter  # type: ignore[assignment]
+    module.Attempt._register = register  # type: ignore[method-assign]
     ray.train.get_preemption_info = lambda: None  # Ray Train knows, and is not here
     settings = Settings(device="cpu", compute_threads=1, work_dir=Path(out).parent / "work")
     warm, ranks = WarmTuner(folder, settings, rank), Ranks()
 
     def attempt(name: str, memory: str | JobMemory) -> dict[str, Any]:
-        attempt.Attempt(Lease(a_job(name, memory), 1), warm, settings, None, ranks, None).run()
+        module.Attempt(Lease(a_job(name, memory), 1), warm, settings, None, ranks, None).run()
         failure = outcomes[-1].failure
         return {
             "failure": failure and failure.model_dump(mode="json"),

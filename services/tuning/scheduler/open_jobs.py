@@ -10,9 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
-from registry.errors import NotFound, StorageRefused, StorageUnavailable
+from registry.errors import NotFound, StorageRefused
 from registry.jobs import JobStore
 from services import logs, metrics
+from services.retries import pauses, retry_async
 from services.snapshots import Snapshots
 from services.tuning.messages import JobClass
 from tav_client.schemas import Failure, JobPhase, JobStatus, TuningJob
@@ -22,6 +23,8 @@ T = TypeVar("T")
 
 _WRITES_AT_A_TIME = 16
 _PHASE_SECONDS = 1.0
+_LONGEST_PAUSE_SECONDS = 10.0
+"""Between two calls of a registry that is away."""
 _SNAPSHOTS, _SNAPSHOTS_ENDED = 200, 20
 """Kept of an open and of an ended job."""
 
@@ -110,23 +113,14 @@ class Registry:
 
         A run that somebody has deleted takes no change: the job is to stop.
         """
-        pause = 0.5
-        while True:
+        with logs.about(**logs.about_job(job.snapshot)):
             try:
-                await self.call(write, job.snapshot.id)
-                return
-            except StorageUnavailable as error:
-                with logs.about(**logs.about_job(job.snapshot)):
-                    log.warning("registry away, trying again in %.1f s: %s", pause, error)
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, 10.0)
+                await retry_async(lambda: self.call(write, job.snapshot.id), pauses(_LONGEST_PAUSE_SECONDS))
             except NotFound:
                 log.warning("the run of job %s was deleted while it was open", job.snapshot.id)
                 job.stop = job.stop or True
-                return
             except StorageRefused as error:
                 log.error("job %s goes on, but its run does not say so: %s", job.snapshot.id, error)
-                return
 
     async def call(self, call: Callable[..., T], *args: Any) -> T:
         """A call in a thread."""

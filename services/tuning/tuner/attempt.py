@@ -17,6 +17,7 @@ from registry.objects import ObjectStore
 from registry.versions import VersionInfo, VersionStore, version_config
 from services import logs
 from services.compute import on_cuda, tuner_memory
+from services.retries import pauses, retry
 from services.scratch import Scratch
 from services.settings import Settings
 from services.tuning.estimates import beyond, rungs
@@ -29,7 +30,7 @@ from services.tuning.tuner.reporter import Reporter
 from services.tuning.tuner.warm_tuner import WarmTuner
 from tav import Clip, Delta, Latents, Progress, Sampler, Video, invert
 from tav.config import TuneConfig
-from tav.errors import InvalidConfig, OutOfMemory, is_disk_full
+from tav.errors import InvalidConfig, OutOfMemory
 from tav.eval.scores import Scorer, as_metrics
 from tav.memory import MemorySetting
 from tav.prompts import refusal, texts_of
@@ -392,9 +393,12 @@ class Attempt:
         Raises:
             NotFound: somebody has deleted the job's run, of which the scheduler need not know yet.
         """
-        if self.report.ask_again() is not Verdict.go_on:
-            raise _Stopped
+        self._check_verdict()
         self.store.get(self.job.id)
+
+    def _check_verdict(self) -> None:
+        if self.leader and self.report.ask_again() is not Verdict.go_on:
+            raise _Stopped
 
     def _patiently(self, call: Callable[[], T]) -> T:
         """Do a call that needs storage or room on the disk, again and again while it fails for want of them.
@@ -402,19 +406,8 @@ class Attempt:
         As long as the settings allow and the job may go on. A tuner on a full disk so keeps few jobs waiting, instead of
         taking one after the other and failing them all.
         """
-        deadline, pause = time.monotonic() + self.settings.storage_patience_seconds, 0.5
-        while True:
-            try:
-                return call()
-            except (StorageUnavailable, OSError) as error:
-                full = is_disk_full(error)
-                if time.monotonic() + pause > deadline or not (full or isinstance(error, StorageUnavailable)):
-                    raise
-                log.warning("%s, trying again in %.1f s: %s", "the disk is full" if full else "storage is away", pause, error)
-            time.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
-            if self.leader and self.report.ask_again() is not Verdict.go_on:
-                raise _Stopped
+        deadline = time.monotonic() + self.settings.storage_patience_seconds
+        return retry(call, pauses(_LONGEST_PAUSE_SECONDS, deadline), after_pause=self._check_verdict)
 
 
 def _shape(clip: Clip) -> str:
