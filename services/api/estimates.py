@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from services.api.http.errors import invalid
+from services.api.job_requests import check_size
 from services.compute import described, likely_device, tuner_memory
 from services.settings import Settings
 from services.tuning.estimates import beyond, forecast, rungs, work_of
@@ -36,8 +37,9 @@ def estimate(request: EstimateCreate, settings: Settings) -> Estimates:
     """Return what a job takes in each memory setting.
 
     Raises:
-        ApiError: 422, base or device are not known.
+        ApiError: 422, base or device are not known, or the size is none that a job may have.
     """
+    check_size(request.params.size)
     base = request.base or settings.base
     profile = of_base(base) if _is_served(base, settings) else of_hub(base)
     if profile is None:

@@ -57,14 +57,24 @@ def check_job_request(request: TuningJobCreate, settings: Settings, max_priority
     if request.gpu_type is not None and request.gpu_type not in settings.gpu_types:
         known = ", ".join(settings.gpu_types) or "none to choose from"
         raise invalid(f"This service has no GPU type {request.gpu_type!r}; it has {known}: leave gpu_type out.", "gpu_type")
-    if size := request.params.size:
-        if any(n < 8 or n % 8 for n in size):
-            raise invalid(f"size {size[0]}x{size[1]} will not do: width and height must be multiples of 8.", "params", "size")
-        if size[0] * size[1] > settings.clip_limits.max_pixels:
-            limit = settings.clip_limits.max_pixels
-            raise invalid(f"size {size[0]}x{size[1]} has more than {limit} pixels: ask for less.", "params", "size")
+    check_size(request.params.size)
+    if (size := request.params.size) and size[0] * size[1] > (limit := settings.clip_limits.max_pixels):
+        raise invalid(f"size {size[0]}x{size[1]} has more than {limit} pixels: ask for less.", "params", "size")
     if request.priority > max_priority:
         raise invalid(f"Your jobs may have a priority of {max_priority} at most: ask for less.", "priority")
+
+
+def check_size(size: tuple[int, int] | None) -> None:
+    """Refuse a size that latents cannot hold, the same in a job as in an estimate.
+
+    Args:
+        size: width and height in pixels; None: the base's own.
+
+    Raises:
+        ApiError: 422 `invalid_request`.
+    """
+    if size and any(n < 8 or n % 8 for n in size):
+        raise invalid(f"size {size[0]}x{size[1]} will not do: width and height must be multiples of 8.", "params", "size")
 
 
 def same_request(first: TuningJobCreate, second: TuningJobCreate) -> bool:

@@ -1,4 +1,4 @@
-"""One job, one estimate: whoever asks hears the same."""
+"""/v1/estimates: gateway, command and tuner agree on a job, and on what is no job."""
 
 from __future__ import annotations
 
@@ -37,3 +37,12 @@ def test_gateway_command_and_tuner_estimate_a_job_alike_from_one_probe(
     assert told_by[0] == told_by[1] == told_by[2]
     assert submitted.estimate.seconds == told.settings[told.chosen].seconds
     assert len(list((tmp_path / "cache" / "tav" / "devices").iterdir())) == 1
+
+
+@pytest.mark.parametrize("size", [(12, 12), (64, 60), (4, 64)])
+def test_an_estimate_refuses_a_size_as_the_job_would_be_refused(gateway: Gateway, mp4: bytes, size: tuple[int, int]) -> None:
+    params = {"size": size}
+    estimate = gateway.http.post("/v1/estimates", json={"params": params})
+    job = gateway.submit(mp4, {"caption": "a red square", "params": params})
+    assert estimate.status_code == 422 and "multiples of 8" in estimate.json()["detail"]
+    assert (estimate.status_code, estimate.json()) == (job.status_code, job.json())
