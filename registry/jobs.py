@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -310,10 +309,6 @@ class JobStore:
     def log_metrics(self, job_id: str, points: Iterable[tuple[str, float, int, int]]) -> None:
         """Metrics as (key, value, step, UNIX milliseconds); collect some seconds' worth before calling."""
         self._runs.log(job_id, metrics=points)
-
-    def log_file(self, job_id: str, path: str | Path, name: str) -> StoredFile:
-        """A file as the run's artifact `name`, straight to S3."""
-        return self._objects.put_file(path, artifact_uri(self._seen(job_id), name))
 
     def log_bytes(self, job_id: str, data: bytes, name: str) -> StoredFile:
         """Bytes as the run's artifact `name`, straight to S3."""

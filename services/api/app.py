@@ -32,7 +32,7 @@ from services.api.routes import batches, estimates, jobs, mlflow, models, operat
 from services.runtime import HEAD
 from services.sampling.client import ServeSampler
 from services.settings import Settings
-from services.tuning.client import RayScheduler
+from services.tuning.client import SchedulerClient
 
 _MAX_REQUESTS = sum(SLOTS.values())
 
@@ -98,7 +98,7 @@ class Gateway:
 
     def __init__(self, settings: Settings, samplers: dict[str, Any]) -> None:
         logs.start()
-        self._backends = Backends.create(settings, RayScheduler(), ServeSampler(samplers))
+        self._backends = Backends.create(settings, SchedulerClient(), ServeSampler(samplers))
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Create the application in the replica: it holds clients that cannot be pickled."""

@@ -11,7 +11,7 @@ from registry.videos import VideoStore
 from services.sampling.client import Samples
 from services.sampling.driver import VideoDriver
 from services.settings import Settings
-from services.tuning.client import SchedulerLink
+from services.tuning.client import SchedulerClient
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,11 @@ class Backends:
     jobs: JobStore
     versions: VersionStore
     videos: VideoStore
-    scheduler: SchedulerLink
+    scheduler: SchedulerClient
     driver: VideoDriver
 
     @classmethod
-    def create(cls, settings: Settings, scheduler: SchedulerLink, sampler: Samples) -> Backends:
+    def create(cls, settings: Settings, scheduler: SchedulerClient, sampler: Samples) -> Backends:
         """Create the stores and the driver; contact nothing yet."""
         objects = ObjectStore(settings)
         versions, videos = VersionStore(settings, objects), VideoStore(settings, objects)

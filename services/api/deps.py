@@ -19,7 +19,7 @@ from services.api.job_maker import JobMaker
 from services.api.mlflow_proxy import MlflowProxy
 from services.sampling.driver import VideoDriver
 from services.settings import Settings
-from services.tuning.client import SchedulerLink
+from services.tuning.client import SchedulerClient
 
 
 def set_state(app: FastAPI, backends: Backends, authenticator: Authenticator, mlflow_proxy: MlflowProxy) -> None:
@@ -50,7 +50,7 @@ ObjectStoreDep = Annotated[ObjectStore, _backend("objects")]
 JobStoreDep = Annotated[JobStore, _backend("jobs")]
 VersionStoreDep = Annotated[VersionStore, _backend("versions")]
 VideoStoreDep = Annotated[VideoStore, _backend("videos")]
-SchedulerDep = Annotated[SchedulerLink, _backend("scheduler")]
+SchedulerDep = Annotated[SchedulerClient, _backend("scheduler")]
 VideoDriverDep = Annotated[VideoDriver, _backend("driver")]
 JobMakerDep = Annotated[JobMaker, _state("job_maker")]
 VideoLocksDep = Annotated[KeyLocks, _state("video_locks")]

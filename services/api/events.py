@@ -15,7 +15,7 @@ from fastapi.responses import StreamingResponse
 from registry.jobs import JobStore
 from registry.videos import VideoStore
 from services.sampling.driver import VideoDriver
-from services.tuning.client import SchedulerAway, SchedulerLink
+from services.tuning.client import SchedulerAway, SchedulerClient
 from tav.errors import TavError
 from tav_client.schemas import TuningJob, Video
 
@@ -40,7 +40,7 @@ def event_number(last_event_id: str | None) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
 
 
-async def live_job(job: TuningJob, scheduler: SchedulerLink) -> TuningJob:
+async def live_job(job: TuningJob, scheduler: SchedulerClient) -> TuningJob:
     """Return the job with the scheduler's live fields, if it is open and the scheduler answers."""
     if job.status.final:
         return job
@@ -51,7 +51,7 @@ async def live_job(job: TuningJob, scheduler: SchedulerLink) -> TuningJob:
         return job
 
 
-async def job_events(job: TuningJob, after: int | None, scheduler: SchedulerLink, jobs: JobStore) -> AsyncIterator[str]:
+async def job_events(job: TuningJob, after: int | None, scheduler: SchedulerClient, jobs: JobStore) -> AsyncIterator[str]:
     """Yield a job's events up to its final snapshot.
 
     Args:
@@ -122,7 +122,7 @@ def _event(number: int, snapshot: TuningJob | Video) -> str:
     return f"id: {number}\nevent: {name}\ndata: {snapshot.model_dump_json()}\n\n"
 
 
-async def _newest(job: TuningJob, scheduler: SchedulerLink) -> tuple[int, TuningJob]:
+async def _newest(job: TuningJob, scheduler: SchedulerClient) -> tuple[int, TuningJob]:
     try:
         snapshots = await scheduler.events(job.id, 0, 0.0)
     except SchedulerAway:
@@ -130,7 +130,7 @@ async def _newest(job: TuningJob, scheduler: SchedulerLink) -> tuple[int, Tuning
     return snapshots[-1] if snapshots else (0, await live_job(job, scheduler))
 
 
-async def _newer(job_id: str, after: int, scheduler: SchedulerLink, jobs: JobStore) -> list[tuple[int, TuningJob]]:
+async def _newer(job_id: str, after: int, scheduler: SchedulerClient, jobs: JobStore) -> list[tuple[int, TuningJob]]:
     """Wait for snapshots after a number. One that comes from the run has no number of its own."""
     try:
         return await scheduler.events(job_id, after, _POLL_SECONDS)

@@ -1,95 +1,68 @@
-"""How the gateway asks the scheduler. The scheduler may be away; jobs stay queued in the runs meanwhile."""
+"""The gateway's client of the scheduler. While the scheduler is away, jobs stay queued in their runs."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Protocol
+from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 
 from services.runtime import NAMESPACE, SCHEDULER
+from services.snapshots import Event
+from services.tuning.messages import SchedulerStatus
 from tav.errors import TavError
 from tav_client.schemas import TuningJob
 
 _ANSWER_SECONDS = 5.0
+_CANCEL_SECONDS = 30.0
 
 
 class SchedulerAway(Exception):
     """The scheduler does not run, or does not answer in time."""
 
 
-class SchedulerLink(Protocol):
-    """The scheduler's methods; each may raise `SchedulerAway`."""
+class SchedulerClient:
+    """The scheduler's methods, called on its named Ray actor. Each may raise `SchedulerAway`."""
 
-    async def notify(self, job: TuningJob) -> None:
-        """A job has been added."""
-        ...
-
-    async def cancel(self, job_id: str) -> TuningJob:
-        """Cancel a job; the job as it is then."""
-        ...
-
-    async def queued(self, tenant: str) -> int:
-        """How many jobs of a tenant wait."""
-        ...
-
-    async def live(self, job_id: str) -> TuningJob | None:
-        """The job with its live fields, if the scheduler knows it."""
-        ...
-
-    async def events(self, job_id: str, after: int, timeout_s: float) -> list[tuple[int, TuningJob]]:
-        """Snapshots newer than event `after`; waits up to `timeout_s` for one."""
-        ...
-
-    async def status(self) -> dict[str, Any]:
-        """For operators."""
-        ...
-
-
-class RayScheduler:
-    """The scheduler as a named Ray actor."""
-
-    def __init__(self, name: str = SCHEDULER, namespace: str = NAMESPACE) -> None:
-        self._name, self._namespace = name, namespace
+    def __init__(self) -> None:
         self._actor: Any = None
 
     async def notify(self, job: TuningJob) -> None:
-        """See `SchedulerLink`."""
-        await self._ask("notify", job)
+        """Tell the scheduler of a new job."""
+        await self._call("notify", job)
 
     async def cancel(self, job_id: str) -> TuningJob:
-        """See `SchedulerLink`."""
-        job: TuningJob = await self._ask("cancel", job_id, seconds=30.0)
+        """Cancel a job; return it as it is then."""
+        job: TuningJob = await self._call("cancel", job_id, seconds=_CANCEL_SECONDS)
         return job
 
     async def queued(self, tenant: str) -> int:
-        """See `SchedulerLink`."""
-        count: int = await self._ask("queued", tenant)
+        """Return how many jobs of a tenant wait."""
+        count: int = await self._call("queued", tenant)
         return count
 
     async def live(self, job_id: str) -> TuningJob | None:
-        """See `SchedulerLink`."""
-        job: TuningJob | None = await self._ask("live", job_id)
+        """Return the job with its live fields, if the scheduler knows it."""
+        job: TuningJob | None = await self._call("live", job_id)
         return job
 
-    async def events(self, job_id: str, after: int, timeout_s: float) -> list[tuple[int, TuningJob]]:
-        """See `SchedulerLink`."""
-        news: list[tuple[int, TuningJob]] = await self._ask(
-            "events", job_id, after, timeout_s, seconds=timeout_s + _ANSWER_SECONDS
-        )
-        return news
+    async def events(self, job_id: str, after: int, timeout_s: float) -> list[Event[TuningJob]]:
+        """Return the snapshots newer than event `after`; wait up to `timeout_s` for one."""
+        seconds = timeout_s + _ANSWER_SECONDS
+        events: list[Event[TuningJob]] = await self._call("events", job_id, after, timeout_s, seconds=seconds)
+        return events
 
-    async def status(self) -> dict[str, Any]:
-        """See `SchedulerLink`."""
-        status: dict[str, Any] = await self._ask("status")
+    async def status(self) -> SchedulerStatus:
+        """Return the numbers of jobs and the tuners, for operators."""
+        status: SchedulerStatus = await self._call("status")
         return status
 
-    async def _ask(self, method: str, *args: Any, seconds: float = _ANSWER_SECONDS) -> Any:
+    async def _call(self, method: str, *args: Any, seconds: float = _ANSWER_SECONDS) -> Any:
         try:
             async with asyncio.timeout(seconds):
                 if self._actor is None:
-                    self._actor = await asyncio.to_thread(ray.get_actor, self._name, self._namespace)
+                    self._actor = await asyncio.to_thread(ray.get_actor, SCHEDULER, NAMESPACE)
                 return await getattr(self._actor, method).remote(*args)
         except RayTaskError as error:
             if isinstance(error.cause, TavError):

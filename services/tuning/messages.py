@@ -1,16 +1,17 @@
-"""What scheduler and tuner say to each other."""
+"""The messages between gateway, scheduler and tuners, besides the jobs themselves."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TypedDict
 
 from tav_client.schemas import Estimate, Failure, JobPhase, TuningJob
 
 
 @dataclass(frozen=True)
 class JobClass:
-    """What the jobs of a tuner have in common."""
+    """What the jobs of one tuner have in common."""
 
     base: str
     gpus: int = 1
@@ -19,17 +20,18 @@ class JobClass:
 
 @dataclass(frozen=True)
 class Lease:
-    """One attempt at one job."""
+    """One attempt at one job, given to a tuner."""
 
     job: TuningJob
     attempt: int
+    """From 1."""
     beat_seconds: float = 0.5
-    """How often to beat; the run gets metrics and log after every tenth beat."""
+    """Time between two beats; metrics and log are written to the run with every tenth beat."""
 
 
 @dataclass(frozen=True)
 class Beat:
-    """A running job's progress."""
+    """A tuner's report of a running job's progress."""
 
     phase: JobPhase
     step: int
@@ -39,11 +41,11 @@ class Beat:
     loss: float | None
     eta_seconds: float | None
     caption: str | None = None
-    """Once a clip without one has been captioned."""
+    """Of a clip that came without one, once the tuner has captioned it."""
     estimate: Estimate | None = None
-    """Of the memory setting that it works in."""
+    """Of the memory setting that the job is tuned in."""
     unread: dict[str, str] | None = None
-    """What of the job's texts the base does not read, where the tuner has looked."""
+    """The ends of the job's texts that the base does not read; None before the tuner has looked."""
 
 
 class Verdict(StrEnum):
@@ -51,9 +53,9 @@ class Verdict(StrEnum):
 
     go_on = "go_on"
     cancel = "cancel"
-    """Somebody cancelled the job: stop and report `cancelled`."""
+    """The job was cancelled or is late: stop, and report that with `finish`."""
     lost = "lost"
-    """The attempt is no longer this tuner's: stop and report nothing."""
+    """The attempt is not this tuner's any more: stop, and report nothing."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +68,29 @@ class Outcome:
     retry: bool = False
     """The failure may pass (storage away, a full disk): try again, after a pause, while attempts are left."""
     handed_back: bool = False
-    """The tuner's node is about to be taken away: go on elsewhere, at once, from the checkpoint; this attempt is excused."""
+    """A node of the tuner is about to be taken away: go on elsewhere, at once, from the checkpoint; the attempt is excused."""
 
     @property
     def last(self) -> bool:
         """No other attempt follows."""
         return not (self.retry or self.handed_back)
+
+
+class TunerStatus(TypedDict):
+    """One tuner, for operators."""
+
+    base: str
+    gpus: int
+    gpu_type: str | None
+    started: bool
+    """It has asked for a job."""
+    job: str | None
+
+
+class SchedulerStatus(TypedDict):
+    """The scheduler's jobs and tuners, for operators."""
+
+    jobs: dict[str, int]
+    """Numbers by status; of ended jobs only the latest are counted."""
+    tuners: dict[str, TunerStatus]
+    """By the tuner's id."""

@@ -27,7 +27,7 @@ from services.api.http.idempotency import IdempotencyKey, checked_key
 from services.api.http.openapi import job_body, problems
 from services.api.job_logs import tail, whole
 from services.api.routes.models import refuse_in_use
-from services.tuning.client import SchedulerAway, SchedulerLink
+from services.tuning.client import SchedulerAway, SchedulerClient
 from tav_client.schemas import JobDeleted, JobStatus, Label, ModelName, Page, TuningJob
 
 router = APIRouter(prefix="/tuning-jobs", tags=["tuning jobs"])
@@ -118,7 +118,7 @@ async def cancel_job(job_id: str, jobs: JobStoreDep, scheduler: SchedulerDep, ca
     return job
 
 
-async def cancel_open_job(job: TuningJob, scheduler: SchedulerLink, caller: Caller) -> TuningJob:
+async def cancel_open_job(job: TuningJob, scheduler: SchedulerClient, caller: Caller) -> TuningJob:
     """Cancel a job if it is open; return it as it is then.
 
     Raises:

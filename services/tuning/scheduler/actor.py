@@ -28,7 +28,7 @@ from services.fair_queue import Entry
 from services.runtime import HEAD, NAMESPACE, SCHEDULER, without_addresses
 from services.settings import Settings
 from services.snapshots import Event
-from services.tuning.messages import Beat, JobClass, Lease, Outcome, Verdict
+from services.tuning.messages import Beat, JobClass, Lease, Outcome, SchedulerStatus, Verdict
 from services.tuning.scheduler.deadlines import Limits
 from services.tuning.scheduler.launcher import TrainLauncher
 from services.tuning.scheduler.open_jobs import OpenJob, Registry
@@ -112,8 +112,8 @@ class Scheduler:
         """How many jobs of a tenant wait."""
         return self.queue.queued_of(tenant)
 
-    async def status(self) -> dict[str, Any]:
-        """For operators: jobs by status, tuners and what they hold."""
+    async def status(self) -> SchedulerStatus:
+        """Return the numbers of jobs by status, and the tuners, for operators."""
         states = Counter(job.snapshot.status for job in self.jobs.values())
         return {"jobs": {status.value: states[status] for status in JobStatus}, "tuners": self.tuners.status()}
 

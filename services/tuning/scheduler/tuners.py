@@ -8,10 +8,10 @@ import uuid
 from collections import Counter, deque
 from collections.abc import Awaitable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from services.settings import Settings
-from services.tuning.messages import JobClass
+from services.tuning.messages import JobClass, TunerStatus
 from services.tuning.scheduler.policy import JobQueue, TunerCounts, gives_way, plan
 from tav_client.schemas import WaitsFor
 
@@ -53,8 +53,8 @@ class Tuners:
         self._idle: dict[JobClass, deque[str]] = {}
         self._failed_starts: Counter[JobClass] = Counter()
 
-    def status(self) -> dict[str, Any]:
-        """For operators."""
+    def status(self) -> dict[str, TunerStatus]:
+        """Return the tuners by id, for operators."""
         return {
             name: {"base": t.kind.base, "gpus": t.kind.gpus, "gpu_type": t.kind.gpu_type, "started": t.came, "job": t.job}
             for name, t in self._all.items()
