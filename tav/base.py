@@ -15,11 +15,10 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from tav.bases import loading
 from tav.config import ClipConfig, InvertConfig, NetConfig, SampleConfig, TuneConfig
 from tav.ddim import DDIM
-from tav.errors import InvalidConfig, NanLoss
+from tav.errors import NanLoss
 from tav.prompts import Reader, window_of
+from tav.vae import FRAMES_AT_ONCE, check_size, scale_of
 from tav.video import Frames
-
-_FRAMES_AT_ONCE = 8  # through the VAE, whose activations are the largest of all
 
 
 @dataclass
@@ -103,7 +102,7 @@ class Base:
     @property
     def scale(self) -> int:
         """Pixels per latent, along each side: 8 for Stable Diffusion."""
-        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+        return scale_of(self.vae.config)
 
     def check_size(self, width: int, height: int) -> None:
         """Refuse what latents cannot hold.
@@ -111,10 +110,7 @@ class Base:
         Raises:
             InvalidConfig: says which sizes will do.
         """
-        if width % self.scale or height % self.scale:
-            raise InvalidConfig(
-                f"size {width}x{height} will not do for base {self.name!r}: width and height must be multiples of {self.scale}"
-            )
+        check_size(width, height, self.scale, self.name)
 
     @torch.no_grad()
     def encode_text(self, prompts: list[str]) -> Tensor:
@@ -140,7 +136,7 @@ class Base:
         self.check_size(frames.shape[2], frames.shape[1])
         pixels = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)
         chunks = []
-        for chunk in pixels.split(_FRAMES_AT_ONCE):
+        for chunk in pixels.split(FRAMES_AT_ONCE):
             posterior = self.vae.encode(chunk.to(self.device, self.vae.dtype) / 127.5 - 1).latent_dist
             chunks.append(torch.stack([posterior.mean, posterior.std]))
         moments = self._finite(torch.cat(chunks, dim=1)) * self.vae.config.scaling_factor  # [2, F, 4, h, w]
@@ -151,7 +147,7 @@ class Base:
     def decode_latents(self, latents: Tensor) -> Frames:
         """Latents `[1, 4, F, h, w]` -> frames uint8 `[F, H, W, 3]`."""
         folded = latents[0].transpose(0, 1).to(self.vae.dtype) / self.vae.config.scaling_factor
-        return np.concatenate([self._decode(chunk) for chunk in folded.split(_FRAMES_AT_ONCE)])
+        return np.concatenate([self._decode(chunk) for chunk in folded.split(FRAMES_AT_ONCE)])
 
     def _decode(self, latents: Tensor) -> Frames:
         pixels = self._finite(self.vae.decode(latents).sample)

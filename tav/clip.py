@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from tav.errors import InvalidClip, InvalidConfig
+from tav.errors import InvalidClip
 from tav.media.decoder import read_frames_isolated
 from tav.probe import ClipLimits
+from tav.vae import check_size
 from tav.video import Frames, Video, read_frames
 
 CaptionSource = Literal["given", "automatic"]
@@ -46,8 +47,7 @@ class Clip:
         """
         if not caption.strip():
             raise InvalidClip("the clip has no caption: say what it shows, e.g. 'a man is skiing'")
-        if any(n < 8 or n % 8 for n in size):
-            raise InvalidConfig(f"size {size[0]}x{size[1]} will not do: width and height must be multiples of 8")
+        check_size(*size)
         if stranger is None:
             frames, fps = read_frames(path, num_frames, size, start, stride)
         else:

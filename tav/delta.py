@@ -16,6 +16,7 @@ from tav.clip import CaptionSource, Clip
 from tav.config import AttentionMode, GroupNormMode, TuneConfig
 from tav.errors import BaseMismatch, CorruptVersion
 from tav.inflation import VideoUNet, is_tuned
+from tav.networks import misfit_of
 
 HEADER_KEY = "tav"  # of the JSON record in the safetensors header
 
@@ -88,7 +89,7 @@ class Delta:
             CorruptVersion: names or shapes are not this network's.
         """
         targets = {n: p for n, p in net.named_parameters() if is_tuned(n)}
-        _check_shapes(self.tensors, targets)
+        _check_fit(self.tensors, targets)
         with torch.no_grad():
             for name, target in targets.items():
                 target.copy_(self.tensors[name], non_blocking=True)
@@ -136,13 +137,12 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], str]:
         ) from error
 
 
-def _check_shapes(given: dict[str, Tensor], wanted: dict[str, torch.nn.Parameter]) -> None:
-    if given.keys() != wanted.keys():
-        odd = sorted(given.keys() ^ wanted.keys())[0]
-        raise CorruptVersion(f"the delta's tensors are not this network's, e.g. {odd}: it belongs to another base")
-    for name, tensor in given.items():
-        if tensor.shape != wanted[name].shape:
-            raise CorruptVersion(
-                f"{name} is {list(tensor.shape)} in the delta, {list(wanted[name].shape)} in the network: "
-                "it belongs to another base"
-            )
+def _check_fit(tensors: dict[str, Tensor], targets: dict[str, torch.nn.Parameter]) -> None:
+    misfit = misfit_of(tensors, targets)
+    if names := misfit.missing + misfit.unknown:
+        raise CorruptVersion(f"the delta's tensors are not this network's, e.g. {min(names)}: it belongs to another base")
+    for name in misfit.reshaped:
+        raise CorruptVersion(
+            f"{name} is {list(tensors[name].shape)} in the delta, {list(targets[name].shape)} in the network: "
+            "it belongs to another base"
+        )

@@ -6,7 +6,6 @@ Filling is strict, where the libraries' own loaders leave what a file lacks at r
 from __future__ import annotations
 
 import inspect
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +15,8 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
+
+from tav.bases.configs import read_config
 
 
 class Unfit(ValueError):
@@ -60,21 +61,32 @@ def build_text_encoder(folder: Path) -> CLIPTextModel:
     return model
 
 
-def read_config(file: Path) -> dict[str, Any]:
-    """A JSON object.
-
-    Raises:
-        OSError, ValueError: missing or damaged.
-    """
-    config = json.loads(file.read_text())
-    if not isinstance(config, dict):
-        raise ValueError(f"{file} does not hold a JSON object")
-    return config
-
-
 def _on_meta(kind: Any, config: dict[str, Any]) -> Any:
     with torch.device("meta"):
         return kind.from_config(config)
+
+
+class Misfit(NamedTuple):
+    """How named tensors differ from a network's in names and shapes; true where they do."""
+
+    missing: list[str]
+    """Names that only the network has, sorted."""
+    unknown: list[str]
+    """Names that only the tensors have, sorted."""
+    reshaped: list[str]
+    """Names of both, in the tensors' order, whose shapes differ."""
+
+    def __bool__(self) -> bool:
+        return any(self)
+
+
+def misfit_of(tensors: Mapping[str, Tensor], network: Mapping[str, Tensor]) -> Misfit:
+    """Compare tensors with a network's by name and shape."""
+    return Misfit(
+        sorted(network.keys() - tensors.keys()),
+        sorted(tensors.keys() - network.keys()),
+        [name for name, tensor in tensors.items() if name in network and tensor.shape != network[name].shape],
+    )
 
 
 @torch.no_grad()
@@ -84,14 +96,14 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor], dtype: torch.dtype | N
     Raises:
         Unfit: names or shapes are not the model's.
     """
-    wanted = model.state_dict()
-    if missing := sorted(wanted.keys() - tensors.keys()):
-        raise Unfit(f"lacks {len(missing)} of {len(wanted)} tensors, e.g. {missing[0]}")
-    if unknown := sorted(tensors.keys() - wanted.keys()):
-        raise Unfit(f"has {len(unknown)} tensors too many, e.g. {unknown[0]}")
-    for name, tensor in tensors.items():
-        if tensor.shape != wanted[name].shape:
-            raise Unfit(f"holds {name} as {list(tensor.shape)}, where its config says {list(wanted[name].shape)}")
+    state = model.state_dict()
+    misfit = misfit_of(tensors, state)
+    if misfit.missing:
+        raise Unfit(f"lacks {len(misfit.missing)} of {len(state)} tensors, e.g. {misfit.missing[0]}")
+    if misfit.unknown:
+        raise Unfit(f"has {len(misfit.unknown)} tensors too many, e.g. {misfit.unknown[0]}")
+    for name in misfit.reshaped:
+        raise Unfit(f"holds {name} as {list(tensors[name].shape)}, where its config says {list(state[name].shape)}")
     model.load_state_dict({name: tensor.to(dtype or tensor.dtype) for name, tensor in tensors.items()}, assign=True)
 
 

@@ -9,6 +9,8 @@ from fastapi import Request
 from services.api.http.bodies import media_type, read_json, read_upload, unsupported_job_body
 from services.api.http.errors import invalid
 from services.settings import Settings
+from tav import vae
+from tav.errors import InvalidConfig
 from tav_client.schemas import TuningJobCreate, model_slug
 
 
@@ -73,8 +75,11 @@ def check_size(size: tuple[int, int] | None) -> None:
     Raises:
         ApiError: 422 `invalid_request`.
     """
-    if size and any(n < 8 or n % 8 for n in size):
-        raise invalid(f"size {size[0]}x{size[1]} will not do: width and height must be multiples of 8.", "params", "size")
+    if size:
+        try:
+            vae.check_size(*size)
+        except InvalidConfig as error:
+            raise invalid(f"{error}.", "params", "size") from None
 
 
 def same_request(first: TuningJobCreate, second: TuningJobCreate) -> bool:

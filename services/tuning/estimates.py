@@ -7,9 +7,10 @@ from typing import Any
 
 from services.settings import Settings
 from tav.config import ClipConfig, InvertConfig, NetConfig, SampleConfig, TuneConfig
-from tav.errors import InvalidConfig, OutOfMemory
+from tav.errors import OutOfMemory
 from tav.estimate import Device, Profile, Work, estimate, fastest_that_fits
 from tav.memory import MemorySetting, Precision, ladder
+from tav.vae import check_size
 from tav_client.schemas import Estimate, Estimates, JobMemory, JobParams, TuningParams
 from tav_client.schemas import MemorySetting as AskedMemory
 
@@ -43,7 +44,7 @@ def work_of(
         gpus: that tune it together.
 
     Raises:
-        InvalidConfig: the size is not a size.
+        InvalidConfig: the size is no pair of multiples of 8.
     """
 
     def settled(part: str, **given: Any) -> dict[str, Any]:
@@ -51,8 +52,7 @@ def work_of(
 
     clip = ClipConfig(**settled("clip", num_frames=params.num_frames, size=params.size))
     width, height = clip.size
-    if min(width, height) < 8:
-        raise InvalidConfig(f"size {width}x{height} will not do: width and height must be multiples of 8")
+    check_size(width, height)
     return Work(
         frames=clip.num_frames,
         width=width,

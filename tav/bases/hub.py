@@ -15,7 +15,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from tav.bases import MOVED, parse
+from tav.bases.names import MOVED, parse
 from tav.errors import BaseUnavailable
 
 

@@ -18,10 +18,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from tav.bases import OFFLINE, hub
+from tav.bases import hub
+from tav.bases.configs import read_config, recommended_in
+from tav.bases.names import OFFLINE
 from tav.bases.single_file import converted
 from tav.errors import BaseUnavailable
-from tav.networks import Networks, Unfit, build, fill, read_config, text_tensors, vae_tensors
+from tav.networks import Networks, Unfit, build, fill, text_tensors, vae_tensors
 
 _STEMS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
 _VARIANTS = (None, "fp16")  # of weight files, in order of preference
@@ -126,11 +128,10 @@ def _configs_of(file: Path, config: str | None) -> Path:
 
 def _configured(folder: Path, networks: Networks) -> dict[str, Any]:
     try:
-        settings = folder / "tav.json"
         return {
             "tokenizer": _tokenizer(folder / "tokenizer", networks.text_encoder),
             "scheduler_config": read_config(folder / "scheduler" / "scheduler_config.json"),
-            "defaults": read_config(settings) if settings.exists() else {},
+            "defaults": recommended_in(folder),
         }
     except (OSError, ValueError) as error:
         raise BaseUnavailable(f"the vocabulary or schedule in {folder} cannot be read: {error}") from error

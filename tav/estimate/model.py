@@ -12,10 +12,9 @@ from tav.config import AttentionMode
 from tav.estimate.device import Device, measurements
 from tav.estimate.profile import Cost, Profile
 from tav.memory import MemorySetting, Precision
+from tav.vae import FRAMES_AT_ONCE
 
 Phase = Literal["tuning", "inversion", "sampling"]
-FRAMES_AT_ONCE = 8
-"""Through the VAE, as in `tav.base`."""
 _GATHERED = 100_000_000  # parameters that the engine's stage 3 keeps whole at a time; a quarter fills its gradient bucket
 _UNMEASURED_MARGIN = 0.15  # of memory, on devices that no run was measured on
 

@@ -23,6 +23,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from tav.estimate.profile import Cost, PassProfile, Profile
 from tav.inflation import VideoUNet, inflate, is_tuned
+from tav.vae import scale_of
 
 Pass = Literal["tuning", "tuning_checkpointed", "inference", "encoding", "decoding"]
 """One forward and backward pass of the network, without or with checkpointing; one forward pass; frames through the VAE."""
@@ -91,7 +92,7 @@ def profile_of(
         tensors=sum(1 for _ in video.parameters()),
         vae_size=_size(autoencoder),
         text_size=_size(encoder),
-        scale=2 ** (len(vae["block_out_channels"]) - 1),
+        scale=scale_of(vae),
         passes={kind: _fit([(f, h * w, trace(unet, vae, kind, f, h, w)) for f, h, w in _SHAPES]) for kind in kinds},
     )
 
@@ -168,7 +169,7 @@ def _unet_pass(
 
 def _vae_pass(config: dict[str, Any], kind: Pass, frames: int, height: int, width: int) -> tuple[nn.Module, Callable[[], None]]:
     vae = AutoencoderKL.from_config(config).eval().requires_grad_(False)
-    scale = 2 ** (len(vae.config.block_out_channels) - 1)
+    scale = scale_of(vae.config)
 
     @torch.no_grad()
     def run() -> None:

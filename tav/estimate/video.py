@@ -8,9 +8,10 @@ from pydantic import BaseModel
 
 from tav.config import AttentionMode, SampleConfig
 from tav.estimate.device import Device
-from tav.estimate.model import FRAMES_AT_ONCE, bare_step, bytes_per_value, calibration, seconds_of
+from tav.estimate.model import bare_step, bytes_per_value, calibration, seconds_of
 from tav.estimate.profile import Profile
 from tav.memory import Precision
+from tav.vae import FRAMES_AT_ONCE, SCALE
 
 _COPIES = 4
 """Of the finished pictures, 3 bytes a pixel: decoded, made contiguous, scored, encoded."""
@@ -133,11 +134,11 @@ def largest_that_fits(work: VideoWork, fits: Callable[[VideoWork], bool]) -> tup
     """
 
     def sized(share: float) -> VideoWork:
-        width, height = (max(8, int(side * share) // 8 * 8) for side in (work.width, work.height))
+        width, height = (max(SCALE, int(side * share) // SCALE * SCALE) for side in (work.width, work.height))
         return work.model_copy(update={"width": width, "height": height})
 
     frames = _last(work.frames, lambda n: fits(work.model_copy(update={"frames": n})))
-    parts = max(work.width, work.height) // 8
+    parts = max(work.width, work.height) // SCALE
     side = _last(parts, lambda n: fits(sized(n / parts)))
     smaller = sized(side / parts)
     return frames, (smaller.width, smaller.height) if side else (0, 0)

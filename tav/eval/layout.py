@@ -23,6 +23,7 @@ from tav.errors import InvalidClip, InvalidConfig
 from tav.eval.suite import Case, Suite, SuiteClip
 from tav.media.timestamps import frame_indices
 from tav.probe import ClipLimits, probe
+from tav.vae import check_size
 from tav.video import Frames
 from tav.video import read_frames as video_frames
 
@@ -117,8 +118,7 @@ def read_clip(clip: SuiteClip, config: ClipConfig) -> Clip:
     c = ClipConfig.model_validate(config.model_dump() | dict(clip.options))
     if not clip.path.is_dir():
         return Clip.read(clip.path, clip.caption, c.num_frames, c.size, c.start, c.stride)
-    if any(side % 8 for side in c.size):
-        raise InvalidConfig(f"size {c.size[0]}x{c.size[1]} will not do: width and height must be multiples of 8")
+    check_size(*c.size)
     return Clip(read_frames(clip.path, c.num_frames, c.size, c.start, c.stride), FRAMES_FPS, clip.caption)
 
 

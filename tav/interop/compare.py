@@ -15,7 +15,7 @@ from tav.base import Base
 from tav.errors import BaseMismatch, InvalidCheckpoint
 from tav.inflation import inflate, is_tuned
 from tav.interop.reference import TEXT_WEIGHTS, WEIGHTS, Checkpoint, read_tensors
-from tav.networks import Unfit, build_text_encoder, build_vae, fill, text_tensors, vae_tensors
+from tav.networks import Unfit, build_text_encoder, build_vae, fill, misfit_of, text_tensors, vae_tensors
 
 _HALF = torch.finfo(torch.float16)
 
@@ -31,19 +31,20 @@ def compare(checkpoint: Checkpoint, base: Base) -> dict[str, float]:
     """
     net = inflate(base.unet).state_dict()
     given = checkpoint.tensors
-    if odd := given.keys() ^ net.keys():
-        where = "the checkpoint" if min(odd) in given else f"base {base.name!r}"
-        raise BaseMismatch(f"only {where} has {min(odd)}: {_advice(checkpoint)}")
+    misfit = misfit_of(given, net)
+    if names := misfit.missing + misfit.unknown:
+        where = "the checkpoint" if min(names) in given else f"base {base.name!r}"
+        raise BaseMismatch(f"only {where} has {min(names)}: {_advice(checkpoint)}")
     for key in ("attention_head_dim", "norm_num_groups"):  # change what is computed, but no tensor's shape
         theirs, ours = checkpoint.config.get(key), base.unet.config[key]
         if theirs is not None and theirs != ours:
             raise BaseMismatch(f"{key} is {theirs} in the checkpoint, {ours} in base {base.name!r}: {_advice(checkpoint)}")
+    for name in misfit.reshaped:
+        shapes = f"{list(given[name].shape)} in the checkpoint, {list(net[name].shape)} in base {base.name!r}"
+        raise BaseMismatch(f"{name} is {shapes}: {_advice(checkpoint)}")
     for name in given:
         if ".norm_temp." in name and not torch.equal(given[name].float(), net[name].float()):
             raise InvalidCheckpoint(f"{name} was tuned: a delta holds query projections and temporal attention alone")
-        if given[name].shape != net[name].shape:
-            shapes = f"{list(given[name].shape)} in the checkpoint, {list(net[name].shape)} in base {base.name!r}"
-            raise BaseMismatch(f"{name} is {shapes}: {_advice(checkpoint)}")
     frozen = [name for name in given if not is_tuned(name)]
     deviation = {"unet": _deviation(given, net, frozen, checkpoint, base)}
     if checkpoint.is_pipeline:
@@ -53,7 +54,7 @@ def compare(checkpoint: Checkpoint, base: Base) -> dict[str, float]:
         ):
             parameters = dict(ours.named_parameters())
             state = dict(theirs.named_parameters())
-            if state.keys() != parameters.keys() or any(state[n].shape != p.shape for n, p in parameters.items()):
+            if misfit_of(state, parameters):
                 raise BaseMismatch(f"its {part} is of another kind than that of base {base.name!r}: {_advice(checkpoint)}")
             deviation[part] = _deviation(state, parameters, parameters, checkpoint, base)
     return deviation

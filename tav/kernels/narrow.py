@@ -22,11 +22,12 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from tav.precision import DTYPES
+
 log = logging.getLogger(__name__)
 
 WIDTHS = (4, 8)
 """Of heads that are computed here; from 16 on, torch is as fast."""
-_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _WORTH_A_THREAD = 1 << 18
 """Scores; fewer are computed before a thread has started."""
 _SOURCE = Path(__file__).with_suffix(".cpp")
@@ -48,7 +49,7 @@ def suits(query: Tensor, heads: int) -> bool:
     """Whether `attend` can take such queries: on a CPU, of real content, with heads of one of `WIDTHS`."""
     if torch.compiler.is_compiling():  # kernels of ours end a graph
         return False
-    narrow = query.device.type == "cpu" and query.shape[-1] // heads in WIDTHS and query.dtype in _DTYPES
+    narrow = query.device.type == "cpu" and query.shape[-1] // heads in WIDTHS and query.dtype in DTYPES.values()
     return narrow and type(query) is Tensor and _kernels() is not None
 
 

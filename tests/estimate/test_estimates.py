@@ -180,3 +180,9 @@ def test_the_command_refuses_in_a_sentence() -> None:
     command = [sys.executable, "-m", "tav_client.cli", "estimate", "--device", "abacus"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "") and done.stderr.startswith("tav: no device 'abacus' is known")
+
+
+def test_the_command_refuses_a_size_that_no_job_may_have() -> None:
+    refused = tav("--size", "12x12", "--device", "A100-40G")
+    assert refused.exit_code == 1
+    assert "12x12 will not do: width and height must be multiples of 8" in f"{refused.output}{refused.exception}"

@@ -18,7 +18,7 @@ from diffusers.video_processor import VideoProcessor
 
 logger = logging.get_logger(__name__)
 
-_FRAMES_AT_ONCE = 8  # through the VAE, whose activations are the largest of all
+_FRAMES_AT_ONCE = 8  # frames through the VAE in one call: its activations are the largest of all
 
 
 @dataclass
