@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -22,6 +24,51 @@ from tav.precision import FiniteWatch
 from tav.solvers import solver
 from tav.tuning import OnStep
 from tav.video import Video
+
+
+PromptName = Literal["empty", "negative", "edit"]
+
+
+@dataclass(frozen=True)
+class SampleStep:
+    """One step of denoising: the rows that the network predicts, and what becomes of the prediction."""
+
+    timestep: int
+    prompts: tuple[PromptName, ...]
+    """One for each row of the batch."""
+    retrace: bool = False
+    """Goes back along the inversion, by DDIM and under the empty prompt, whatever the solver."""
+    inject: bool = False
+    """The first row is the clip's own denoising; the others take over its features."""
+
+    @property
+    def guided(self) -> bool:
+        """Whether classifier-free guidance combines two rows."""
+        return "negative" in self.prompts
+
+
+def plan_steps(config: SampleConfig, timesteps: Sequence[int], inverted: bool) -> list[SampleStep]:
+    """Plan which rows the network predicts in each step.
+
+    Args:
+        config: shares of the steps: strength, guidance interval, feature injection.
+        timesteps: of the grid, descending.
+        inverted: sampling starts from inverted latents; without them there is nothing to retrace or to inject.
+    """
+
+    def count(share: float) -> int:
+        return round(share * len(timesteps))
+
+    retraced, injected = (count(1 - config.strength), count(config.feature_injection)) if inverted else (0, 0)
+    guided = range(*map(count, config.guidance_interval)) if config.guidance_scale > 1 else range(0)
+    steps = []
+    for i, timestep in enumerate(timesteps):
+        retrace = i < retraced
+        prompts: tuple[PromptName, ...] = ("empty",) if retrace else ("negative", "edit") if i in guided else ("edit",)
+        # While the inversion is retraced, the latents are the clip's own unless noise was blended into them.
+        inject = i < injected and (not retrace or config.noise_blend > 0)
+        steps.append(SampleStep(timestep, ("empty", *prompts) if inject else prompts, retrace, inject))
+    return steps
 
 
 class Sampler:
@@ -64,61 +111,54 @@ class Sampler:
             return self._sample(prompt, delta, latents, config or self.base.sample_config(), on_step)
 
     def _sample(
-        self, prompt: str, delta: Delta, latents: Latents | None, config: SampleConfig, on_step: OnStep | None
+        self, prompt: str, delta: Delta, inverted: Latents | None, config: SampleConfig, on_step: OnStep | None
     ) -> Video:
         base = self.base
         delta.meta.origin.check(base)
-        x = self._start(delta, latents, config)
+        latents = self._start(delta, inverted, config)
         delta.apply(self.net)
-        start = latents.inverted_to(base.scheduler_config) if latents is not None else None
+        start = inverted.inverted_to(base.scheduler_config) if inverted else None
         ddim = DDIM(base.scheduler_config, config.num_inference_steps, start, even=config.scheduler != "ddim")
-
-        def steps(share: float) -> int:
-            return round(share * len(ddim.timesteps))
-
-        guided = range(*map(steps, config.guidance_interval)) if config.guidance_scale > 1 else range(0)
-        retraced = steps(1 - config.strength) if latents is not None else 0
-        step = solver(ddim, config.scheduler, first=retraced)  # what is retraced was inverted by DDIM
-        source = latents.tensor.to(x) if latents is not None else x
-        injected = steps(config.feature_injection) if latents is not None else 0
-        empty, text = base.encode_text([""]), base.encode_text([config.negative_prompt, prompt] if guided else [prompt])
+        steps = plan_steps(config, ddim.timesteps, inverted is not None)
+        solve = solver(ddim, config.scheduler, first=sum(step.retrace for step in steps))
+        text_of = self._encode(prompt, config.negative_prompt if any(step.guided for step in steps) else None)
+        source = inverted.tensor.to(latents) if inverted else latents
         cache = FeatureCache(self.net, config.cache_interval)
         watch = FiniteWatch("sampling", base.dtype, at_once=base.device.type == "cpu")
-        for i, t in enumerate(ddim.timesteps):
-            began = time.perf_counter()
-            asked = empty if i < retraced else text if i in guided else text[-1:]
-            apart = i < injected and (i >= retraced or config.noise_blend > 0)  # or else x itself is the source still
-            rows, prompts = [x] * len(asked), asked
-            if apart:
-                rows, prompts = [source, *rows], torch.cat([empty, asked])
-            layers = config.injected_layers if apart else ()
-            kind = None if i < retraced else (apart, len(asked))
-            with first_row_everywhere(self.net, layers, len(rows)):
-                prediction = cache.predict(torch.cat(rows).to(base.dtype), t, prompts, rows=kind)
-            if apart:
-                source, prediction = ddim.down(source, prediction[:1], t), prediction[1:]
-            if len(asked) == 2:
-                unconditional, conditional = prediction.float().chunk(2)
-                prediction = unconditional + config.guidance_scale * (conditional - unconditional)
-            x = (ddim.down if i < retraced else step)(x, prediction, t)
-            if not apart:
-                source = x
-            watch.see(i + 1, x)
+        for number, step in enumerate(steps, 1):
+            began, t = time.perf_counter(), step.timestep
+            rows = torch.cat([source] * step.inject + [latents] * (len(step.prompts) - step.inject)).to(base.dtype)
+            text = torch.cat([text_of[prompt] for prompt in step.prompts])
+            with first_row_everywhere(self.net, config.injected_layers if step.inject else (), len(rows)):
+                noise_pred = cache.predict(rows, t, text, rows=None if step.retrace else step.prompts)
+            if step.inject:
+                source, noise_pred = ddim.down(source, noise_pred[:1], t), noise_pred[1:]
+            if step.guided:
+                noise_pred_uncond, noise_pred_text = noise_pred.float().chunk(2)
+                noise_pred = noise_pred_uncond + config.guidance_scale * (noise_pred_text - noise_pred_uncond)
+            latents = (ddim.down if step.retrace else solve)(latents, noise_pred, t)
+            if not step.inject:
+                source = latents
+            watch.see(number, latents)
             if on_step:
-                on_step(Progress("sampling", i + 1, len(ddim.timesteps), seconds=time.perf_counter() - began))
+                on_step(Progress("sampling", number, len(steps), seconds=time.perf_counter() - began))
         watch.end()
-        return Video(base.decode_latents(x), config.fps or delta.meta.origin.fps, digest(x))
+        return Video(base.decode_latents(latents), config.fps or delta.meta.origin.fps, digest(latents))
+
+    def _encode(self, prompt: str, negative: str | None) -> dict[PromptName, Tensor]:
+        """Encode the prompts, each `[1, L, D]`; the negative one only where a step is guided by it."""
+        text = self.base.encode_text([prompt] if negative is None else [negative, prompt])
+        return {"empty": self.base.encode_text([""]), "negative": text[:1], "edit": text[-1:]}
 
     def _start(self, delta: Delta, latents: Latents | None, config: SampleConfig) -> Tensor:
-        """Where denoising starts, `[1, 4, F, h, w]` in fp32."""
+        """Return where denoising starts, `[1, 4, F, h, w]` in fp32."""
         origin, blend = delta.meta.origin, config.noise_blend
         if latents is not None:
             latents.meta.origin.check(self.base)
-            made = (latents.meta.origin.num_frames, latents.meta.origin.size)
-            asked = (config.num_frames or made[0], config.size or made[1])
-            if asked != made:
+            num_frames, (width, height) = latents.meta.origin.num_frames, latents.meta.origin.size
+            if (config.num_frames or num_frames, config.size or (width, height)) != (num_frames, (width, height)):
                 raise InvalidConfig(
-                    f"the inverted latents hold {made[0]} frames of {made[1][0]}x{made[1][1]}: "
+                    f"the inverted latents hold {num_frames} frames of {width}x{height}: "
                     "leave num_frames and size out, or sample without inverted latents"
                 )
             inverted = latents.tensor.to(self.base.device, torch.float32)
@@ -139,7 +179,7 @@ class Sampler:
 
 
 def digest(latents: Tensor) -> str:
-    """sha256 over the bytes of latents `[1, 4, F, h, w]` in fp32: the same digest, the same sampling."""
+    """Return the sha256 over latents `[1, 4, F, h, w]` in fp32: the same digest, the same sampling."""
     return hashlib.sha256(latents.float().cpu().contiguous().numpy().tobytes()).hexdigest()
 
 
