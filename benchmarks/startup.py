@@ -124,9 +124,9 @@ def compile_kernels() -> None:
     """What a first attention does besides: compile, or find what was compiled."""
     import torch
 
-    from tav.kernels import narrow
+    from tav.kernels import small_head_attention
 
-    narrow.suits(torch.zeros(1, 1, 32), 8)
+    small_head_attention.suits(torch.zeros(1, 1, 32), 8)
 
 
 def inside(kind: str) -> dict[str, Any]:

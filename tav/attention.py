@@ -27,7 +27,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from tav.config import AttentionMode, GroupNormMode
 from tav.errors import InvalidConfig
-from tav.kernels import narrow
+from tav.kernels import small_head_attention
 
 
 @dataclass
@@ -78,8 +78,8 @@ def first_and_previous(x: Tensor, num_frames: int) -> Tensor:
 
 def attend(attn: Attention, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Multi-head attention with `attn`'s heads and scale: `[B, Nq, C]`, `[B, Nk, C]`, `[B, Nk, C]` -> `[B, Nq, C]`."""
-    if narrow.suits(query, attn.heads):
-        return narrow.attend(query, key, value, attn.heads, attn.scale)
+    if small_head_attention.suits(query, attn.heads):
+        return small_head_attention.attend(query, key, value, attn.heads, attn.scale)
     q, k, v = (t.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for t in (query, key, value))
     if attn.upcast_attention:  # SD2.1's logits overflow fp16
         q, k, v = q.float(), k.float(), v.float()

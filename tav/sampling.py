@@ -25,7 +25,6 @@ from tav.solvers import solver
 from tav.tuning import OnStep
 from tav.video import Video
 
-
 PromptName = Literal["empty", "negative", "edit"]
 
 

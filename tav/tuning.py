@@ -80,8 +80,10 @@ class AdamWEngine:
     def __init__(self, net: VideoUNet, config: TuneConfig) -> None:
         self.net = net
         self.params = {n: p for n, p in net.named_parameters() if p.requires_grad}
-        self.narrow = net.dtype != torch.float32
-        self.masters = {n: p.detach().float().requires_grad_() for n, p in self.params.items()} if self.narrow else self.params
+        self.low_precision = net.dtype != torch.float32
+        self.masters = (
+            {n: p.detach().float().requires_grad_() for n, p in self.params.items()} if self.low_precision else self.params
+        )
         self.on_gpu = net.device.type == "cuda"
         self._begin(config)
 
@@ -106,7 +108,7 @@ class AdamWEngine:
 
     def step(self, loss: Tensor) -> None:
         self.scaler.scale(loss).backward()
-        if self.narrow:
+        if self.low_precision:
             for name, parameter in self.params.items():
                 self.masters[name].grad = None if parameter.grad is None else parameter.grad.float()
                 parameter.grad = None
@@ -152,7 +154,7 @@ class AdamWEngine:
 
     @torch.no_grad()
     def _masters_to_net(self) -> None:
-        if self.narrow:
+        if self.low_precision:
             for name, parameter in self.params.items():
                 parameter.copy_(self.masters[name])
 

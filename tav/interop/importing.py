@@ -106,7 +106,7 @@ def import_checkpoint(
     )
     tensors = {name: tensor.clone() for name, tensor in checkpoint.tensors.items() if is_tuned(name)}
     if record is not None:
-        tensors = {name: _narrowed(tensor, getattr(torch, record.delta_dtype)) for name, tensor in tensors.items()}
+        tensors = {name: _stored_in(tensor, getattr(torch, record.delta_dtype)) for name, tensor in tensors.items()}
     delta = Delta(tensors, meta)
     noise_meta = _latents_meta(checkpoint, origin, facts)
     if video:
@@ -236,7 +236,7 @@ def _latents_meta(checkpoint: Checkpoint, origin: Origin, facts: Facts) -> Laten
     return LatentsMeta(origin=origin, invert=InvertConfig() if steps is None else InvertConfig(num_inference_steps=steps))
 
 
-def _narrowed(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+def _stored_in(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     """In the dtype it once had, where that loses nothing."""
-    narrow = tensor.to(dtype)
-    return narrow if torch.equal(narrow.to(tensor.dtype), tensor) else tensor
+    stored = tensor.to(dtype)
+    return stored if torch.equal(stored.to(tensor.dtype), tensor) else tensor

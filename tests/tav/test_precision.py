@@ -129,7 +129,7 @@ def test_a_vae_that_overflows_fp16_stays_in_fp32(base_folder: Path, clip: Clip, 
 
 @pytest.mark.parametrize("dtype", HALVES)
 def test_upcast_attention_computes_in_fp32(dtype: torch.dtype) -> None:
-    attn = Attention(32, heads=2, dim_head=16, upcast_attention=True)  # narrower heads are always computed in fp32 on a CPU
+    attn = Attention(32, heads=2, dim_head=16, upcast_attention=True)  # smaller heads are always computed in fp32 on a CPU
     q, k, v = (torch.randn(2, 9, 32, generator=torch.Generator().manual_seed(i)).to(dtype) for i in range(3))
     heads = [t.float().unflatten(-1, (2, -1)).transpose(1, 2) for t in (q, k, v)]
     exact = scaled_dot_product_attention(*heads, scale=attn.scale).transpose(1, 2).flatten(2).to(dtype)

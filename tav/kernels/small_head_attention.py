@@ -1,8 +1,8 @@
-"""Attention with narrow heads on a CPU, as the shipped base has them: at most eight numbers wide.
+"""Attention with small heads on a CPU, of 4 or 8 channels, as the shipped base has them.
 
 torch's fused attention multiplies matrices block by block, and products over so few numbers cost it up to ten times what
-the scores themselves do. `narrow.cpp` computes scores, softmax and output in registers instead, in fp32. It is compiled at
-first use (two seconds of g++, kept in torch's folder for extensions) for the machine it runs on.
+the scores themselves do. `small_head_attention.cpp` computes scores, softmax and output in registers instead, in fp32. It is
+compiled at first use (two seconds of g++, kept in torch's folder for extensions) for the machine it runs on.
 """
 
 from __future__ import annotations
@@ -46,15 +46,15 @@ class _Problems(ctypes.Structure):
 
 
 def suits(query: Tensor, heads: int) -> bool:
-    """Whether `attend` can take such queries: on a CPU, of real content, with heads of one of `WIDTHS`."""
+    """Say whether `attend` can take such queries: on a CPU, of real content, with heads of one of `WIDTHS`."""
     if torch.compiler.is_compiling():  # kernels of ours end a graph
         return False
-    narrow = query.device.type == "cpu" and query.shape[-1] // heads in WIDTHS and query.dtype in DTYPES.values()
-    return narrow and type(query) is Tensor and _kernels() is not None
+    fits = query.device.type == "cpu" and query.shape[-1] // heads in WIDTHS and query.dtype in DTYPES.values()
+    return fits and type(query) is Tensor and _kernels() is not None
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, heads: int, scale: float) -> Tensor:
-    """Multi-head attention: `[B, Nq, C]`, `[B, Nk, C]`, `[B, Nk, C]` -> `[B, Nq, C]`, differentiable once.
+    """Attend with multiple heads: `[B, Nq, C]`, `[B, Nk, C]`, `[B, Nk, C]` -> `[B, Nq, C]`, differentiable once.
 
     Computed in fp32, whatever the tensors are in. As exact as torch's, and the same bits whatever the number of threads.
     """
@@ -113,13 +113,13 @@ def _compiled() -> Path:
     folder = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or Path.home() / ".cache" / "torch_extensions") / "tav"
     compiler = subprocess.run([_COMMAND[0], "--version"], check=True, capture_output=True, text=True).stdout
     parts = (_SOURCE.read_text(), *_COMMAND, compiler, platform.machine(), _processor())
-    library = folder / f"narrow-{hashlib.sha256('|'.join(parts).encode()).hexdigest()[:16]}.so"
+    library = folder / f"small_head_attention-{hashlib.sha256('|'.join(parts).encode()).hexdigest()[:16]}.so"
     if not library.exists():
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as own:  # several processes may compile at once: the last one's stays
-            made = Path(own) / library.name
-            subprocess.run([*_COMMAND, str(_SOURCE), "-o", str(made)], check=True, capture_output=True, text=True)
-            made.replace(library)
+            built = Path(own) / library.name
+            subprocess.run([*_COMMAND, str(_SOURCE), "-o", str(built)], check=True, capture_output=True, text=True)
+            built.replace(library)
     return library
 
 

@@ -1,4 +1,4 @@
-// Attention whose heads are at most a few numbers wide; see narrow.py. Plain C++ with the vector types of gcc and clang.
+// Attention whose heads are at most a few numbers wide; see small_head_attention.py. Plain C++ with the vector types of gcc and clang.
 //
 // A problem is one head of one batch entry. Queries stay rows of D numbers; keys and values are turned, so that a vector holds
 // the same component of W keys. Scores live in registers and in one row of scratch: nothing of N x M is ever written.
