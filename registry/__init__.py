@@ -5,7 +5,7 @@ objects     files in and out of S3, every upload verified
 tracking    MLflow's runs with our errors, paging and long tags
 jobs        a tuning job is a run; the one table of statuses
 videos      a video is a run nested under its job's
-imports     a version from elsewhere is a run of its own kind
+imported    a version from elsewhere is a run of its own kind
 versions    a model version is visible only when all its objects are there
 descriptions  what MLflow's pages say of models and versions
 pictures    contact sheets by which MLflow compares runs
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from registry.videos import VideoStore
 
 _HOME = {
-    "ImportStore": "imports",
+    "ImportStore": "imported",
     "InvalidReference": "errors",
     "JobStore": "jobs",
     "NotFound": "errors",

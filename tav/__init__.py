@@ -1,5 +1,48 @@
 """Tune-A-Video (Wu et al., ICCV 2023, arXiv 2212.11565): tune a text-to-image base on one clip, sample its edits.
 
+In reading order, the method first:
+
+config      settings of tuning, inversion and sampling, with the paper's defaults
+errors      the tree of errors
+base        the frozen Stable Diffusion model: text and frames in, frames out
+clip        source frames and their caption
+attention   spatio-temporal attention (Eq. 3) and temporal attention
+inflation   a 2-D UNet as a video network
+delta       the tuned tensors and what they were tuned with
+tuning      one-shot tuning: the loss, the optimizer, a warm tuner
+ddim        the deterministic step, in both directions
+inversion   from a clip to inverted latents
+latents     inverted latents as a file
+sampling    from inverted latents and an edited prompt to a video: the plan of the steps, and the loop
+video       frames in and out of files
+
+What sampling can do beside the paper:
+
+solvers     second-order multistep solvers: fewer steps
+caching     deep features reused between steps
+injection   features of the clip taken over by an edit
+
+What these need:
+
+vae         sizes that latents can hold, frames at once through the VAE
+prompts     what of a text a base reads
+caption     captions by an image captioner
+networks    a base's three networks: built, filled strictly, refused by kind
+precision   dtypes, and seeing early that one overflows
+memory      memory settings of tuning
+compiling   torch.compile of the blocks that repeat
+sentences   pydantic's errors as sentences
+probe       a clip, looked at before anything else touches it
+bases/      where bases come from, and the one that ships
+media/      files of strangers: decoded in a sandbox, as a player shows them
+kernels/    operators of our own
+
+What stands on them:
+
+estimate/   peak memory and time of a job or a video, before it runs
+interop/    other people's checkpoints in, ours out
+eval/       scores, suites and methods to compare with
+
 Names are imported on first use, so that `import tav` and the clip probe do not pay for torch.
 """
 

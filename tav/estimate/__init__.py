@@ -1,8 +1,14 @@
 """Peak memory and time of a job before it is paid for: counts of the real network's work, fitted to measured runs.
 
-`trace` counts a pass of the network without computing it; `profile` keeps an architecture's counts as functions of frames and
-size; `device` says what a device offers, `measure` finds it out where it is at hand, and `probes` keeps that; `model` puts them
-together for a job, `video` for one video. Only `trace` and `measure` need torch.
+trace     counts a pass of the network without computing it
+profile   an architecture's counts as functions of frames and size
+device    what a device offers, from its data sheet or as measured
+measure   measures this machine's device
+probes    what was measured, kept for all who ask
+model     the three put together for a job
+video     and for one video
+
+Only `trace` and `measure` need torch.
 """
 
 from tav.estimate.device import Device

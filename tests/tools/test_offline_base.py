@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from diffusers import StableDiffusionPipeline
 from torch import nn
 
 from tav.bases import OFFLINE
@@ -36,8 +37,10 @@ def test_the_folder_is_at_most_thirty_megabytes() -> None:
     assert sum(f.stat().st_size for f in OFFLINE.rglob("*") if f.is_file()) <= 30_000_000
 
 
-def test_diffusers_own_pipeline_draws_with_it() -> None:
-    pipeline = load(OFFLINE, torch.device("cpu"))
+def test_diffusers_own_pipeline_loads_it_without_a_dtype_and_draws() -> None:
+    pipeline = StableDiffusionPipeline.from_pretrained(OFFLINE)
+    pipeline.set_progress_bar_config(disable=True)
+    assert {part.dtype for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder)} == {torch.float32}
     picture = pipeline("a red ball on grass", num_inference_steps=2, output_type="np").images[0]
     assert picture.shape == (64, 64, 3)
     assert np.isfinite(picture).all()

@@ -157,6 +157,9 @@ def export(
         whole = next(part.parameters()).dtype
         part.to(half).save_pretrained(folder / name, safe_serialization=True)
         part.to(whole)
+    # In fp16 to be small; who loads the folder without a dtype computes in fp32, which diffusers takes for the other two.
+    config = folder / "text_encoder" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=2, sort_keys=True) + "\n")
     (folder / "tokenizer").mkdir(exist_ok=True)
     for name in ("vocab.json", "merges.txt"):
         shutil.copyfile(tokenizer / name, folder / "tokenizer" / name)
