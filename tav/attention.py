@@ -43,7 +43,7 @@ class VideoContext:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """While open, the network is this thread's; others wait for their turn.
+        """Hold the network for this thread; others wait for their turn.
 
         Raises:
             InvalidConfig: it is this thread's already, which would wait for itself.
@@ -61,7 +61,7 @@ class VideoContext:
 
 
 def first_and_previous(x: Tensor, num_frames: int) -> Tensor:
-    """Tokens that answer each frame in sparse-causal attention.
+    """Gather the tokens that answer each frame in sparse-causal attention.
 
     Args:
         x: `[B·F, N, C]`.
@@ -77,7 +77,7 @@ def first_and_previous(x: Tensor, num_frames: int) -> Tensor:
 
 
 def attend(attn: Attention, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Multi-head attention with `attn`'s heads and scale: `[B, Nq, C]`, `[B, Nk, C]`, `[B, Nk, C]` -> `[B, Nq, C]`."""
+    """Attend with `attn`'s heads and scale: `[B, Nq, C]`, `[B, Nk, C]`, `[B, Nk, C]` -> `[B, Nq, C]`."""
     if small_head_attention.suits(query, attn.heads):
         return small_head_attention.attend(query, key, value, attn.heads, attn.scale)
     q, k, v = (t.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for t in (query, key, value))
@@ -88,14 +88,14 @@ def attend(attn: Attention, query: Tensor, key: Tensor, value: Tensor) -> Tensor
 
 
 def project_out(attn: Attention, x: Tensor) -> Tensor:
-    """`attn`'s output projection and dropout."""
+    """Apply `attn`'s output projection and dropout."""
     for layer in attn.to_out:
         x = layer(x)
     return x
 
 
 def spatio_temporal_attention(attn: Attention, x: Tensor, num_frames: int, mode: AttentionMode) -> Tensor:
-    """ST-Attn over tokens `[B·F, N, C]`; keys and values are projected once per frame, then shared."""
+    """Apply ST-Attn to tokens `[B·F, N, C]`; keys and values are projected once per frame, then shared."""
     q, k, v = attn.to_q(x), attn.to_k(x), attn.to_v(x)
     if mode == "frame":
         out = attend(attn, q, k, v)
@@ -114,14 +114,14 @@ def spatio_temporal_attention(attn: Attention, x: Tensor, num_frames: int, mode:
 
 
 def cross_attention(attn: Attention, x: Tensor, text: Tensor) -> Tensor:
-    """Tokens `[B·F, N, C]` ask the prompt `[B, L, D]`, whose keys and values serve all frames."""
+    """Let tokens `[B·F, N, C]` attend to the prompt `[B, L, D]`, whose keys and values serve all frames."""
     q = attn.to_q(x).unflatten(0, (text.shape[0], -1)).flatten(1, 2)  # [B, F·N, C]
     out = attend(attn, q, attn.to_k(text), attn.to_v(text))
     return project_out(attn, out.unflatten(1, (-1, x.shape[1])).flatten(0, 1))
 
 
 def temporal_attention(attn: Attention, x: Tensor, num_frames: int) -> Tensor:
-    """Self-attention over frames at each position; tokens `[B·F, N, C]` in and out."""
+    """Attend over frames at each position; tokens `[B·F, N, C]` in and out."""
     over_time = x.unflatten(0, (-1, num_frames)).transpose(1, 2).flatten(0, 1)  # [B·N, F, C]
     over_time = over_time.contiguous()  # or torch would multiply position by position
     out = attend(attn, attn.to_q(over_time), attn.to_k(over_time), attn.to_v(over_time))
@@ -158,7 +158,7 @@ class VideoTransformerBlock(nn.Module):
         *_: Any,
         **__: Any,
     ) -> Tensor:
-        """Tokens `[B·F, N, C]` and prompt `[B, L, D]` -> `[B·F, N, C]`. The signature is the base's block's."""
+        """Map tokens `[B·F, N, C]` and a prompt `[B, L, D]` to `[B·F, N, C]`. The signature is the base's block's."""
         assert encoder_hidden_states is not None
         x, num_frames = hidden_states, self.context.num_frames
         x = x + spatio_temporal_attention(self.attn1, self.norm1(x), num_frames, self.context.attention)

@@ -77,23 +77,23 @@ class Base:
         return cls(name=name, device=torch.device(device), dtype=dtype, **vars(parts))
 
     def clip_config(self, **overrides: Any) -> ClipConfig:
-        """The paper's, under the base's recommendation, under `overrides`; None counts as not given. Likewise below."""
+        """Return the paper's settings, under the base's recommendation, under `overrides`. None counts as left out."""
         return ClipConfig(**self._merged("clip", overrides))
 
     def net_config(self, **overrides: Any) -> NetConfig:
-        """How this base is inflated."""
+        """Return how this base is inflated; see `clip_config`."""
         return NetConfig(**self._merged("net", overrides))
 
     def tune_config(self, **overrides: Any) -> TuneConfig:
-        """Settings of tuning on this base."""
+        """Return the settings of tuning on this base; see `clip_config`."""
         return TuneConfig(**self._merged("tune", overrides))
 
     def invert_config(self, **overrides: Any) -> InvertConfig:
-        """Settings of inversion on this base."""
+        """Return the settings of inversion on this base; see `clip_config`."""
         return InvertConfig(**self._merged("invert", overrides))
 
     def sample_config(self, **overrides: Any) -> SampleConfig:
-        """Settings of sampling on this base."""
+        """Return the settings of sampling on this base; see `clip_config`."""
         return SampleConfig(**self._merged("sample", overrides))
 
     def _merged(self, part: str, overrides: dict[str, Any]) -> dict[str, Any]:
@@ -114,8 +114,8 @@ class Base:
 
     @torch.no_grad()
     def encode_text(self, prompts: list[str]) -> Tensor:
-        """Prompts -> text-encoder states `[B, L, D]`. What lies beyond the encoder's window is cut off, with a warning that
-        quotes it (see `reader`); weights such as `(word:1.3)` are read as text."""
+        """Encode prompts as text-encoder states `[B, L, D]`. What lies beyond the encoder's window is cut off, with a warning
+        that quotes it (see `reader`); weights such as `(word:1.3)` are read as text."""
         for prompt in prompts:
             if unread := self.reader.unread(prompt):
                 warnings.warn(
@@ -127,7 +127,8 @@ class Base:
 
     @torch.no_grad()
     def encode_frames(self, frames: Frames) -> tuple[Tensor, Tensor]:
-        """Frames uint8 `[F, H, W, 3]` -> mean and standard deviation of the VAE posterior, scaled, each `[1, 4, F, h, w]`.
+        """Encode frames uint8 `[F, H, W, 3]` as mean and standard deviation of the VAE posterior, scaled, each `[1, 4, F, h,
+        w]`.
 
         Raises:
             InvalidConfig: a size that the VAE cannot halve often enough.
@@ -145,7 +146,7 @@ class Base:
 
     @torch.no_grad()
     def decode_latents(self, latents: Tensor) -> Frames:
-        """Latents `[1, 4, F, h, w]` -> frames uint8 `[F, H, W, 3]`."""
+        """Decode latents `[1, 4, F, h, w]` to frames uint8 `[F, H, W, 3]`."""
         folded = latents[0].transpose(0, 1).to(self.vae.dtype) / self.vae.config.scaling_factor
         return np.concatenate([self._decode(chunk) for chunk in folded.split(FRAMES_AT_ONCE)])
 

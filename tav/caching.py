@@ -32,7 +32,7 @@ class FeatureCache:
         """Calls since the last whole one, that one included."""
 
     def predict(self, latents: Tensor, t: int, text: Tensor, rows: Hashable) -> Tensor:
-        """The network's prediction, `[B, 4, F, h, w]`.
+        """Return the network's prediction, `[B, 4, F, h, w]`.
 
         Args:
             latents: `[B, 4, F, h, w]`.

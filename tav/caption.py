@@ -56,7 +56,7 @@ class Captioner:
 
     @torch.inference_mode()
     def caption(self, picture: Frames) -> str:
-        """What a picture, uint8 `[H, W, 3]`, shows. The same picture always gets the same words.
+        """Say what a picture, uint8 `[H, W, 3]`, shows. The same picture always gets the same words.
 
         Raises:
             InvalidClip: the captioner has no word for it.
@@ -82,7 +82,7 @@ class Captioner:
         return " ".join(words)
 
     def caption_clip(self, path: str | Path, limits: ClipLimits | None = None) -> str:
-        """What the middle frame of a video file shows; it is decoded in a process of its own.
+        """Say what the middle frame of a video file shows; it is decoded in a process of its own.
 
         Raises:
             InvalidClip: unreadable, beyond `limits`, or the captioner has no word for it.

@@ -60,5 +60,5 @@ class Clip:
         return self.frames.shape[2], self.frames.shape[1]
 
     def video(self) -> Video:
-        """The clip's frames as a video."""
+        """Return the clip's frames as a video."""
         return Video(self.frames, self.fps)

@@ -38,7 +38,7 @@ def compile_blocks(net: VideoUNet, backend: str = "inductor") -> None:
 
 
 def is_inside_compiled(net: nn.Module, layer: str) -> bool:
-    """Whether the layer of that name is part of a compiled block, where hooks on it are not called."""
+    """Say whether the layer of that name is part of a compiled block, where hooks on it are not called."""
     above = layer.split(".")[:-1]
     return any("forward" in vars(net.get_submodule(".".join(above[:depth]))) for depth in range(1, len(above) + 1))
 

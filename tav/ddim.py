@@ -70,11 +70,11 @@ class DDIM:
             )
 
     def alpha(self, t: int) -> float:
-        """The share of the clean latents' variance at timestep `t`; below zero the schedule's final one."""
+        """Return the share of the clean latents' variance at timestep `t`; below zero the schedule's final one."""
         return float(self._alphas[t]) if t >= 0 else self._final_alpha
 
     def down(self, x: Tensor, prediction: Tensor, t: int) -> Tensor:
-        """One sampling step, from t to the next lower grid point."""
+        """Take one sampling step, from t to the next lower grid point."""
         (a, s), (a_to, s_to) = self._scales(t), self._scales(self._lower[t])
         x32, p32 = x.float(), prediction.float()
         if self.prediction_type == "epsilon":
@@ -84,7 +84,7 @@ class DDIM:
         return (a_to * clean + s_to * noise).to(x.dtype)
 
     def up(self, x: Tensor, prediction: Tensor, t: int) -> Tensor:
-        """One inversion step, from the next lower grid point up to t: what `down` with the same prediction undoes."""
+        """Take one inversion step, from the next lower grid point up to t: what `down` with the same prediction undoes."""
         (a, s), (a_from, s_from) = self._scales(t), self._scales(self._lower[t])
         x32, p32 = x.float(), prediction.float()
         if self.prediction_type == "epsilon":
@@ -100,7 +100,7 @@ class DDIM:
 
 
 def forward_diffusion(scheduler_config: dict[str, Any]) -> Noising:
-    """A base's forward diffusion: `(clean, noise, t [B])` -> (noised latents, what the network should predict there)."""
+    """Make a base's forward diffusion: `(clean, noise, t [B])` -> (noised latents, what the network should predict there)."""
     scheduler = DDIMScheduler.from_config(scheduler_config)
 
     def add_noise(clean: Tensor, noise: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:

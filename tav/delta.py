@@ -35,7 +35,7 @@ class Origin(BaseModel):
 
     @classmethod
     def of(cls, base: Base, clip: Clip) -> Origin:
-        """The record of work on `clip` with `base`."""
+        """Record the work on `clip` with `base`."""
         return cls(
             base=base.name,
             fingerprint=base.fingerprint,
@@ -114,7 +114,7 @@ class Delta:
 
 
 def write_tensors(tensors: dict[str, Tensor], path: str | Path, record: BaseModel) -> None:
-    """A safetensors file with our JSON record in its header.
+    """Write a safetensors file with our JSON record in its header.
 
     Raises:
         OSError: a full disk, say; safetensors' own writer raises an error of its own that does not tell which.
@@ -123,7 +123,7 @@ def write_tensors(tensors: dict[str, Tensor], path: str | Path, record: BaseMode
 
 
 def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], str]:
-    """All tensors of a safetensors file and our JSON record in its header.
+    """Read all tensors of a safetensors file and our JSON record in its header.
 
     Raises:
         CorruptVersion: incomplete or not safetensors.

@@ -86,5 +86,5 @@ class Cancelled(TavError):
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """True where the system said that no room is left, or none within the quota."""
+    """Say whether the system found no room left, or none within the quota."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -26,7 +26,7 @@ TUNED = (".attn1.to_q.", ".attn2.to_q.", ".attn_temp.")
 
 
 def is_tuned(name: str) -> bool:
-    """True for the parameters that a delta holds."""
+    """Say whether a parameter of that name is in a delta."""
     return any(part in name for part in TUNED)
 
 
@@ -36,7 +36,7 @@ class VideoGroupNorm(nn.GroupNorm):
     context: VideoContext
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[B·F, C, h, w]` -> the same."""
+        """Normalise `[B·F, C, h, w]`."""
         if self.context.group_norm == "frame":
             return super().forward(x)
         video = x.unflatten(0, (-1, self.context.num_frames)).transpose(1, 2)  # [B, C, F, h, w]
@@ -54,7 +54,7 @@ class VideoUNet(UNet2DConditionModel):
     context: VideoContext
 
     def forward(self, latents: Tensor, timesteps: Tensor | int, text: Tensor) -> Tensor:  # type: ignore[override]
-        """The base's prediction (noise or velocity) for every frame.
+        """Return the base's prediction (noise or velocity) for every frame.
 
         Args:
             latents: `[B, 4, F, h, w]`.
@@ -91,12 +91,13 @@ def _in_resnet(module: nn.Module, name: str) -> bool:
 
 
 def shapes_of(net: nn.Module) -> dict[str, torch.Size]:
-    """Every parameter's shape. DeepSpeed's stage 3 empties the parameters themselves, so ask before it does."""
+    """Return every parameter's shape. DeepSpeed's stage 3 empties the parameters themselves, so ask before it does."""
     return {name: parameter.shape for name, parameter in net.named_parameters()}
 
 
 def initial_tensors(base_state: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], seed: int) -> dict[str, Tensor]:
-    """The tuned tensors' and `norm_temp`'s values before tuning, fp32 on the CPU, for an inflated network of these `shapes`.
+    """Make the tuned tensors' and `norm_temp`'s values before tuning, fp32 on the CPU, for an inflated network of these
+    `shapes`.
 
     Query projections are the base's. Temporal projections are drawn from `seed` as `nn.Linear` draws them, but the output
     projection is zero, weight and bias: untuned, the new layers add nothing.

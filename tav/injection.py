@@ -21,7 +21,7 @@ from tav.errors import InvalidConfig
 
 @contextmanager
 def first_row_everywhere(net: nn.Module, layers: Iterable[str], rows: int) -> Iterator[None]:
-    """While open, `layers` of `net` give the first row's output for all rows.
+    """Have `layers` of `net` give the first row's output for all rows, while the context is open.
 
     Args:
         net: a UNet whose layers see `[rows·n, …]`, the n frames of one row adjacent.

@@ -27,7 +27,7 @@ def invert(
     on_step: OnStep | None = None,
     net: VideoUNet | None = None,
 ) -> Latents:
-    """The noise from which sampling with `delta` gives the clip back.
+    """Find the noise from which sampling with `delta` gives the clip back.
 
     Args:
         base: the one `delta` was made with.

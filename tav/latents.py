@@ -30,7 +30,7 @@ class Latents:
     meta: LatentsMeta
 
     def inverted_to(self, scheduler_config: dict[str, Any]) -> int:
-        """The timestep at which their inversion ended, whose noise they hold."""
+        """Return the timestep at which their inversion ended, whose noise they hold."""
         return DDIM(scheduler_config, self.meta.invert.num_inference_steps).timesteps[0]
 
     def save(self, path: str | Path) -> None:

@@ -32,11 +32,11 @@ class MemorySetting(Config):
         return self
 
     def engine(self) -> MemorySetting:
-        """What an engine is bound to: checkpointing is switched per job, the rest is not."""
+        """Return what an engine is bound to: checkpointing is switched per job, the rest is not."""
         return self.model_copy(update={"gradient_checkpointing": False})
 
     def describe(self) -> str:
-        """For people, e.g. `ZeRO 1, bf16, checkpointing, optimizer on the host`."""
+        """Describe the setting for people, e.g. `ZeRO 1, bf16, checkpointing, optimizer on the host`."""
         words = [f"ZeRO {self.zero_stage}", self.precision or ""]
         words += ["checkpointing"] if self.gradient_checkpointing else []
         words += ["optimizer on the host"] if self.offload_optimizer else []
@@ -50,7 +50,7 @@ def ladder(
     gradient_checkpointing: bool | None = None,
     own_memory: bool = True,
 ) -> list[MemorySetting]:
-    """Settings that `auto` chooses among, the fastest first, each leaner than the one before.
+    """List the settings that `auto` chooses among, the fastest first, each leaner than the one before.
 
     Precision stays as it is, because it changes results. Checkpointing computes every forward pass once more; offloading
     the optimizer costs a transfer and an update on the host each step; offloading parameters a transfer of the whole network

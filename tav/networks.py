@@ -32,7 +32,7 @@ class Networks(NamedTuple):
 
 
 def build(folder: Path) -> Networks:
-    """The networks that the configs in a diffusers folder describe.
+    """Build the networks that the configs in a diffusers folder describe.
 
     Raises:
         Unfit: not a Stable Diffusion 1.x or 2.x text-to-image model's.
@@ -47,13 +47,13 @@ def build(folder: Path) -> Networks:
 
 
 def build_vae(folder: Path) -> AutoencoderKL:
-    """The VAE that a folder's config describes, on the meta device."""
+    """Build the VAE that a folder's config describes, on the meta device."""
     vae: AutoencoderKL = _on_meta(AutoencoderKL, read_config(folder / "config.json"))
     return vae
 
 
 def build_text_encoder(folder: Path) -> CLIPTextModel:
-    """The text encoder that a folder's config describes, on the meta device."""
+    """Build the text encoder that a folder's config describes, on the meta device."""
     config = CLIPTextConfig.from_pretrained(folder)
     with torch.device("meta"):
         model = CLIPTextModel(config)
@@ -116,26 +116,27 @@ _PREFIX = "text_model."
 
 
 def vae_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Under today's names."""
+    """Rename a VAE's tensors to today's names."""
     old = re.compile(rf"(?<=\.attentions\.\d\.)({'|'.join(_NEW)})(?=\.)")
     return {old.sub(lambda found: _NEW[found[0]], name): tensor for name, tensor in tensors.items()}
 
 
 def old_vae_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Under the names of diffusers before 0.15."""
+    """Rename a VAE's tensors to those of diffusers before 0.15."""
     new = re.compile(rf"(?<=\.attentions\.\d\.)({'|'.join(map(re.escape, _OLD))})(?=\.)")
     return {new.sub(lambda found: _OLD[found[0]], name): tensor for name, tensor in tensors.items()}
 
 
 def text_tensors(model: CLIPTextModel, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Under today's names. What is beyond `model` is left out: position ids, a projection, layers that its config skips."""
+    """Rename a text encoder's tensors to today's names. What is beyond `model` is left out: position ids, a projection, layers
+    that its config skips."""
     known = model.state_dict().keys()
     flat = {name.removeprefix(_PREFIX): tensor for name, tensor in tensors.items()}
     return {name: tensor for name, tensor in flat.items() if name in known}
 
 
 def old_text_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Under the names of transformers before 5."""
+    """Rename a text encoder's tensors to those of transformers before 5."""
     return {_PREFIX + name: tensor for name, tensor in tensors.items()}
 
 
@@ -186,7 +187,7 @@ _KNOWN = {
 
 
 def odd_unet(config: Mapping[str, Any]) -> str | None:
-    """What keeps a UNet of this config from being inflated, as a clause that begins with "its UNet"; None: nothing."""
+    """Say what keeps a UNet of this config from being inflated, as a clause that begins with "its UNet"; None: nothing."""
     for key, known in _BLOCKS.items():
         value = config.get(key, DEFAULTS[key])
         if odd := {value} - known if isinstance(value, str | None) else {*value} - known:

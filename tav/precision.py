@@ -12,7 +12,7 @@ DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfl
 
 
 def remedy(dtype: torch.dtype) -> str:
-    """What to try when arithmetic in `dtype` gave NaN or infinities."""
+    """Say what to try when arithmetic in `dtype` gave NaN or infinities."""
     if dtype == torch.float16:
         return "fp16 ends at 65504, so load the base in bf16 or fp32"
     return "tune again with a lower learning rate" + (" or load the base in fp32" if dtype == torch.bfloat16 else "")
@@ -34,7 +34,7 @@ class FiniteWatch:
         self._unread: tuple[int, Tensor] | None = None
 
     def see(self, step: int, latents: Tensor) -> None:
-        """After step 1, 2, ….
+        """Look at the latents after step 1, 2, ….
 
         Raises:
             NanLoss: this step's latents, or those of the one before, are not finite.
@@ -46,7 +46,7 @@ class FiniteWatch:
             self.end()
 
     def end(self) -> None:
-        """After the last step.
+        """Read what is unread, after the last step.
 
         Raises:
             NanLoss: its latents are not finite.

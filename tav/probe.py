@@ -69,7 +69,7 @@ class Survey:
             self.timing = self._timed(source, last, limits)
 
     def probe(self) -> ClipProbe:
-        """What was found."""
+        """Return what the file holds."""
         return ClipProbe(
             width=self._shown[0],
             height=self._shown[1],

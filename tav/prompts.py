@@ -32,15 +32,15 @@ class Reader:
         self._lock = threading.Lock()
 
     def read(self, texts: list[str]) -> list[list[int]]:
-        """The tokens that the encoder gets to see of each text, a window's full."""
+        """Return the tokens that the encoder gets to see of each text, a window's full."""
         with self._lock:
             tokens = self.tokenizer(texts, padding="max_length", max_length=self.window, truncation=True)
         ids: list[list[int]] = tokens.input_ids
         return ids
 
     def unread(self, text: str) -> str:
-        """The end of a text that the encoder does not get to see, from the first word that it does not read whole; empty where
-        it reads all."""
+        """Return the end of a text that the encoder does not get to see, from the first word that it does not read whole; empty
+        where it reads all."""
         with self._lock:
             tokens = self.tokenizer(text, return_offsets_mapping=True, verbose=False)
         if len(tokens.input_ids) <= self.window:
@@ -51,18 +51,18 @@ class Reader:
         return text[begin:].strip()
 
     def unread_of(self, texts: Mapping[str, str | None]) -> dict[str, str]:
-        """The unread ends of several texts, without those that are read whole, under the same names."""
+        """Return the unread ends of several texts, without those that are read whole, under the same names."""
         found = {name: self.unread(text) for name, text in texts.items() if text}
         return {name: end for name, end in found.items() if end}
 
 
 def texts_of(caption: str | None, prompts: Sequence[str]) -> dict[str, str | None]:
-    """A job's texts by name."""
+    """Return a job's texts by name."""
     return {"caption": caption, **{f"validation_prompts.{number}": prompt for number, prompt in enumerate(prompts)}}
 
 
 def refusal(unread: Mapping[str, str]) -> InvalidConfig | None:
-    """Why texts may not be cut, where some would be: for who asked for `truncate: "error"`."""
+    """Say why texts may not be cut, where some would be: the answer to `truncate: "error"`."""
     if not unread:
         return None
     ends = ", ".join(f"of {name} it would not read {end[:_SHOWN]!r}" for name, end in unread.items())
@@ -71,7 +71,8 @@ def refusal(unread: Mapping[str, str]) -> InvalidConfig | None:
 
 @lru_cache(maxsize=32)
 def reader_of(name: str) -> Reader | None:
-    """Of a base whose tokenizer lies on this machine, as a folder or in the hub's cache; None: it lies elsewhere."""
+    """Make the reader of a base whose tokenizer lies on this machine, as a folder or in the hub's cache; None: it lies
+    elsewhere."""
     folder = local_folder(name) or _cached(name)
     if folder is None or not (folder / "tokenizer" / "vocab.json").is_file():
         return None
@@ -83,7 +84,7 @@ def reader_of(name: str) -> Reader | None:
 
 
 def window_of(tokenizer: CLIPTokenizer, positions: int) -> int:
-    """Tokens that an encoder with so many positions reads; a tokenizer may know no limit, or a smaller one."""
+    """Return the tokens that an encoder with so many positions reads; a tokenizer may know no limit, or a smaller one."""
     return min(int(tokenizer.model_max_length), positions)
 
 

@@ -103,12 +103,12 @@ def sentence(
     name: Callable[[Loc], str] | None = None,
     show: bool = True,
 ) -> str:
-    """The first faults as text, with the number of those it leaves out; arguments as of `faults`."""
+    """Write the first faults as text, with the number of those it leaves out; arguments as of `faults`."""
     return told(faults(error.errors(include_url=False), model, name, show))
 
 
 def told(found: Sequence[Fault]) -> str:
-    """Faults as one text."""
+    """Write faults as one text."""
     more = f" ({len(found) - _TOLD} more.)" if len(found) > _TOLD else ""
     return " ".join(fault.text for fault in found[:_TOLD]) + more
 
@@ -119,7 +119,7 @@ def faults(
     name: Callable[[Loc], str] | None = None,
     show: bool = True,
 ) -> list[Fault]:
-    """What pydantic found, in our words.
+    """Say in our words what pydantic found wrong.
 
     Args:
         errors: As of `ValidationError.errors()`, with their `ctx`.
@@ -138,7 +138,7 @@ def faults(
 
 
 def dotted(loc: Loc) -> str:
-    """A place as people write it: `params.size[0]`."""
+    """Write a place as people do: `params.size[0]`."""
     plain = re.compile(r"[A-Za-z_][\w.-]*")
     text = "".join(f".{part}" if plain.fullmatch(str(part)) else f"[{shown(part)}]" for part in loc)
     return text.removeprefix(".")
@@ -321,7 +321,7 @@ def _ended(text: str, more: str | None = None) -> str:
 
 
 def shown(value: object, longest: int = 60) -> str:
-    """A value as it was given, without what a terminal would obey, cut where it is long."""
+    """Quote a value without what a terminal would obey, cut where it is long."""
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
     try:

@@ -26,7 +26,7 @@ _ZERO_SNR_ALPHA = 2.0**-24  # in place of 0, whose log-SNR is infinite; diffuser
 
 
 def solver(ddim: DDIM, name: SchedulerName, first: int = 0) -> Step:
-    """The step function of one pass over a grid.
+    """Make the step function of one pass over a grid.
 
     Args:
         ddim: the schedule and grid; a multistep solver wants an `even` one.

@@ -38,11 +38,11 @@ class Engine(Protocol):
     """What owns the optimizer and, under DeepSpeed, the memory. One engine serves many jobs."""
 
     def forward(self, latents: Tensor, timesteps: Tensor, text: Tensor) -> Tensor:
-        """The network's prediction, `[B, 4, F, h, w]`."""
+        """Return the network's prediction, `[B, 4, F, h, w]`."""
         ...
 
     def step(self, loss: Tensor) -> None:
-        """Backward, clip the gradients, update, clear the gradients."""
+        """Run the backward pass, clip the gradients, update, clear the gradients."""
         ...
 
     def reset(self, tensors: dict[str, Tensor], config: TuneConfig) -> None:
@@ -50,11 +50,11 @@ class Engine(Protocol):
         ...
 
     def tuned(self) -> dict[str, Tensor]:
-        """Copies of the tuned tensors' fp32 masters, on the CPU."""
+        """Copy the tuned tensors' fp32 masters to the CPU."""
         ...
 
     def state(self) -> dict[str, Tensor]:
-        """The optimizer's and the loss scaler's state on the CPU, keys like `exp_avg/<parameter>`, and `updates`."""
+        """Copy the optimizer's and the loss scaler's state to the CPU, keys like `exp_avg/<parameter>`, and `updates`."""
         ...
 
     def restore(self, state: dict[str, Tensor], step: int) -> None:
@@ -266,12 +266,12 @@ class Tuner:
         return mse_loss(prediction.float(), target.float())
 
     def state(self) -> TuneState:
-        """A copy of where the running job stands. With several ranks, call it on all of them."""
+        """Copy the running job's state. With several ranks, call it on all of them."""
         return TuneState(self._step, self.engine.tuned(), self.engine.state())
 
 
 def draw_step(mean: Tensor, train_timesteps: int, seed: int, step: int, rank: int = 0) -> Draw:
-    """Everything random in one step for latents like `mean`, on its device. Drawn on the CPU: the same on every device."""
+    """Draw everything random in one step for latents like `mean`, on its device. Drawn on the CPU: the same on every device."""
     (word,) = np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)
     generator = torch.Generator().manual_seed(int(word))
     noise = torch.randn((2, *mean.shape), generator=generator)
@@ -282,7 +282,7 @@ def draw_step(mean: Tensor, train_timesteps: int, seed: int, step: int, rank: in
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether an allocation failed: torch has a type for a GPU's, and only words for a CPU's."""
+    """Say whether an allocation failed: torch has a type for a GPU's, and only words for a CPU's."""
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error)
 
 

@@ -56,7 +56,7 @@ def read_frames(
 def pick_frames(
     path: str | Path, survey: Survey, num_frames: int, size: tuple[int, int], start: int = 0, stride: int | None = None
 ) -> tuple[Frames, float]:
-    """`read_frames` of a file that was looked at before."""
+    """Read frames as `read_frames` does, from a file that was surveyed before."""
     indices = survey.timing.choose(num_frames, start, stride)
     wanted = dict.fromkeys(indices)
     picked: dict[int, Frames] = {}
@@ -71,7 +71,7 @@ def pick_frames(
 
 
 def encode(frames: Frames, fps: float, format: Format = "mp4") -> bytes:
-    """Frames `[F, H, W, 3]` as an H.264 yuv420p mp4 (plays in browsers), a VP9 webm or a looping gif.
+    """Encode frames `[F, H, W, 3]` as an H.264 yuv420p mp4 (plays in browsers), a VP9 webm or a looping gif.
 
     The bytes are the same every time. An odd width or height loses its last column or row, save in a gif: yuv420p wants even
     sizes. mp4 and webm say which colours they hold: BT.709's matrix from 720 lines on, BT.601's below, as players that do not
@@ -155,7 +155,7 @@ class Video:
     """Of a sampled video: the digest of the latents it was decoded from."""
 
     def encode(self, format: Format = "mp4") -> bytes:
-        """The file's bytes."""
+        """Return the file's bytes."""
         return encode(self.frames, self.fps, format)
 
     def save(self, path: str | Path) -> None:

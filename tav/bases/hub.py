@@ -20,7 +20,7 @@ from tav.errors import BaseUnavailable
 
 
 def download(name: str, patterns: list[str]) -> Path:
-    """The folder of `owner/name` or `owner/name@revision`: downloaded once, then from the hub's cache.
+    """Download `owner/name` or `owner/name@revision` once, and return its folder in the hub's cache.
 
     Args:
         name: what is wanted.

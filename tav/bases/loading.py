@@ -158,7 +158,7 @@ def _vae_dtype(folder: Path, dtype: torch.dtype) -> torch.dtype:
 
 
 def weight_files(folder: Path) -> dict[str, Path]:
-    """The safetensors file of each network in a diffusers folder: its own, or else the `fp16` variant.
+    """Find the safetensors file of each network in a diffusers folder: its own, or else the `fp16` variant.
 
     Raises:
         BaseUnavailable: a network has none.
@@ -190,7 +190,7 @@ def _weights(part: str, variant: str | None = None) -> str:
 
 
 def find(name: str) -> Path:
-    """The folder of a base: a path, the shipped `offline`, or a hub id (downloaded once, then from the hub's cache).
+    """Find the folder of a base: a path, the shipped `offline`, or a hub id (downloaded once, then from the hub's cache).
 
     Raises:
         BaseUnavailable: no such base.

@@ -22,7 +22,7 @@ from tav.networks import Networks
 
 
 def converted(networks: Networks, tensors: dict[str, Tensor]) -> dict[str, Mapping[str, Tensor]]:
-    """The file's tensors by part, under the names of `networks`, which may need others."""
+    """Convert the file's tensors, by part, to the names of `networks`, which may need others."""
     return {
         "unet": convert_ldm_unet_checkpoint(tensors, networks.unet.config),
         "vae": convert_ldm_vae_checkpoint(tensors, networks.vae.config),

@@ -57,8 +57,8 @@ LINK = 20e9
 
 
 def known(name: str, precision: Precision) -> Device:
-    """A GPU by Ray's name of its type, or `cpu`: one thread of the CPU that the packaged figures were measured on, with the
-    memory of this machine.
+    """Return a GPU by Ray's name of its type, or `cpu`: one thread of the CPU that the packaged figures were measured on, with
+    the memory of this machine.
 
     Raises:
         InvalidConfig: no such name.
@@ -82,7 +82,7 @@ def known(name: str, precision: Precision) -> Device:
 
 
 def host_memory() -> int:
-    """Bytes this process can have in all: what is free and what it holds already. Linux."""
+    """Return the bytes that this process can have in all: what is free and what it holds already. Linux."""
     available = kernel_figure("/proc/meminfo", "MemAvailable") + kernel_figure("/proc/self/status", "VmRSS")
     limit = Path("/sys/fs/cgroup/memory.max")
     if limit.exists() and (text := limit.read_text().strip()).isdigit():
@@ -91,13 +91,13 @@ def host_memory() -> int:
 
 
 def kernel_figure(path: str, key: str) -> int:
-    """Bytes, from a `Key:  123 kB` line of a file in /proc."""
+    """Read bytes from a `Key:  123 kB` line of a file in /proc."""
     line = next(line for line in Path(path).read_text().splitlines() if line.startswith(key + ":"))
     return int(line.split()[1]) * 1024
 
 
 @cache
 def measurements() -> dict[str, Any]:
-    """The packaged figures: how real runs compare with the counts, and the CPU that they ran on."""
+    """Read the packaged figures: how real runs compare with the counts, and the CPU that they ran on."""
     found: dict[str, Any] = json.loads(files("tav.estimate").joinpath("measured.json").read_text())
     return found

@@ -22,7 +22,7 @@ _BUDGET_SECONDS = 0.2
 
 
 def here(precision: Precision, kind: Literal["cpu", "cuda"] | None = None, clock: Clock = time.perf_counter) -> Device:
-    """This process's GPU, or its CPU with the threads torch may use, probed for less than a second.
+    """Probe this process's GPU, or its CPU with the threads torch may use, for less than a second.
 
     Args:
         precision: of matrix products and elementwise operations.
@@ -44,7 +44,7 @@ def here(precision: Precision, kind: Literal["cpu", "cuda"] | None = None, clock
 
 
 def gpu(precision: Precision) -> Device:
-    """This process's GPU, probed once for all who ask, and the memory that it offers now."""
+    """Return this process's GPU, probed once per machine, and the memory that it offers now."""
     found = probes.kept(torch.cuda.get_device_name(), precision)
     if found is None:
         found = probes.keep(here(precision, "cuda"), precision)
@@ -78,7 +78,7 @@ class PeakMemory:
 
 
 def memory_of(kind: Literal["cpu", "cuda"]) -> int:
-    """Bytes that this process can have of the device in all: what is free and what it holds already."""
+    """Return the bytes of the device that this process can have in all: what is free and what it holds already."""
     if kind == "cpu":
         return host_memory()
     free, _ = torch.cuda.mem_get_info()

@@ -142,14 +142,14 @@ def estimate(profile: Profile, work: Work, memory: MemorySetting, device: Device
 
 
 def fastest_that_fits(profile: Profile, work: Work, ladder: Sequence[MemorySetting], device: Device) -> int:
-    """The place of the fastest setting of a ladder that fits; the last one's, the leanest, if none does."""
+    """Return the place of the fastest setting of a ladder that fits; of the last one, the leanest, if none does."""
     found = [estimate(profile, work, memory, device) for memory in ladder]
     fitting = [place for place, entry in enumerate(found) if entry.fits]
     return min(fitting, key=lambda place: found[place].seconds, default=len(ladder) - 1)
 
 
 def phase_work(profile: Profile, work: Work, memory: MemorySetting, device: Device) -> dict[Phase, PhaseWork]:
-    """What each phase does and holds, before any calibration."""
+    """Count what each phase does and holds, before any calibration."""
     pixels = (work.width // profile.scale) * (work.height // profile.scale)
     chunk, chunks = min(work.frames, FRAMES_AT_ONCE), -(-work.frames // FRAMES_AT_ONCE)
     width = bytes_per_value(memory.precision)
@@ -193,7 +193,7 @@ def phase_work(profile: Profile, work: Work, memory: MemorySetting, device: Devi
 
 
 def bare_step(cost: Cost, width: int, device: Device, times: int = 1) -> StepWork:
-    """`times` passes with values of `width` bytes, if the device were as fast as its bare figures."""
+    """Count `times` passes with values of `width` bytes, as if the device were as fast as its bare figures."""
     return StepWork(
         times * cost.flops / device.flops,
         times * cost.attention / device.attention,
@@ -242,7 +242,7 @@ def _held(profile: Profile, memory: MemorySetting, ranks: int) -> tuple[float, f
 
 
 def bytes_per_value(precision: Precision | None) -> int:
-    """Of parameters and activations."""
+    """Return the bytes of one parameter or activation."""
     return 4 if precision == "fp32" else 2
 
 
@@ -259,5 +259,5 @@ def seconds_of(work: StepWork, model: Calibration) -> float:
 
 @cache
 def calibration(kind: str) -> Calibration:
-    """For one kind of device, from the packaged figures."""
+    """Read the packaged calibration of one kind of device."""
     return Calibration.model_validate(measurements()["calibrations"][kind])

@@ -27,7 +27,7 @@ _PROBE_SECONDS = 120
 
 
 def cpu(precision: Precision, threads: int) -> Device:
-    """This machine's CPU with so many threads, and the memory that this process can have now.
+    """Return this machine's CPU with so many threads, and the memory that this process can have now.
 
     Raises:
         TavError: with what the probing process said.
@@ -42,14 +42,14 @@ def _figures(folder: Path, precision: Precision, threads: int) -> Device:
 
 
 def cpu_name(threads: int) -> str:
-    """Such as `AMD EPYC 7763, 2 threads`."""
+    """Name this machine's CPU, e.g. `AMD EPYC 7763, 2 threads`."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return f"{next(models, 'CPU')}, {threads} thread{'s' * (threads > 1)}"
 
 
 def kept(name: str, precision: Precision) -> Device | None:
-    """A device's figures, if it was probed before; its memory is as it was then."""
+    """Read a device's figures, if it was probed before; its memory is as it was then."""
     file = _file(name, precision)
     try:
         return Device.model_validate_json(file.read_text())
@@ -61,7 +61,7 @@ def kept(name: str, precision: Precision) -> Device | None:
 
 
 def keep(device: Device, precision: Precision) -> Device:
-    """Keep a probe's figures for all who ask later; where there is no place to, say so in the log."""
+    """Store a probe's figures for later callers; where they cannot be stored, log it."""
     file = _file(device.name, precision)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

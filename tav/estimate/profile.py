@@ -33,7 +33,7 @@ class Cost:
     operations: int
 
     def of_rows(self, rows: int) -> Cost:
-        """The same pass with so many rows in the batch."""
+        """Return the cost of the same pass with so many rows in the batch."""
         return Cost(
             rows * self.peak_bytes, rows * self.flops, rows * self.attention, rows * self.traffic_bytes, self.operations
         )
@@ -52,7 +52,8 @@ class PassProfile(BaseModel):
     operations: int
 
     def cost(self, frames: int, pixels: int, attention: AttentionMode = "sparse_causal") -> Cost:
-        """What F frames of P latent pixels cost. The profile is of sparse-causal attention, where two frames answer each."""
+        """Return what F frames of P latent pixels cost. The profile is of sparse-causal attention, where two frames answer
+        each."""
         answering = {"sparse_causal": 2.0, "frame": 1.0, "causal": (frames + 1) / 2, "full": float(frames)}[attention]
         volume = frames * pixels
         attended = self.flops[2] * volume * pixels * answering / 2 + self.flops[3] * volume * frames
@@ -88,7 +89,7 @@ class Profile(BaseModel):
     passes: dict[str, PassProfile]
 
     def describes(self, unet: dict[str, Any], vae: dict[str, Any]) -> bool:
-        """Whether these configs, as diffusers keeps them, are of this architecture. A key left out has diffusers' default."""
+        """Say whether these diffusers configs are of this architecture. A missing key has diffusers' default."""
         defaults = packaged()[0]  # Stable Diffusion 1.x is what diffusers' defaults describe
         return all(
             given.get(key, default[key]) == value
@@ -98,7 +99,7 @@ class Profile(BaseModel):
 
 
 def of_base(name: str) -> Profile | None:
-    """The packaged profile of a base, by its folder's configs or its hub id; None where neither is known."""
+    """Find the packaged profile of a base, by its folder's configs or its hub id; None where neither is known."""
     folder = local_folder(name)
     if folder is None:
         return of_hub(name)
@@ -107,18 +108,18 @@ def of_base(name: str) -> Profile | None:
 
 
 def of_hub(name: str) -> Profile | None:
-    """The packaged profile of a hub id; looks at no file, so that strangers may name one."""
+    """Find the packaged profile of a hub id. It opens no file, so the id may come from a stranger."""
     repo, _ = parse(name)
     return next((profile for profile in packaged() if MOVED.get(repo, repo) in profile.hub_ids), None)
 
 
 def of_configs(unet: dict[str, Any], vae: dict[str, Any]) -> Profile | None:
-    """The packaged profile of an architecture."""
+    """Find the packaged profile of an architecture."""
     return next((profile for profile in packaged() if profile.describes(unet, vae)), None)
 
 
 @cache
 def packaged() -> tuple[Profile, ...]:
-    """Stable Diffusion 1.x, 2.x, and the shipped base."""
+    """Read the packaged profiles: Stable Diffusion 1.x, 2.x, and the shipped base."""
     found = json.loads(files("tav.estimate").joinpath("profiles.json").read_text())
     return tuple(Profile.model_validate(profile) for profile in found)

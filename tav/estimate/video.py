@@ -123,7 +123,7 @@ def estimate_video(profile: Profile, work: VideoWork, precision: Precision, devi
 
 
 def largest_that_fits(work: VideoWork, fits: Callable[[VideoWork], bool]) -> tuple[int, tuple[int, int]]:
-    """How many of the frames there is room for at the work's size, and at what size there is room for all of them.
+    """Find how many frames there is room for at the work's size, and at what size there is room for all of them.
 
     Args:
         work: what does not fit.

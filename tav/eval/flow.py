@@ -79,7 +79,7 @@ def flow_scores(frames: Frames, source: Frames | None = None) -> FlowScores:
 
 
 def grey_of(frames: Frames) -> Grey:
-    """Frames uint8 `[F, H, W, 3]` along the first principal axis of their colours, stretched to 0–255, `[F, H, W]`."""
+    """Turn frames uint8 `[F, H, W, 3]` grey along the first principal axis of their colours, in 0–255, `[F, H, W]`."""
     pixels = frames.reshape(-1, 3)
     pixels = pixels[:: max(1, len(pixels) // 20_000)].astype(np.float32)
     middle = pixels.mean(0)
@@ -93,20 +93,21 @@ def grey_of(frames: Frames) -> Grey:
 
 
 def optical_flow(before: Grey, after: Grey) -> Flow:
-    """Where each pixel of one frame goes in the next: grey `[H, W]` -> `[H, W, 2]`, pixels to the right and down."""
+    """Find where each pixel of one frame goes in the next: grey `[H, W]` -> `[H, W, 2]`, pixels to the right and down."""
     dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     return np.asarray(dis.calc(before, after, None), np.float32)  # type: ignore[call-overload] # None: no flow to begin with
 
 
 def warp(picture: NDArray[np.float32], flow: Flow) -> NDArray[np.float32]:
-    """`picture[y + v, x + u]` for `(u, v) = flow[y, x]`, bilinear; beyond the edge, the edge. `[H, W, C]` -> `[H, W, C]`."""
+    """Sample `picture[y + v, x + u]` for `(u, v) = flow[y, x]`, bilinear; beyond the edge, the edge. `[H, W, C]` -> `[H, W,
+    C]`."""
     y, x = np.mgrid[: flow.shape[0], : flow.shape[1]].astype(np.float32)
     moved = cv2.remap(picture, x + flow[..., 0], y + flow[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(moved, np.float32)
 
 
 def seen_in_both(forth: Flow, back: Flow) -> Mask:
-    """Pixels of a frame that the next one shows too: there and back ends where it began (Sundaram et al. 2010).
+    """Mark pixels of a frame that the next one shows too: there and back ends where it began (Sundaram et al. 2010).
 
     Args:
         forth: from the frame to the next, `[H, W, 2]`.

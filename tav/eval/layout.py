@@ -43,7 +43,7 @@ FRAMES_FPS = 8.0
 def read_suite(
     folder: Path, seeds: Sequence[int] = (0,), options: Mapping[str, Any] | None = None, clips: Sequence[str] = ()
 ) -> Suite:
-    """A suite from its folder.
+    """Read a suite from its folder.
 
     Args:
         folder: holds `CSV`, or one other CSV with its columns.
@@ -105,7 +105,7 @@ def _source_of(folder: Path, name: str) -> Path:
 
 
 def read_clip(clip: SuiteClip, config: ClipConfig) -> Clip:
-    """A suite's clip as the method takes it.
+    """Read a suite's clip as the method takes it.
 
     Args:
         clip: the source; its options win over `config`.
@@ -123,7 +123,7 @@ def read_clip(clip: SuiteClip, config: ClipConfig) -> Clip:
 
 
 def read_source(path: Path, num_frames: int, size: tuple[int, int], options: Mapping[str, Any]) -> Frames:
-    """The frames of a clip that a video of so many frames and of that size was made from.
+    """Read the frames of a clip that a video of so many frames and of that size was made from.
 
     Args:
         path: a video file, or a folder of frames.
@@ -144,7 +144,7 @@ def read_frames(
     start: int = 0,
     stride: int | None = None,
 ) -> Frames:
-    """A folder of pictures, in the order of their names, as frames uint8 `[F, H, W, 3]`.
+    """Read a folder of pictures, in the order of their names, as frames uint8 `[F, H, W, 3]`.
 
     Args:
         folder: of jpg or png files.
@@ -174,7 +174,7 @@ def read_frames(
 
 
 def read_video(path: Path) -> Frames:
-    """All frames of a video file, or of a folder of pictures, at their own size."""
+    """Read all frames of a video file, or of a folder of pictures, at their own size."""
     if path.is_dir():
         return read_frames(path)
     if not path.exists():
@@ -184,17 +184,17 @@ def read_video(path: Path) -> Frames:
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """A folder's pictures in the order of their names."""
+    """List a folder's pictures in the order of their names."""
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in _PICTURES)
 
 
 def video_folder(root: Path, suite: Suite, case: Case) -> Path:
-    """Where a case's frames lie under a root in the layout."""
+    """Return where a case's frames lie under a root in the layout."""
     return root / suite.set_of(case.clip) / case.clip / case.edit
 
 
 def write_frames(folder: Path, frames: Frames) -> None:
-    """Frames uint8 `[F, H, W, 3]` as `00000.jpg`, …: the whole folder or nothing of it."""
+    """Write frames uint8 `[F, H, W, 3]` as `00000.jpg`, …: the whole folder or nothing of it."""
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)

@@ -110,7 +110,7 @@ def _work_alone(share: tuple[Plan, Sequence[str]]) -> int:
 
 
 def load_base(plan: Plan) -> Base:
-    """The base with the plan's overrides over its recommended settings.
+    """Load the base with the plan's overrides over its recommended settings.
 
     Raises:
         BaseUnavailable: no such base.

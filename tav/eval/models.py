@@ -45,7 +45,7 @@ class ImageText:
 
     @torch.inference_mode()
     def images(self, frames: Frames) -> Tensor:
-        """Frames uint8 `[F, H, W, 3]` -> unit vectors `[F, D]`, fp32 on the CPU."""
+        """Embed frames uint8 `[F, H, W, 3]` as unit vectors `[F, D]`, fp32 on the CPU."""
         parts = [
             self.model.get_image_features(pixel_values=pixels).pooler_output
             for pixels in _pixels(self.pictures, frames, self.device)
@@ -54,7 +54,7 @@ class ImageText:
 
     @torch.inference_mode()
     def text(self, prompt: str) -> Tensor:
-        """A prompt -> a unit vector `[D]`, fp32 on the CPU. What is beyond the model's length is cut off."""
+        """Embed a prompt as a unit vector `[D]`, fp32 on the CPU. What is beyond the model's length is cut off."""
         length = self.model.config.text_config.max_position_embeddings
         tokens = self.tokenizer([prompt], truncation=True, max_length=length, return_tensors="pt").to(self.device)
         return _unit(self.model.get_text_features(**tokens).pooler_output)[0]
@@ -85,7 +85,7 @@ class Structure:
 
     @torch.inference_mode()
     def similarities(self, frames: Frames) -> Tensor:
-        """Frames uint8 `[F, H, W, 3]` -> cosines between patches `[F, N, N]`, fp32 on the CPU."""
+        """Return cosines between patches `[F, N, N]` of frames uint8 `[F, H, W, 3]`, fp32 on the CPU."""
         parts = []
         for pixels in _pixels(self.pictures, frames, self.device):
             patches = _unit(self.model(pixel_values=pixels).last_hidden_state[:, self.skipped :])

@@ -43,7 +43,7 @@ class Plan:
     """Clips at a time."""
 
     def load_suite(self) -> Suite:
-        """The suite, cut down to the clips and edits asked for.
+        """Load the suite, cut down to the clips and edits of the plan.
 
         Raises:
             InvalidConfig: no such suite, clip or edit; or a method lacks its model.
@@ -55,17 +55,17 @@ class Plan:
         return load_suite(self.suite, self.seeds, self.clip_options, self.clips).only(self.clips, self.edits)
 
     def about(self, methods: Mapping[str, str]) -> dict[str, str]:
-        """A sentence on everything that is compared, given those on the methods."""
+        """Describe everything that is compared in a sentence each, given those on the methods."""
         return dict(methods) | {name: f"Videos made elsewhere, from {folder}." for name, folder in self.submissions.items()}
 
     def made_here(self, suite: Suite, clip: str) -> list[tuple[str, Case]]:
-        """Each method's name with each case of a clip, cases of one seed together."""
+        """Pair each method's name with each case of a clip, cases of one seed together."""
         cases = sorted((case for case in suite.cases if case.clip == clip), key=lambda case: case.seed)
         seeds = dict.fromkeys(case.seed for case in cases)
         return [(method, case) for seed in seeds for method in self.methods for case in cases if case.seed == seed]
 
     def videos(self, suite: Suite, clips: Sequence[str]) -> list[tuple[str, Case]]:
-        """Everything that is scored of some clips: each method's name with each case. Submissions know no seeds."""
+        """List everything that is scored of some clips: each method's name with each case. Submissions know no seeds."""
         cases = [case for case in suite.cases if case.clip in clips]
         first = min((case.seed for case in cases), default=0)
         submitted = [(name, case) for name in self.submissions for case in cases if case.seed == first]
@@ -75,7 +75,7 @@ class Plan:
 def load_suite(
     name: str, seeds: Sequence[int] | None = None, options: dict[str, Any] | None = None, clips: Sequence[str] = ()
 ) -> Suite:
-    """A built-in suite by its name, or one from a folder in the LOVEU-TGVE layout.
+    """Load a built-in suite by its name, or one from a folder in the LOVEU-TGVE layout.
 
     Raises:
         InvalidConfig: no such suite.

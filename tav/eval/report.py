@@ -92,13 +92,13 @@ def write_report(results: Results, videos: Sequence[tuple[str, Case]], about: Ma
 
 
 def shown_measures(results: Results, records: Sequence[Record]) -> list[Measure]:
-    """The suite's own measures first, then those of any video; only those that some video has."""
+    """List the suite's own measures first, then those of any video; only those that some video has."""
     found = {name for record in records for name in record.scores or {}}
     return [measure for measure in (*results.suite.measures, *MEASURES) if measure.name in found]
 
 
 def markdown(means: Table, measures: Sequence[Measure]) -> str:
-    """Means, intervals and worst values as a Markdown table."""
+    """Write means, intervals and worst values as a Markdown table."""
     names = [f"{m.name.replace('_', ' ')} {'↑' if m.better == 'higher' else '↓'}" for m in measures]
     lines = [
         f"| method | edits | {' | '.join(names)} |",
@@ -112,7 +112,7 @@ def markdown(means: Table, measures: Sequence[Measure]) -> str:
 
 
 def plain(value: Estimate, measure: Measure) -> str:
-    """`0.953 (0.921 … 0.978), worst 0.850`."""
+    """Write a value as `0.953 (0.921 … 0.978), worst 0.850`."""
     mean, worst = format(value.mean, measure.format), format(value.worst, measure.format)
     if value.low is None or value.high is None:
         return f"{mean}, worst {worst}"
@@ -170,7 +170,7 @@ def _sheets(results: Results, videos: Sequence[tuple[str, Case]], measures: Sequ
 
 
 def strip(frames: Frames) -> str:
-    """Some frames side by side, evenly chosen, as the data URI of a jpg."""
+    """Put some frames side by side, evenly chosen, as the data URI of a jpg."""
     chosen = frames[np.linspace(0, len(frames) - 1, min(_SHOWN, len(frames))).round().astype(int)]
     width = max(1, round(_SIDE * frames.shape[2] / frames.shape[1]))
     picture = Image.new("RGB", (len(chosen) * (width + 2) - 2, _SIDE), "white")

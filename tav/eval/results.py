@@ -97,13 +97,13 @@ class Results:
         self.out, self.suite, self.submissions = out, suite, submissions or {}
 
     def frames_folder(self, method: str, case: Case) -> Path:
-        """Where a video's frames lie."""
+        """Return where a video's frames lie."""
         if method in self.submissions:
             return video_folder(self.submissions[method], self.suite, case)
         return video_folder(self.out / "videos" / method / f"seed-{case.seed}", self.suite, case)
 
     def is_there(self, method: str, case: Case) -> bool:
-        """Whether a video was made already.
+        """Say whether a video was made already.
 
         Raises:
             InvalidConfig: it was made of another prompt.
@@ -125,7 +125,7 @@ class Results:
         write_frames(self.frames_folder(method, case), video.frames)
 
     def score(self, scorer: Scorer, method: str, case: Case) -> Record:
-        """The record of a video that is there, scored now if it was not yet with these models."""
+        """Return the record of a video that is there, scored now if it was not yet with these models."""
         kept = self.record(method, case) or self._blank(method, case)
         if kept.scores is not None and kept.scored_with == scorer.config:
             return kept
@@ -137,7 +137,7 @@ class Results:
         return scored
 
     def score_all(self, videos: Sequence[tuple[str, Case]], scorer: Scorer) -> list[Record]:
-        """The records of these videos, `(method, case)` each, scored where they were not yet.
+        """Return the records of these videos, `(method, case)` each, scored where they were not yet.
 
         Raises:
             InvalidConfig: one is not there.
@@ -150,12 +150,12 @@ class Results:
         return [self.score(scorer, method, case) for method, case in videos]
 
     def source(self, clip: str, frames: Frames) -> Frames:
-        """The frames of a clip that a video was made from: as many and as large."""
+        """Read the frames of a clip that a video was made from: as many and as large."""
         source = self.suite.clip(clip)
         return read_source(source.path, len(frames), (frames.shape[2], frames.shape[1]), source.options)
 
     def record(self, method: str, case: Case) -> Record | None:
-        """What is known of a video, if anything."""
+        """Read what is known of a video, if anything."""
         path = self._record_path(method, case)
         return Record.model_validate_json(path.read_bytes()) if path.is_file() else None
 
@@ -198,7 +198,7 @@ class Results:
             write_text(path, run.model_dump_json(indent=1))
 
     def run_file(self) -> RunFile:
-        """What is kept of the runs.
+        """Read what is stored of the runs.
 
         Raises:
             InvalidConfig: there was none.

@@ -72,7 +72,7 @@ class Scorer:
             self.structure = Structure(self.config.structure_model, device)
 
     def score(self, frames: Frames, prompt: str | None = None, source: Frames | None = None) -> dict[str, float]:
-        """Scores of one video by the names of `MEASURES`.
+        """Score one video by the names of `MEASURES`.
 
         Args:
             frames: uint8 `[F, H, W, 3]`, F ≥ 2.
@@ -108,7 +108,7 @@ class Scorer:
 
 
 def as_metrics(scorer: Scorer, samples: Sequence[tuple[str, Frames]], source: Frames) -> dict[str, float]:
-    """Scores of a version's validation samples, as metrics of its run.
+    """Turn scores of a version's validation samples into metrics of its run.
 
     Args:
         scorer: with the models to score by.

@@ -80,7 +80,7 @@ Table = dict[str, dict[str, dict[str, Estimate]]]
 
 
 def table(records: Sequence[Record], measures: Sequence[Measure]) -> Table:
-    """Means of each method on each category, and on all edits together."""
+    """Average each method on each category, and on all edits together."""
     return {
         method: _by_category([r for r in records if r.method == method], measures, lambda r, m: (r.scores or {}).get(m))
         for method in dict.fromkeys(r.method for r in records)
@@ -88,7 +88,7 @@ def table(records: Sequence[Record], measures: Sequence[Measure]) -> Table:
 
 
 def differences(records: Sequence[Record], measures: Sequence[Measure], reference: str) -> Table:
-    """How much each other method differs from `reference` on the same cases, method minus reference."""
+    """Return how much each other method differs from `reference` on the same cases, method minus reference."""
     known = {(r.clip, r.edit, r.seed): r.scores or {} for r in records if r.method == reference}
 
     def difference(record: Record, measure: str) -> float | None:

@@ -89,15 +89,15 @@ class Suite:
             raise InvalidConfig(f"two edits of one clip in suite {name} have one name and seed: give each its own")
 
     def clip(self, name: str) -> SuiteClip:
-        """The clip of that name."""
+        """Return the clip of that name."""
         return self._by_name[name]
 
     def set_of(self, name: str) -> str:
-        """The collection a clip belongs to, a folder's name."""
+        """Return the collection a clip belongs to, a folder's name."""
         return self._by_name[name].set or self.name
 
     def only(self, clips: Sequence[str] = (), edits: Sequence[str] = ()) -> Self:
-        """The suite with these clips and edits alone; none named: all.
+        """Return the suite with these clips and edits alone; none named: all.
 
         Raises:
             InvalidConfig: a name that the suite does not have.
@@ -115,7 +115,7 @@ class Suite:
         return less
 
     def judge(self, case: Case, frames: Frames, source: Frames) -> dict[str, float]:
-        """Scores that only this suite can give, by the names of `measures`.
+        """Score what only this suite can, by the names of `measures`.
 
         Args:
             case: what was asked.

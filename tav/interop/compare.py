@@ -21,7 +21,7 @@ _HALF = torch.finfo(torch.float16)
 
 
 def compare(checkpoint: Checkpoint, base: Base) -> dict[str, float]:
-    """The largest difference of a frozen tensor from the base's, by part of the base.
+    """Return the largest difference of a frozen tensor from the base's, by part of the base.
 
     Public folders hold the UNet in fp32 and the rest in fp16: what half precision's rounding explains is let through.
 
@@ -85,7 +85,7 @@ def _advice(checkpoint: Checkpoint) -> str:
 
 
 def read_vae(folder: Path) -> AutoencoderKL:
-    """A pipeline folder's, also of diffusers' older names; in the type that it is stored in.
+    """Read a pipeline folder's VAE, also under diffusers' older names; in the dtype that it is stored in.
 
     Raises:
         InvalidCheckpoint: missing, damaged, or not all of it.
@@ -98,7 +98,7 @@ def read_vae(folder: Path) -> AutoencoderKL:
 
 
 def read_text_encoder(folder: Path) -> CLIPTextModel:
-    """A pipeline folder's, also of transformers' older names; in the type that it is stored in.
+    """Read a pipeline folder's text encoder, also under transformers' older names; in the dtype that it is stored in.
 
     Raises:
         InvalidCheckpoint: missing, damaged, or not all of it.

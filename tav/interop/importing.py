@@ -115,7 +115,7 @@ def import_checkpoint(
 
 
 def extract_base(folder: Path, out: Path) -> Path:
-    """The base inside a whole pipeline, as a diffusers folder of safetensors that `Base.load` takes.
+    """Write the base inside a whole pipeline as a diffusers folder of safetensors that `Base.load` takes.
 
     Its self- and cross-attention queries are the tuned ones: what they were before is not in a checkpoint. Samples of this
     delta do not notice, for it brings its own, but the base is this clip's alone.

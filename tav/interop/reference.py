@@ -123,7 +123,7 @@ class Checkpoint:
         )
 
     def attention(self) -> AttentionMode:
-        """The ST-Attn mode that the UNet's config means.
+        """Return the ST-Attn mode that the UNet's config means.
 
         Raises:
             InvalidCheckpoint: it is a variant's, whose attention the config's names do not tell.
@@ -139,14 +139,14 @@ class Checkpoint:
         )
 
     def latents_file(self) -> Path | None:
-        """The inverted latents of the most tuning steps, if any are there."""
+        """Find the inverted latents of the most tuning steps, if any are there."""
         found = self.folder.glob("inv_latents/ddim_latent-*.pt")
         numbered = {int(path.stem.rpartition("-")[2]): path for path in found if path.stem.rpartition("-")[2].isdecimal()}
         return numbered[max(numbered)] if numbered else None
 
 
 def to_3d(config: dict[str, Any]) -> dict[str, Any]:
-    """A base's UNet config as the public implementation writes it.
+    """Write a base's UNet config as the public implementation does.
 
     Raises:
         InvalidConfig: its network cannot be made so.
@@ -159,7 +159,7 @@ def to_3d(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def to_2d(config: dict[str, Any]) -> dict[str, Any]:
-    """The base's config behind a 3-D one."""
+    """Return the base's config behind a 3-D one."""
     kept = {key: config[key] for key in _NETWORK_KEYS if key in config}
     return {"_class_name": "UNet2DConditionModel", **_renamed(kept, "3D", "2D")}
 
@@ -170,7 +170,7 @@ def _renamed(config: dict[str, Any], old: str, new: str) -> dict[str, Any]:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a `.safetensors` or, unpickled without code, a `.bin` or `.pt` file.
+    """Read the tensors of a `.safetensors` or, unpickled without code, a `.bin` or `.pt` file.
 
     Raises:
         InvalidCheckpoint: damaged, or anything but a mapping of names to tensors.
@@ -182,7 +182,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def read_latents(path: Path) -> Tensor:
-    """The one tensor `[1, C, F, h, w]` of a `ddim_latent-*.pt`.
+    """Read the one tensor `[1, C, F, h, w]` of a `ddim_latent-*.pt`.
 
     Raises:
         InvalidCheckpoint: damaged, or something else.

@@ -59,7 +59,7 @@ class _Answer(BaseModel):
 
 
 def probe_isolated(path: str | Path, limits: ClipLimits | None = None, timeout_s: float = PROBE_SECONDS) -> ClipProbe:
-    """`tav.probe.probe` in a process of its own.
+    """Run `tav.probe.probe` in a process of its own.
 
     Raises:
         InvalidClip: as `probe`, or the decoder crashed or took longer than `timeout_s`.
@@ -79,7 +79,7 @@ def read_frames_isolated(
     limits: ClipLimits | None = None,
     timeout_s: float = READ_SECONDS,
 ) -> tuple[Frames, float]:
-    """`tav.video.read_frames` in a process of its own, within `limits` or the default ones.
+    """Run `tav.video.read_frames` in a process of its own, within `limits` or the default ones.
 
     Raises:
         InvalidClip: as `read_frames`, beyond the limits, or the decoder crashed or took longer than `timeout_s`.
@@ -144,7 +144,7 @@ def _bare_environment() -> dict[str, str]:
 
 
 def main(text: str) -> int:
-    """Entry of the isolated process: JSON on stdout, frames in the file handed to it; 0 done, 2 refused."""
+    """Run the isolated process: JSON on stdout, frames in the file handed to it. Return 0 for done, 2 for refused."""
     request = _Request.model_validate_json(text)
     choice = request.choice
     written = 0 if choice is None else choice.num_frames * choice.size[0] * choice.size[1] * 3

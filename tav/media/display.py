@@ -31,7 +31,7 @@ class Turn:
 
     @classmethod
     def of(cls, frame: av.VideoFrame) -> Turn:
-        """By the display matrix that cameras leave in a file; to the nearest right angle."""
+        """Read the display matrix that cameras leave in a file; to the nearest right angle."""
         data = frame.side_data.get(Type.DISPLAYMATRIX)
         if data is None:
             return cls()
@@ -41,7 +41,7 @@ class Turn:
         return cls(False, a < 0, d < 0)
 
     def size(self, width: int, height: int) -> tuple[int, int]:
-        """Of a picture after the turn."""
+        """Return the size of a picture after the turn."""
         return (height, width) if self.swap else (width, height)
 
     def __call__(self, picture: NDArray[np.generic]) -> NDArray[np.generic]:
@@ -51,12 +51,12 @@ class Turn:
 
 
 def shown_size(frame: av.VideoFrame, pixel_aspect: Fraction) -> tuple[int, int]:
-    """Width and height as shown, in square pixels."""
+    """Return width and height as shown, in square pixels."""
     return Turn.of(frame).size(round(frame.width * pixel_aspect), frame.height)
 
 
 def colour_notes(frame: av.VideoFrame) -> list[str]:
-    """What `cover` does to a frame's colours."""
+    """Say what `cover` does to a frame's colours."""
     if kind := HDR.get(frame.color_trc):
         return [f"tone-mapped from {kind}"]
     if wide := WIDE.get(frame.color_primaries):
@@ -65,7 +65,7 @@ def colour_notes(frame: av.VideoFrame) -> list[str]:
 
 
 def deinterlaced(frames: Iterable[av.VideoFrame]) -> Iterator[av.VideoFrame]:
-    """As many frames; those that the file calls interlaced with their lines at one moment (FFmpeg's bwdif)."""
+    """Deinterlace the frames that the file calls interlaced (FFmpeg's bwdif); as many frames come out."""
     graph: Graph | None = None
     for frame in frames:
         if graph is None:
@@ -91,7 +91,7 @@ def _pulled(graph: Graph) -> Iterator[av.VideoFrame]:
 
 
 def cover(frame: av.VideoFrame, size: tuple[int, int], pixel_aspect: Fraction = Fraction(1)) -> NDArray[np.uint8]:
-    """A frame as shown, resized to cover `size` (width, height) and cropped at the centre: uint8 `[height, width, 3]`.
+    """Resize a frame as shown to cover `size` (width, height), cropped at the centre: uint8 `[height, width, 3]`.
 
     Raises:
         InvalidClip: its colours are of no kind that can be converted.

@@ -20,7 +20,7 @@ _RIFF_SLACK = 8
 
 
 def check_whole(path: str | Path) -> None:
-    """See that a file is as long as its container says.
+    """Check that a file is as long as its container says.
 
     Raises:
         InvalidClip: it is empty, cut off, or its packets are out of place.
@@ -35,7 +35,7 @@ def check_whole(path: str | Path) -> None:
 
 
 def is_webp(path: str | Path) -> bool:
-    """Whether a file is WebP by its first bytes."""
+    """Say whether a file is WebP, by its first bytes."""
     with open(path, "rb") as file:
         start = file.read(12)
     return start[:4] == b"RIFF" and start[8:] == b"WEBP"

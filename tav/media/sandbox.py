@@ -22,7 +22,7 @@ _TCP, _SCOPES = 0b11, 0b11
 
 
 def fence_version() -> int:
-    """Of the kernel's Landlock; 0: it has none, or does not let this process use it."""
+    """Return the version of the kernel's Landlock; 0: it has none, or does not let this process use it."""
     return max(_call(_CREATE_RULESET, None, 0, _VERSION), 0) if sys.platform == "linux" else 0
 
 

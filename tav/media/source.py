@@ -51,7 +51,7 @@ class Source(AbstractContextManager["Source"], ABC):
 
     @abstractmethod
     def frames(self) -> Iterator[av.VideoFrame]:
-        """Every frame, in the order they are shown, with `pts` where the file has them.
+        """Yield every frame, in the order they are shown, with `pts` where the file has them.
 
         Raises:
             InvalidClip: one is damaged, missing or too large.

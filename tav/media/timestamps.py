@@ -18,7 +18,7 @@ milliseconds."""
 
 
 def frame_indices(available: int, num_frames: int, start: int = 0, stride: int | None = None) -> list[int]:
-    """Which source frames become the clip: spread evenly from `start` to the end, or every `stride`-th.
+    """Choose the source frames that become the clip: spread evenly from `start` to the end, or every `stride`-th.
 
     Raises:
         InvalidClip: the source has too few frames.
@@ -74,7 +74,7 @@ class Timing:
             self.notes.append("variable frame rate: frames chosen by time")
 
     def choose(self, num_frames: int, start: int = 0, stride: int | None = None) -> list[int]:
-        """`frame_indices` of this file. Where its rate varies, spread evenly means evenly in time.
+        """Choose as `frame_indices` does, from this file. Where its rate varies, spread evenly means evenly in time.
 
         Of each moment the nearest frame is taken; in a long gap one may so come twice.
 
@@ -89,7 +89,7 @@ class Timing:
         return [int(i) for i in np.searchsorted(halfway, moments)]
 
     def rate_of(self, indices: Sequence[int]) -> float:
-        """Frames per second at which chosen frames keep the source's speed."""
+        """Return the frames per second at which chosen frames keep the source's speed."""
         first, last, steps = indices[0], indices[-1], len(indices) - 1
         if self._times is not None and last > first:
             return min(steps / float(self._times[last] - self._times[first]), FASTEST)

@@ -32,7 +32,7 @@ _TO_709 = {
 
 
 def to_bt709(signal: Signal, transfer: int, primaries: int) -> NDArray[np.uint8]:
-    """Full-range R'G'B' as a BT.709 display shows it.
+    """Map full-range R'G'B' to what a BT.709 display shows.
 
     Args:
         signal: uint16 `[H, W, 3]`.
@@ -54,7 +54,8 @@ def to_bt709(signal: Signal, transfer: int, primaries: int) -> NDArray[np.uint8]
 
 
 def hlg_light(e: Light) -> Light:
-    """Display light in cd/m² of an HLG signal in 0–1, `[…, 3]`, on a display of `PEAK` (BT.2100: inverse OETF, OOTF)."""
+    """Return the display light in cd/m² of an HLG signal in 0–1, `[…, 3]`, on a display of `PEAK` (BT.2100: inverse OETF,
+    OOTF)."""
     a, b, c = 0.17883277, 0.28466892, 0.55991073
     scene = np.where(e <= 0.5, e * e / 3, (np.exp((e - c) / a) + b) / 12)
     luma = (scene @ _LUMA)[..., None]
@@ -66,19 +67,19 @@ _C1, _C2, _C3 = 3424 / 4096, 2413 / 4096 * 32, 2392 / 4096 * 32
 
 
 def pq_light(e: Light) -> Light:
-    """Light in cd/m² of a PQ signal in 0–1 (BT.2100: EOTF)."""
+    """Return the light in cd/m² of a PQ signal in 0–1 (BT.2100: EOTF)."""
     root = np.clip(e, 0, 1) ** (1 / _M2)
     return np.asarray(10_000 * (np.maximum(root - _C1, 0) / (_C2 - _C3 * root)) ** (1 / _M1), np.float32)
 
 
 def pq_signal(light: Light) -> Light:
-    """The inverse of `pq_light`."""
+    """Return the PQ signal of light in cd/m², the inverse of `pq_light`."""
     y = np.clip(light / 10_000, 0, 1) ** _M1
     return np.asarray(((_C1 + _C2 * y) / (1 + _C3 * y)) ** _M2, np.float32)
 
 
 def rolled_off(light: Light) -> Light:
-    """Light up to `PEAK` brought below `WHITE`; hues stay, dark and middle tones are left as they are (BT.2390 §5.4.1)."""
+    """Bring light up to `PEAK` below `WHITE`; hues stay, dark and middle tones are left as they are (BT.2390 §5.4.1)."""
     source, target = pq_signal(np.array([PEAK, WHITE], np.float32))
     brightest = light.max(-1, keepdims=True)
     e = np.minimum(pq_signal(brightest) / source, 1)

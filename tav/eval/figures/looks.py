@@ -132,7 +132,7 @@ def _turned(bone: np.ndarray) -> float:
 
 
 def parts(subject: str, clothes: str, headwear: str | None, action: str, figure: Skeleton, heading: float) -> list[Part]:
-    """Everything of one figure, the farthest first."""
+    """List everything of one figure, the farthest first."""
     at = {"pelvis": figure.pelvis, "neck": figure.neck, "head": figure.head}
     at |= {
         f"{s}_{j}": figure.joint(f"{s}_{j}")
@@ -338,7 +338,7 @@ def _skis(seen: dict[str, np.ndarray], forward: np.ndarray) -> Iterator[Part]:
 
 
 def thing(kind: str, centre: np.ndarray, radius: float, turn: float) -> list[Part]:
-    """A small thing, rolled by `turn` radians; heights as the figure's."""
+    """Make a small thing, rolled by `turn` radians; heights as the figure's."""
     colour, stripes = THINGS[kind]
     cos, sin = np.cos(turn), np.sin(turn)
     rotation = np.array([[cos, -sin], [sin, cos]])

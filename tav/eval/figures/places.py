@@ -54,7 +54,7 @@ def _ridge(rng: np.random.Generator, u: np.ndarray, across: float, low: float, h
 
 
 def draw_place(place: str, seed: int, size: int, camera: float = 0.0) -> Picture:
-    """A place without anybody.
+    """Draw a place without anybody.
 
     Args:
         place: One of `PLACES`.

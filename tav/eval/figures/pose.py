@@ -156,7 +156,7 @@ class Skeleton:
     """`[3]`, the head's centre."""
 
     def joint(self, name: str) -> np.ndarray:
-        """One joint `[3]`."""
+        """Return one joint `[3]`."""
         return self.joints[JOINTS.index(name)]
 
 
@@ -172,7 +172,7 @@ def _chain(start: np.ndarray, limb: Limb, lengths: tuple[float, float], side: fl
 
 
 def skeleton(action: str, phase: float) -> Skeleton:
-    """The figure at a phase (any real number) of an action."""
+    """Pose the figure at a phase (any real number) of an action."""
     pose = ACTIONS[action](phase % 1.0)
     lean = np.deg2rad(pose.lean)
     up = np.array([np.sin(lean), 0.0, -np.cos(lean)])
@@ -191,7 +191,7 @@ def skeleton(action: str, phase: float) -> Skeleton:
 
 
 def project(points: np.ndarray, heading: float) -> np.ndarray:
-    """Body coordinates `[..., 3]` as the picture's: right, down, and nearness to the viewer; in heights.
+    """Turn body coordinates `[..., 3]` into the picture's: right, down, and nearness to the viewer; in heights.
 
     Args:
         points: forward, left, down.

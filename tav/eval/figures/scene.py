@@ -121,7 +121,7 @@ def _drawing_order(scene: Scene) -> list[int]:
 
 
 def draw(scene: Scene, time: float = 0.0, size: int = SIDE) -> NDArray[np.uint8]:
-    """The picture at a time, uint8 `[size, size, 3]`; `size` is a multiple of 32."""
+    """Draw the picture at a time, uint8 `[size, size, 3]`; `size` is a multiple of 32."""
     camera = scene.camera_speed * time
     picture = draw_place(scene.place, scene.seed, size, camera)
     fine = size * _FINE
@@ -153,7 +153,7 @@ def _shadow(pen: ImageDraw.ImageDraw, actor: Actor, placed: _Placed, fine: int) 
 
 
 def truth(scene: Scene, time: float = 0.0, step: float = 1 / 8, size: int = SIDE) -> Truth:
-    """What is where at a time, and how it moves until `time + step`."""
+    """Say what is where at a time, and how it moves until `time + step`."""
     cameras = scene.camera_speed * time, scene.camera_speed * (time + step)
     count = len(scene.actors)
     now = [_placed(actor, time, cameras[0]) for actor in scene.actors]
@@ -178,7 +178,7 @@ def truth(scene: Scene, time: float = 0.0, step: float = 1 / 8, size: int = SIDE
 
 
 def foreground(scene: Scene, time: float = 0.0, size: int = SIDE) -> NDArray[np.bool_]:
-    """Where an actor or its thing is seen, `[size, size]`."""
+    """Mark where an actor or its thing is seen, `[size, size]`."""
     camera = scene.camera_speed * time
     everything = [part for actor in scene.actors for part in _placed(actor, time, camera).parts]
     return np.logical_or.reduce([_mask(part.outline, size) for part in everything])
@@ -197,5 +197,5 @@ def _affine(before: np.ndarray, after: np.ndarray) -> np.ndarray:
 
 
 def draw_clip(scene: Scene, num_frames: int = 16, step: float = 1 / 8, size: int = SIDE) -> NDArray[np.uint8]:
-    """Frames uint8 `[F, size, size, 3]`, `step` units of time apart."""
+    """Draw frames uint8 `[F, size, size, 3]`, `step` units of time apart."""
     return np.stack([draw(scene, i * step, size) for i in range(num_frames)])

@@ -19,7 +19,7 @@ BLOCKS = 32
 
 
 def styled(picture: Picture, style: str) -> Picture:
-    """The picture in a style, `[H, W, 3]` float32 in 0–255; sides are multiples of 32."""
+    """Draw the picture in a style, `[H, W, 3]` float32 in 0–255; sides are multiples of 32."""
     if style == "pencil":
         return _pencil(picture)
     if style == "pixel":

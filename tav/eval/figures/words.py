@@ -44,13 +44,13 @@ class Combination:
 
 
 def of(scene: Scene) -> Combination:
-    """The combination that the scene's first actor shows."""
+    """Return the combination that the scene's first actor shows."""
     first = scene.actors[0]
     return Combination(first.subject, first.clothes, scene.place, first.action, scene.style)
 
 
 def is_held_out(one: Combination) -> bool:
-    """Whether training never sees the combination: about a tenth of all, every value appears in others."""
+    """Say whether training never sees the combination: about a tenth of all, every value appears in others."""
     numbers = (
         SUBJECTS.index(one.subject) + 2 * COLOURS.index(one.clothes) + 3 * GROUNDS.index(one.place)
         + 5 * DEEDS.index(one.action) + 7 * list(STYLES).index(one.style)
@@ -63,14 +63,14 @@ def _pick(rng: np.random.Generator, among: tuple[str, ...]) -> str:
 
 
 def who(actor: Actor, rng: np.random.Generator | None = None) -> str:
-    """The actor as a noun phrase; in a random phrasing where there is a generator, else the plainest."""
+    """Describe the actor as a noun phrase; in a random phrasing where there is a generator, else the plainest."""
     dressed, headed = (_pick(rng, some) if rng else some[0] for some in (DRESSED, HEADED))
     text = dressed.format(a="an" if actor.subject[0] in "aeiou" else "a", subject=actor.subject, colour=actor.clothes)
     return headed.format(dressed=text, headwear=actor.headwear) if actor.headwear else text
 
 
 def caption(scene: Scene, rng: np.random.Generator | None = None) -> str:
-    """What the scene shows; in a random phrasing where there is a generator, else the plainest."""
+    """Say what the scene shows; in a random phrasing where there is a generator, else the plainest."""
     where = PLACES[scene.place][0]
     if len(scene.actors) == 2:
         front, back = sorted(scene.actors, key=lambda actor: -actor.ground)
@@ -85,7 +85,7 @@ def caption(scene: Scene, rng: np.random.Generator | None = None) -> str:
 
 
 def partial_caption(scene: Scene, rng: np.random.Generator) -> str:
-    """A caption that leaves something open: the clothes, the place or the action."""
+    """Write a caption that leaves something open: the clothes, the place or the action."""
     front = max(scene.actors, key=lambda actor: actor.ground)
     article, where = ("an" if front.subject[0] in "aeiou" else "a"), PLACES[scene.place][0]
     text = _pick(
@@ -102,7 +102,7 @@ def partial_caption(scene: Scene, rng: np.random.Generator) -> str:
 
 
 def random_actor(rng: np.random.Generator, x: float | None = None, ground: float | None = None) -> Actor:
-    """A figure at a random moment of a random action, wholly inside the picture."""
+    """Draw a figure at a random moment of a random action, wholly inside the picture."""
     action = _pick(rng, DEEDS)
     front = rng.random() < {"standing": 0.6, "waving": 0.75, "jumping": 0.5}.get(action, 0.25)
     turn = float(rng.uniform(-18, 18))
@@ -123,7 +123,7 @@ def random_actor(rng: np.random.Generator, x: float | None = None, ground: float
 
 
 def random_scene(rng: np.random.Generator, *, held_out: bool = False, pairs: float = 0.0) -> Scene:
-    """A scene whose combinations training sees, or never sees.
+    """Draw a scene whose combinations training sees, or never sees.
 
     Args:
         rng: Where chance comes from.

@@ -40,7 +40,7 @@ class ImageToImage:
 
 
 def image_to_image(base: Base, frames: Frames, prompt: str, strength: float, seed: int) -> Frames:
-    """Every frame edited alone, with the base's recommended steps and guidance; all frames get the same noise."""
+    """Edit every frame alone, with the base's recommended steps and guidance; all frames get the same noise."""
     config = base.sample_config()
     pipeline = StableDiffusionImg2ImgPipeline(
         vae=base.vae,
@@ -103,7 +103,7 @@ class PlugAndPlay:
 
 @torch.inference_mode()
 def plug_and_play(base: Base, frames: Frames, prompt: str, features: float, attention: float) -> Frames:
-    """Every frame edited alone, with the base's recommended steps and guidance.
+    """Edit every frame alone, with the base's recommended steps and guidance.
 
     Args:
         base: its 2-D network is used as it is.
@@ -135,7 +135,7 @@ def plug_and_play(base: Base, frames: Frames, prompt: str, features: float, atte
 
 
 def injected_layers(base: Base) -> tuple[str, list[str]]:
-    """The ResNet block and the self-attention projections that plug-and-play takes over.
+    """Name the ResNet block and the self-attention projections that plug-and-play takes over.
 
     Raises:
         InvalidConfig: the base's decoder has no attention where they should be.

@@ -41,7 +41,7 @@ class TextToVideoModel:
         return pipeline.to(self._device)
 
     def sample(self, prompt: str, seed: int) -> Frames:
-        """Its own frames, at its own size, number and settings: uint8 `[F, H, W, 3]`.
+        """Sample the model's own frames, at its own size, number and settings: uint8 `[F, H, W, 3]`.
 
         Raises:
             BaseUnavailable: the model cannot be loaded.

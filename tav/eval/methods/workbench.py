@@ -56,13 +56,13 @@ class Workbench:
         return self._text_to_video
 
     def clip(self, clip: SuiteClip) -> Clip:
-        """The clip's frames, as the base recommends and the clip's options override."""
+        """Read the clip's frames, as the base recommends and the clip's options override."""
         if self._clip is None or self._clip[0] != clip:
             self._clip = clip, read_clip(clip, self.base.clip_config())
         return self._clip[1]
 
     def tuned(self, clip: SuiteClip, seed: int, attention: AttentionMode | None = None) -> Delta:
-        """The delta of a tuning job; tuned now unless it is kept."""
+        """Return the delta of a tuning job; tuned now unless it is stored."""
         config, source = self.base.tune_config(seed=seed), self.clip(clip)
         modes = self.base.net_config(attention=attention)
         path = self._path(clip, f"seed{seed}-{modes.attention}-{_digest(config.model_dump_json(), modes.model_dump_json())}")
@@ -75,14 +75,15 @@ class Workbench:
         return Delta.load(path)
 
     def untuned(self, clip: SuiteClip) -> Delta:
-        """The delta of a job that took no step: the base's own queries, temporal layers that add nothing."""
+        """Return the delta of a job that took no step: the base's own queries, temporal layers that add nothing."""
         modes = self.base.net_config().model_dump()
         net = inflate(self.base.unet, **modes)
         meta = DeltaMeta(origin=Origin.of(self.base, self.clip(clip)), **modes, tune=self.base.tune_config())
         return Delta.extract(net, meta)
 
     def inverted(self, clip: SuiteClip, delta: Delta, kind: str) -> Latents:
-        """The clip's latents inverted under `delta`; inverted now unless kept. `kind` names the delta among its clip's."""
+        """Return the clip's latents inverted under `delta`; inverted now unless stored. `kind` names the delta among its
+        clip's."""
         config = self.base.invert_config()
         path = self._path(clip, f"{kind}-{_digest(config.model_dump_json(), delta.meta.model_dump_json())}.latents")
         if not path.exists():

@@ -40,7 +40,7 @@ class DrawnClip:
         return caption(self.colour, self.shape, self.ground, f"a {{c}} {{s}} {verb} on {{g}}")
 
     def frames(self, num_frames: int = 24, size: int = 256) -> np.ndarray:
-        """The clip drawn, uint8 `[F, size, size, 3]`."""
+        """Draw the clip, uint8 `[F, size, size, 3]`."""
         return draw_clip(self.colour, self.shape, self.ground, self.motion, num_frames, size, self.radius, self.seed)
 
 
@@ -68,7 +68,7 @@ DEVELOPMENT: dict[str, DrawnClip] = {
 
 
 def path(motion: str, num_frames: int, radius: float) -> np.ndarray:
-    """The object's centre in every frame, `[F, 2]` in picture sides; it moves by a third of the picture or more."""
+    """Draw the object's centre in every frame, `[F, 2]` in picture sides; it moves by a third of the picture or more."""
     t = np.linspace(0, 1, num_frames)
     reach = 0.5 - EXTENT * radius - 1 / 64  # how far the centre may go from the middle
     x, y = {
@@ -92,7 +92,7 @@ def draw_clip(
     radius: float = 0.19,
     seed: int = 0,
 ) -> np.ndarray:
-    """Frames uint8 `[F, size, size, 3]` of an object moving over a ground that stays as it is."""
+    """Draw frames uint8 `[F, size, size, 3]` of an object moving over a ground that stays as it is."""
     still = Scene(colour, shape, ground, 0.5, 0.5, radius, seed)
     return np.stack([draw(moved(still, float(x), float(y)), size) for x, y in path(motion, num_frames, radius)])
 

@@ -12,7 +12,7 @@ from tav.video import Frames
 
 
 def path_correlation(readings: Sequence[Reading], source: Sequence[Reading]) -> float:
-    """Pearson correlation of centroids over both coordinates of all frames, −1…1. No object counts as standing still."""
+    """Correlate centroids (Pearson) over both coordinates of all frames, −1…1. No object counts as standing still."""
     ours, theirs = (np.array([r.centroid for r in rs]) for rs in (readings, source))
     ours, theirs = (p - np.nanmean(p, axis=0) if np.isfinite(p).any() else p for p in (ours, theirs))
     ours = np.nan_to_num(ours)
@@ -31,7 +31,7 @@ def ground_flicker(frames: Frames, readings: Sequence[Reading]) -> float:
 
 
 def colour_drift(frames: Frames, readings: Sequence[Reading]) -> float:
-    """Standard deviation over frames of the object's mean colour, 0–255; 255 where no frame has an object."""
+    """Return the standard deviation over frames of the object's mean colour, 0–255; 255 where no frame has an object."""
     means = [pixels[r.mask].mean(0) for pixels, r in zip(_at_mask_size(frames), readings, strict=True) if r.mask.any()]
     return float(np.std(means, axis=0).mean()) if means else 255.0
 

@@ -31,7 +31,7 @@ World = tuple[str, str, str]
 
 
 def worlds(clip: DrawnClip) -> dict[str, World]:
-    """What each edit should show, by the edit's name; the clip's own description first."""
+    """Say what each edit should show, by the edit's name; the clip's own description first."""
     colour, shape, ground = clip.colour, clip.shape, clip.ground
     return {
         RECONSTRUCTION: (colour, shape, ground),
@@ -67,7 +67,7 @@ class OfflineSuite(Suite):
         )
 
     def judge(self, case: Case, frames: Frames, source: Frames) -> dict[str, float]:
-        """The oracle's scores, by the names of `MEASURES`."""
+        """Return the oracle's scores, by the names of `MEASURES`."""
         asked, own = worlds(self.drawn[case.clip])[case.edit], worlds(self.drawn[case.clip])[RECONSTRUCTION]
         readings = read_clip(frames)
         right = np.array([[_shown(r)[k] == asked[k] for k in range(3)] for r in readings])  # [F, 3]
@@ -87,10 +87,10 @@ def _shown(reading: Reading) -> tuple[str | None, str | None, str]:
 
 
 def offline(seeds: Sequence[int] = (0, 1, 2)) -> OfflineSuite:
-    """Six clips × (caption + 4 edits) × seeds. No setting is chosen on these clips."""
+    """Make the suite of six clips × (caption + 4 edits) × seeds. No setting is chosen on these clips."""
     return OfflineSuite("offline", SCORED, VIDEOS, seeds)
 
 
 def offline_development(seeds: Sequence[int] = (0,)) -> OfflineSuite:
-    """Eight other clips, harder ones, to choose settings on."""
+    """Make the suite of eight other clips, harder ones, to choose settings on."""
     return OfflineSuite("offline-development", DEVELOPMENT, VIDEOS / "development", seeds)

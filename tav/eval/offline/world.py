@@ -81,12 +81,12 @@ class Scene:
 
 
 def combinations() -> list[tuple[str, str, str]]:
-    """All (colour, shape, ground), 210 of them."""
+    """List all (colour, shape, ground), 210 of them."""
     return [(c, s, g) for c in COLOURS for s in SHAPES for g in GROUNDS]
 
 
 def held_out() -> list[tuple[str, str, str]]:
-    """The combinations that training never sees, about a tenth; every colour, shape and ground appears in the others."""
+    """List the combinations that training never sees, about a tenth; every colour, shape and ground appears in the others."""
     return [
         (c, s, g)
         for i, c in enumerate(COLOURS)
@@ -97,19 +97,19 @@ def held_out() -> list[tuple[str, str, str]]:
 
 
 def caption(colour: str, shape: str, ground: str, phrase: str = PHRASES[0]) -> str:
-    """The phrase filled in, with the right article."""
+    """Fill in the phrase, with the right article."""
     text = phrase.format(c=colour, s=shape, g=ground)
     return text.replace("a orange", "an orange")
 
 
 def random_caption(scene: Scene, rng: np.random.Generator) -> str:
-    """A caption of the scene in a random phrasing; one in twenty leaves something open."""
+    """Write a caption of the scene in a random phrasing; one in twenty leaves something open."""
     phrases = PARTIAL if rng.random() < 0.05 else PHRASES
     return caption(scene.colour, scene.shape, scene.ground, phrases[rng.integers(len(phrases))])
 
 
 def random_scene(rng: np.random.Generator, among: list[tuple[str, str, str]] | None = None) -> Scene:
-    """A scene with the object wholly inside, its combination drawn evenly from `among` (default: all)."""
+    """Draw a scene with the object wholly inside, its combination drawn evenly from `among` (default: all)."""
     chosen = among or combinations()
     colour, shape, ground = chosen[rng.integers(len(chosen))]
     radius = float(rng.uniform(*RADIUS))
@@ -122,7 +122,7 @@ def random_scene(rng: np.random.Generator, among: list[tuple[str, str, str]] | N
 
 
 def outline(shape: str) -> list[np.ndarray]:
-    """The shape's closed polygons around (0, 0) with radius 1, each `[N, 2]`; the second one is a hole."""
+    """Return the shape's closed polygons around (0, 0) with radius 1, each `[N, 2]`; the second one is a hole."""
     turn = np.linspace(0, 2 * np.pi, 72, endpoint=False)
     circle = np.stack([np.cos(turn), np.sin(turn)], 1)
     if shape == "ball":
@@ -148,7 +148,7 @@ def outline(shape: str) -> list[np.ndarray]:
 
 
 def silhouette(shape: str, x: float, y: float, radius: float, size: int, grow: float = 0.0) -> np.ndarray:
-    """Coverage `[size, size]` in 0–1 of a shape; `grow` pushes its edge outwards (in picture sides)."""
+    """Return the coverage `[size, size]` in 0–1 of a shape; `grow` pushes its edge outwards (in picture sides)."""
     fine = size * 4
     image = Image.new("L", (fine, fine), 0)
     pen = ImageDraw.Draw(image)
@@ -169,7 +169,7 @@ def _noise(rng: np.random.Generator, size: int, across: int, down: int) -> np.nd
 
 
 def draw_ground(ground: str, seed: int, size: int) -> np.ndarray:
-    """The textured ground alone, float32 `[size, size, 3]` in 0–255."""
+    """Draw the textured ground alone, float32 `[size, size, 3]` in 0–255."""
     rng = np.random.default_rng(seed)
     at = (np.arange(size, dtype=np.float32) + 0.5) / size
     u, v = at[None, :], at[:, None]
@@ -198,7 +198,7 @@ def draw_ground(ground: str, seed: int, size: int) -> np.ndarray:
 
 
 def draw(scene: Scene, size: int = 64) -> np.ndarray:
-    """The picture of a scene, uint8 `[size, size, 3]`."""
+    """Draw the picture of a scene, uint8 `[size, size, 3]`."""
     picture = draw_ground(scene.ground, scene.seed, size)
     line = silhouette(scene.shape, scene.x, scene.y, scene.radius, size, grow=0.6 / 64)[..., None]
     fill = silhouette(scene.shape, scene.x, scene.y, scene.radius, size, grow=0)[..., None]
@@ -212,10 +212,10 @@ def draw(scene: Scene, size: int = 64) -> np.ndarray:
 
 
 def object_mask(scene: Scene, size: int = 64) -> np.ndarray:
-    """Where the object is, bool `[size, size]`."""
+    """Mark where the object is, bool `[size, size]`."""
     return silhouette(scene.shape, scene.x, scene.y, scene.radius, size) > 0.5
 
 
 def moved(scene: Scene, x: float, y: float) -> Scene:
-    """The same scene with its object elsewhere."""
+    """Return the same scene with its object elsewhere."""
     return replace(scene, x=x, y=y)
