@@ -59,13 +59,13 @@ class FeatureCache:
 class _Deep(nn.Module):
     """In place of the middle of the network: what the deep layers gave last."""
 
-    kept: Tensor
+    features: Tensor
 
     def remember(self, module: nn.Module, args: Any, output: Any) -> None:
-        self.kept = output[0] if isinstance(output, tuple) else output  # transformers give tuples, ResNets tensors
+        self.features = output[0] if isinstance(output, tuple) else output  # transformers give tuples, ResNets tensors
 
     def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
-        return self.kept
+        return self.features
 
 
 def _shallow(net: VideoUNet) -> tuple[VideoUNet, _Deep, nn.Module]:

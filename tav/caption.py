@@ -73,10 +73,10 @@ class Captioner:
             )
         else:
             inputs = self.processor(images=image, return_tensors="pt")
-        asked = inputs["input_ids"].shape[1] if "input_ids" in inputs else 0
+        prompt_tokens = inputs["input_ids"].shape[1] if "input_ids" in inputs else 0
         inputs = inputs.to(self.device, self.model.dtype)
         tokens = self.model.generate(**inputs, max_new_tokens=_LONGEST, do_sample=False)
-        (text,) = self.processor.batch_decode(tokens[:, asked:], skip_special_tokens=True)
+        (text,) = self.processor.batch_decode(tokens[:, prompt_tokens:], skip_special_tokens=True)
         if not (words := text.split()):
             raise InvalidClip(f"the captioner {self.name!r} found no words for the clip: give it a caption")
         return " ".join(words)
@@ -87,7 +87,7 @@ class Captioner:
         Raises:
             InvalidClip: unreadable, beyond `limits`, or the captioner has no word for it.
         """
-        found = probe_isolated(path, limits)
-        size, middle = (found.width, found.height), found.num_frames // 2
+        clip = probe_isolated(path, limits)
+        size, middle = (clip.width, clip.height), clip.num_frames // 2
         frames, _ = read_frames_isolated(path, 1, size, middle, 1, limits)
         return self.caption(frames[0])

@@ -20,12 +20,12 @@ class Config(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    def __init__(self, **given: Any) -> None:
+    def __init__(self, **values: Any) -> None:
         """Raises:
         InvalidConfig: names every value at fault.
         """
         try:
-            super().__init__(**given)
+            super().__init__(**values)
         except ValidationError as error:
             raise InvalidConfig(sentence(error, type(self))) from None
 

@@ -118,13 +118,13 @@ _PREFIX = "text_model."
 def vae_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename a VAE's tensors to today's names."""
     old = re.compile(rf"(?<=\.attentions\.\d\.)({'|'.join(_NEW)})(?=\.)")
-    return {old.sub(lambda found: _NEW[found[0]], name): tensor for name, tensor in tensors.items()}
+    return {old.sub(lambda match: _NEW[match[0]], name): tensor for name, tensor in tensors.items()}
 
 
 def old_vae_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename a VAE's tensors to those of diffusers before 0.15."""
     new = re.compile(rf"(?<=\.attentions\.\d\.)({'|'.join(map(re.escape, _OLD))})(?=\.)")
-    return {new.sub(lambda found: _OLD[found[0]], name): tensor for name, tensor in tensors.items()}
+    return {new.sub(lambda match: _OLD[match[0]], name): tensor for name, tensor in tensors.items()}
 
 
 def text_tensors(model: CLIPTextModel, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -194,8 +194,8 @@ def odd_unet(config: Mapping[str, Any]) -> str | None:
             return f"its UNet has {key} of {odd.pop()!r}"
     for key, default in DEFAULTS.items():
         value = config.get(key, default)
-        given = set(value) if isinstance(value, list | tuple) else {value}  # some are also given block by block
-        if key not in _FREE and key not in _BLOCKS and not given <= {default, None, False}:
+        values = set(value) if isinstance(value, list | tuple) else {value}  # some are also given block by block
+        if key not in _FREE and key not in _BLOCKS and not values <= {default, None, False}:
             return f"its UNet {_KNOWN.get(key, 'is of another kind')} ({key} is {value!r})"
     return None
 
@@ -213,12 +213,12 @@ def _odd_together(unet: Mapping[str, Any], vae: Mapping[str, Any], text: Mapping
     for key in ("shift_factor", "latents_mean", "latents_std"):
         if vae.get(key) is not None:
             return f"its VAE moves its latents ({key} is {vae[key]!r})"
-    channels, made = unet.get("in_channels", 4), vae.get("latent_channels", 4)
-    if not channels == unet.get("out_channels", 4) == made:
-        return f"its UNet takes {channels} channels, its VAE gives {made}, as for inpainting"
-    width, given = unet.get("cross_attention_dim", DEFAULTS["cross_attention_dim"]), _text_width(text)
-    if width != given:
-        return f"its UNet wants text of width {width}, its text encoder gives {given}"
+    channels, latent_channels = unet.get("in_channels", 4), vae.get("latent_channels", 4)
+    if not channels == unet.get("out_channels", 4) == latent_channels:
+        return f"its UNet takes {channels} channels, its VAE gives {latent_channels}, as for inpainting"
+    width, text_width = unet.get("cross_attention_dim", DEFAULTS["cross_attention_dim"]), _text_width(text)
+    if width != text_width:
+        return f"its UNet wants text of width {width}, its text encoder gives {text_width}"
     return None
 
 

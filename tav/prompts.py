@@ -52,8 +52,8 @@ class Reader:
 
     def unread_of(self, texts: Mapping[str, str | None]) -> dict[str, str]:
         """Return the unread ends of several texts, without those that are read whole, under the same names."""
-        found = {name: self.unread(text) for name, text in texts.items() if text}
-        return {name: end for name, end in found.items() if end}
+        ends = {name: self.unread(text) for name, text in texts.items() if text}
+        return {name: end for name, end in ends.items() if end}
 
 
 def texts_of(caption: str | None, prompts: Sequence[str]) -> dict[str, str | None]:

@@ -132,20 +132,20 @@ class AdamWEngine:
         return {name: master.detach().cpu().clone() for name, master in self.masters.items()}
 
     def state(self) -> dict[str, Tensor]:
-        kept = {UPDATES: torch.tensor(0.0)}
+        state = {UPDATES: torch.tensor(0.0)}
         for name, master in self.masters.items():
             of_master = self.optimizer.state.get(master, {})  # empty before the first update
             for key in ("exp_avg", "exp_avg_sq"):
-                kept[f"{key}/{name}"] = of_master.get(key, torch.zeros_like(master)).detach().cpu().clone()
-            kept[UPDATES] = of_master.get("step", kept[UPDATES]).cpu().clone()
+                state[f"{key}/{name}"] = of_master.get(key, torch.zeros_like(master)).detach().cpu().clone()
+            state[UPDATES] = of_master.get("step", state[UPDATES]).cpu().clone()
         scaler = self.scaler.state_dict()
-        return kept | {f"scaler/{name}": torch.tensor(float(scaler[name])) for name in _SCALER if scaler}
+        return state | {f"scaler/{name}": torch.tensor(float(scaler[name])) for name in _SCALER if scaler}
 
     def restore(self, state: dict[str, Tensor], step: int) -> None:
         for name, master in self.masters.items():
-            kept = {key: state[f"{key}/{name}"].to(master.device, copy=True) for key in ("exp_avg", "exp_avg_sq")}
+            moments = {key: state[f"{key}/{name}"].to(master.device, copy=True) for key in ("exp_avg", "exp_avg_sq")}
             count = state.get(UPDATES, torch.tensor(float(step))).clone()
-            self.optimizer.state[master] = kept | {
+            self.optimizer.state[master] = moments | {
                 "step": count.to(master.device) if self.on_gpu else count
             }  # as the fused one
         if self.scaler.is_enabled():

@@ -58,12 +58,12 @@ def pick_frames(
 ) -> tuple[Frames, float]:
     """Read frames as `read_frames` does, from a file that was surveyed before."""
     indices = survey.timing.choose(num_frames, start, stride)
-    wanted = dict.fromkeys(indices)
+    chosen = dict.fromkeys(indices)
     picked: dict[int, Frames] = {}
     with open_source(path) as source:
         frames = source.frames()
         for i, frame in enumerate(deinterlaced(frames) if survey.interlaced else frames):
-            if i in wanted:
+            if i in chosen:
                 picked[i] = cover(frame, size, source.pixel_aspect)
             if i >= indices[-1]:
                 break

@@ -32,9 +32,9 @@ def converted(networks: Networks, tensors: dict[str, Tensor]) -> dict[str, Mappi
 
 def _text(networks: Networks, tensors: dict[str, Tensor]) -> Mapping[str, Tensor]:
     if is_clip_model(tensors):
-        found: Mapping[str, Tensor] = convert_ldm_clip_checkpoint(tensors)
+        converted: Mapping[str, Tensor] = convert_ldm_clip_checkpoint(tensors)
     elif is_open_clip_model(tensors):
-        found = convert_open_clip_checkpoint(networks.text_encoder, tensors)
+        converted = convert_open_clip_checkpoint(networks.text_encoder, tensors)
     else:
-        found = {}
-    return found
+        converted = {}
+    return converted

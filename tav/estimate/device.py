@@ -99,5 +99,5 @@ def kernel_figure(path: str, key: str) -> int:
 @cache
 def measurements() -> dict[str, Any]:
     """Read the packaged figures: how real runs compare with the counts, and the CPU that they ran on."""
-    found: dict[str, Any] = json.loads(files("tav.estimate").joinpath("measured.json").read_text())
-    return found
+    figures: dict[str, Any] = json.loads(files("tav.estimate").joinpath("measured.json").read_text())
+    return figures

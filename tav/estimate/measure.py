@@ -45,10 +45,10 @@ def here(precision: Precision, kind: Literal["cpu", "cuda"] | None = None, clock
 
 def gpu(precision: Precision) -> Device:
     """Return this process's GPU, probed once per machine, and the memory that it offers now."""
-    found = probes.kept(torch.cuda.get_device_name(), precision)
-    if found is None:
-        found = probes.keep(here(precision, "cuda"), precision)
-    return found.model_copy(update={"memory_bytes": memory_of("cuda")})
+    device = probes.stored(torch.cuda.get_device_name(), precision)
+    if device is None:
+        device = probes.store(here(precision, "cuda"), precision)
+    return device.model_copy(update={"memory_bytes": memory_of("cuda")})
 
 
 class PeakMemory:

@@ -143,9 +143,9 @@ def estimate(profile: Profile, work: Work, memory: MemorySetting, device: Device
 
 def fastest_that_fits(profile: Profile, work: Work, ladder: Sequence[MemorySetting], device: Device) -> int:
     """Return the place of the fastest setting of a ladder that fits; of the last one, the leanest, if none does."""
-    found = [estimate(profile, work, memory, device) for memory in ladder]
-    fitting = [place for place, entry in enumerate(found) if entry.fits]
-    return min(fitting, key=lambda place: found[place].seconds, default=len(ladder) - 1)
+    estimates = [estimate(profile, work, memory, device) for memory in ladder]
+    fitting = [place for place, entry in enumerate(estimates) if entry.fits]
+    return min(fitting, key=lambda place: estimates[place].seconds, default=len(ladder) - 1)
 
 
 def phase_work(profile: Profile, work: Work, memory: MemorySetting, device: Device) -> dict[Phase, PhaseWork]:

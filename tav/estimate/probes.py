@@ -38,7 +38,7 @@ def cpu(precision: Precision, threads: int) -> Device:
 @cache
 def _figures(folder: Path, precision: Precision, threads: int) -> Device:
     """Remembered in this process too, where they cannot be kept in `folder`."""
-    return kept(cpu_name(threads), precision) or keep(_probed(precision, threads), precision)
+    return stored(cpu_name(threads), precision) or store(_probed(precision, threads), precision)
 
 
 def cpu_name(threads: int) -> str:
@@ -48,7 +48,7 @@ def cpu_name(threads: int) -> str:
     return f"{next(models, 'CPU')}, {threads} thread{'s' * (threads > 1)}"
 
 
-def kept(name: str, precision: Precision) -> Device | None:
+def stored(name: str, precision: Precision) -> Device | None:
     """Read a device's figures, if it was probed before; its memory is as it was then."""
     file = _file(name, precision)
     try:
@@ -60,7 +60,7 @@ def kept(name: str, precision: Precision) -> Device | None:
         return None
 
 
-def keep(device: Device, precision: Precision) -> Device:
+def store(device: Device, precision: Precision) -> Device:
     """Store a probe's figures for later callers; where they cannot be stored, log it."""
     file = _file(device.name, precision)
     try:
@@ -69,7 +69,7 @@ def keep(device: Device, precision: Precision) -> Device:
             whole.write(device.model_dump_json())
         os.replace(whole.name, file)
     except OSError as error:
-        log.warning("The figures of %s are not kept, whoever asks next probes again: %s", device.name, error)
+        log.warning("the figures of %s cannot be stored, the next process probes again: %s", device.name, error)
     return device
 
 

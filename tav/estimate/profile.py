@@ -92,9 +92,9 @@ class Profile(BaseModel):
         """Say whether these diffusers configs are of this architecture. A missing key has diffusers' default."""
         defaults = packaged()[0]  # Stable Diffusion 1.x is what diffusers' defaults describe
         return all(
-            given.get(key, default[key]) == value
-            for given, wanted, default in ((unet, self.unet, defaults.unet), (vae, self.vae, defaults.vae))
-            for key, value in wanted.items()
+            config.get(key, default[key]) == value
+            for config, architecture, default in ((unet, self.unet, defaults.unet), (vae, self.vae, defaults.vae))
+            for key, value in architecture.items()
         )
 
 
@@ -121,5 +121,5 @@ def of_configs(unet: dict[str, Any], vae: dict[str, Any]) -> Profile | None:
 @cache
 def packaged() -> tuple[Profile, ...]:
     """Read the packaged profiles: Stable Diffusion 1.x, 2.x, and the shipped base."""
-    found = json.loads(files("tav.estimate").joinpath("profiles.json").read_text())
-    return tuple(Profile.model_validate(profile) for profile in found)
+    profiles = json.loads(files("tav.estimate").joinpath("profiles.json").read_text())
+    return tuple(Profile.model_validate(profile) for profile in profiles)

@@ -104,11 +104,11 @@ def _fit(points: list[tuple[int, int, Cost]]) -> PassProfile:
     ones = torch.ones_like(f)
 
     def solve(columns: list[torch.Tensor], values: list[int]) -> tuple[float, ...]:
-        wanted = torch.tensor(values, dtype=torch.float64)[:, None]
-        matrix = torch.stack(columns, dim=1) / wanted  # so that errors count by their share
+        targets = torch.tensor(values, dtype=torch.float64)[:, None]
+        matrix = torch.stack(columns, dim=1) / targets  # so that errors count by their share
         scale = matrix.abs().amax(dim=0)
-        found = torch.linalg.lstsq(matrix / scale, torch.ones_like(wanted), driver="gelsd")
-        return tuple(float(f"{value:.6g}") for value in (found.solution[:, 0] / scale).tolist())
+        fit = torch.linalg.lstsq(matrix / scale, torch.ones_like(targets), driver="gelsd")
+        return tuple(float(f"{value:.6g}") for value in (fit.solution[:, 0] / scale).tolist())
 
     volume, peaks = f * p, [cost.peak_bytes for *_, cost in points]
     half = len(points) // 2
@@ -122,8 +122,8 @@ def _fit(points: list[tuple[int, int, Cost]]) -> PassProfile:
 
 def _shaping(part: Any) -> dict[str, Any]:
     """A config with diffusers' defaults filled in, without what does not shape the network."""
-    found = {key: value for key, value in part.config.items() if not key.startswith("_") and key not in _LOOSE}
-    return dict(json.loads(json.dumps(found)))
+    shaping = {key: value for key, value in part.config.items() if not key.startswith("_") and key not in _LOOSE}
+    return dict(json.loads(json.dumps(shaping)))
 
 
 def _size(module: nn.Module) -> int:

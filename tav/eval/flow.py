@@ -65,16 +65,16 @@ def flow_scores(frames: Frames, source: Frames | None = None) -> FlowScores:
         )
     frames = _at_side(frames)
     grey = grey_of(frames)
-    wanted = _flows(grey_of(_at_side(source))) if source is not None else None
+    source_flows = _flows(grey_of(_at_side(source))) if source is not None else None
     errors, difference, energy = [], 0.0, 0.0
     for i, (forth, back) in enumerate(_flows(grey)):
         errors.append(_pair_error(frames[i], frames[i + 1], forth, seen_in_both(forth, back)))
-        if wanted is not None:
-            theirs, returning = next(wanted)
+        if source_flows is not None:
+            theirs, returning = next(source_flows)
             seen = seen_in_both(theirs, returning)
             difference += float(((forth - theirs) ** 2).sum(-1)[seen].sum())
             energy += float(((forth**2).sum(-1) + (theirs**2).sum(-1) + 2 * _STILL)[seen].sum())
-    agreement = None if wanted is None else 1 - difference / energy if energy else 0.0
+    agreement = None if source_flows is None else 1 - difference / energy if energy else 0.0
     return FlowScores(float(np.mean(errors)), agreement)
 
 

@@ -94,11 +94,11 @@ def work(plan: Plan, suite: Suite, clips: Sequence[str], base: Base, say: Say = 
     """Make and score what is missing of some clips; returns how many videos were made."""
     results, scorer = Results(plan.out, suite), Scorer(plan.scores, plan.device)
     model = TextToVideoModel(plan.text_to_video, base.device, base.dtype) if plan.text_to_video else None
-    made = 0
+    count = 0
     for name in clips:
-        made += make_clip(plan, suite, results, name, base, model, say)
+        count += make_clip(plan, suite, results, name, base, model, say)
         results.score_all(plan.made_here(suite, name), scorer)
-    return made
+    return count
 
 
 def _work_alone(share: tuple[Plan, Sequence[str]]) -> int:
@@ -136,7 +136,7 @@ def make_clip(
     plan: Plan, suite: Suite, results: Results, name: str, base: Base, model: TextToVideoModel | None, say: Say
 ) -> int:
     """Make what is missing of one clip; returns how many videos."""
-    clip, made = suite.clip(name), 0
+    clip, count = suite.clip(name), 0
     preparing: list[float] = []
     bench = Workbench(base, plan.out / "work", lambda progress: preparing.append(progress.seconds), model)
     for method, case in plan.made_here(suite, name):
@@ -147,6 +147,6 @@ def make_clip(
         video = METHODS[method].sample(bench, clip, case)
         seconds = time.perf_counter() - began - sum(preparing)
         results.keep(method, case, video, seconds, sum(preparing))
-        made += 1
+        count += 1
         say(f"{name} {case.edit} seed {case.seed} {method}: {seconds:.1f} s")
-    return made
+    return count

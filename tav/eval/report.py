@@ -93,8 +93,8 @@ def write_report(results: Results, videos: Sequence[tuple[str, Case]], about: Ma
 
 def shown_measures(results: Results, records: Sequence[Record]) -> list[Measure]:
     """List the suite's own measures first, then those of any video; only those that some video has."""
-    found = {name for record in records for name in record.scores or {}}
-    return [measure for measure in (*results.suite.measures, *MEASURES) if measure.name in found]
+    names = {name for record in records for name in record.scores or {}}
+    return [measure for measure in (*results.suite.measures, *MEASURES) if measure.name in names]
 
 
 def markdown(means: Table, measures: Sequence[Measure]) -> str:
@@ -105,8 +105,8 @@ def markdown(means: Table, measures: Sequence[Measure]) -> str:
         f"| --- | --- |{' --- |' * len(measures)}",
     ]
     for method, categories in means.items():
-        for category, found in categories.items():
-            cells = [plain(found[m.name], m) if m.name in found else "" for m in measures]
+        for category, estimates in categories.items():
+            cells = [plain(estimates[m.name], m) if m.name in estimates else "" for m in measures]
             lines.append(f"| {method} | {category} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -183,7 +183,9 @@ def strip(frames: Frames) -> str:
 
 def _json(run: RunFile, means: Table, against: Table, records: Sequence[Record]) -> str:
     def dumped(some: Table) -> dict[str, Any]:
-        return {m: {c: {n: asdict(e) for n, e in found.items()} for c, found in rows.items()} for m, rows in some.items()}
+        return {
+            m: {c: {n: asdict(e) for n, e in estimates.items()} for c, estimates in rows.items()} for m, rows in some.items()
+        }
 
     whole = {
         "run": run.model_dump(),

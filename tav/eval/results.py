@@ -30,11 +30,11 @@ from tav.video import Frames, Video
 _PACKAGES = ("tav", "torch", "diffusers", "transformers", "numpy", "opencv-python-headless")
 
 
-class _Kept(BaseModel):
+class _Stored(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
 
-class Record(_Kept):
+class Record(_Stored):
     """One video of a run."""
 
     method: str
@@ -51,7 +51,7 @@ class Record(_Kept):
     scored_with: ScoreConfig | None = None
 
 
-class Settings(_Kept):
+class Settings(_Stored):
     """What the videos of one folder have in common. A folder of other settings is not gone on with."""
 
     suite: str
@@ -64,7 +64,7 @@ class Settings(_Kept):
     overrides: dict[str, Any] = Field(default_factory=dict, description="Over the base's other settings: `tune.steps`, …")
 
 
-class Visit(_Kept):
+class Visit(_Stored):
     """One run over the folder."""
 
     began: float
@@ -75,7 +75,7 @@ class Visit(_Kept):
     seconds: float = 0.0
 
 
-class RunFile(_Kept):
+class RunFile(_Stored):
     """`run.json`."""
 
     id: str = Field(default_factory=lambda: uuid.uuid4().hex)
@@ -111,9 +111,9 @@ class Results:
         folder = self.frames_folder(method, case)
         if not folder.is_dir():
             return False
-        if (made := self.record(method, case)) and made.prompt != case.prompt:
+        if (record := self.record(method, case)) and record.prompt != case.prompt:
             raise InvalidConfig(
-                f"{folder} was made of {made.prompt!r}, the suite now asks {case.prompt!r}: delete that folder, "
+                f"{folder} was made of {record.prompt!r}, the suite now asks {case.prompt!r}: delete that folder, "
                 "or give another --out"
             )
         return True
@@ -126,13 +126,13 @@ class Results:
 
     def score(self, scorer: Scorer, method: str, case: Case) -> Record:
         """Return the record of a video that is there, scored now if it was not yet with these models."""
-        kept = self.record(method, case) or self._blank(method, case)
-        if kept.scores is not None and kept.scored_with == scorer.config:
-            return kept
+        record = self.record(method, case) or self._blank(method, case)
+        if record.scores is not None and record.scored_with == scorer.config:
+            return record
         frames = read_frames(self.frames_folder(method, case))
         source = self.source(case.clip, frames)
         scores = self.suite.judge(case, frames, source) | scorer.score(frames, case.prompt, source)
-        scored = kept.model_copy(update={"scores": scores, "scored_with": scorer.config})
+        scored = record.model_copy(update={"scores": scores, "scored_with": scorer.config})
         self._write(method, case, scored)
         return scored
 
@@ -180,7 +180,7 @@ class Results:
             now, run = run, RunFile.model_validate_json(path.read_bytes())
             run.settings.text_to_video = run.settings.text_to_video or settings.text_to_video  # a method more
             now.settings.text_to_video = settings.text_to_video or run.settings.text_to_video  # or not asked for again
-            ours, theirs = (kept.settings.model_dump(mode="json") for kept in (now, run))
+            ours, theirs = (each.settings.model_dump(mode="json") for each in (now, run))
             differing = [f"{name} {theirs[name]!r} (now {ours[name]!r})" for name in ours if ours[name] != theirs[name]]
             if not differing and now.model_dump(mode="json")["defaults"] != run.defaults:
                 differing = [f"the base's recommended settings {run.defaults} (now {now.defaults})"]

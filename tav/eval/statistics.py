@@ -114,6 +114,6 @@ def _estimates(
     group: Sequence[Record], measures: Sequence[Measure], value: Callable[[Record, str], float | None]
 ) -> Iterable[tuple[str, Estimate]]:
     for measure in measures:
-        values = [(r.clip, found) for r in group if (found := value(r, measure.name)) is not None]
+        values = [(r.clip, score) for r in group if (score := value(r, measure.name)) is not None]
         if values:
             yield measure.name, estimate(values, measure.better)

@@ -14,13 +14,13 @@ from transformers import CLIPTextModel
 from tav.base import Base
 from tav.errors import BaseMismatch, InvalidCheckpoint
 from tav.inflation import inflate, is_tuned
-from tav.interop.reference import TEXT_WEIGHTS, WEIGHTS, Checkpoint, read_tensors
+from tav.interop.reference import TEXT_WEIGHTS, WEIGHTS, PublicCheckpoint, read_tensors
 from tav.networks import Unfit, build_text_encoder, build_vae, fill, misfit_of, text_tensors, vae_tensors
 
 _HALF = torch.finfo(torch.float16)
 
 
-def compare(checkpoint: Checkpoint, base: Base) -> dict[str, float]:
+def compare(checkpoint: PublicCheckpoint, base: Base) -> dict[str, float]:
     """Return the largest difference of a frozen tensor from the base's, by part of the base.
 
     Public folders hold the UNet in fp32 and the rest in fp16: what half precision's rounding explains is let through.
@@ -30,23 +30,23 @@ def compare(checkpoint: Checkpoint, base: Base) -> dict[str, float]:
         InvalidCheckpoint: more was tuned than a delta holds.
     """
     net = inflate(base.unet).state_dict()
-    given = checkpoint.tensors
-    misfit = misfit_of(given, net)
+    tensors = checkpoint.tensors
+    misfit = misfit_of(tensors, net)
     if names := misfit.missing + misfit.unknown:
-        where = "the checkpoint" if min(names) in given else f"base {base.name!r}"
+        where = "the checkpoint" if min(names) in tensors else f"base {base.name!r}"
         raise BaseMismatch(f"only {where} has {min(names)}: {_advice(checkpoint)}")
     for key in ("attention_head_dim", "norm_num_groups"):  # change what is computed, but no tensor's shape
         theirs, ours = checkpoint.config.get(key), base.unet.config[key]
         if theirs is not None and theirs != ours:
             raise BaseMismatch(f"{key} is {theirs} in the checkpoint, {ours} in base {base.name!r}: {_advice(checkpoint)}")
     for name in misfit.reshaped:
-        shapes = f"{list(given[name].shape)} in the checkpoint, {list(net[name].shape)} in base {base.name!r}"
+        shapes = f"{list(tensors[name].shape)} in the checkpoint, {list(net[name].shape)} in base {base.name!r}"
         raise BaseMismatch(f"{name} is {shapes}: {_advice(checkpoint)}")
-    for name in given:
-        if ".norm_temp." in name and not torch.equal(given[name].float(), net[name].float()):
+    for name in tensors:
+        if ".norm_temp." in name and not torch.equal(tensors[name].float(), net[name].float()):
             raise InvalidCheckpoint(f"{name} was tuned: a delta holds query projections and temporal attention alone")
-    frozen = [name for name in given if not is_tuned(name)]
-    deviation = {"unet": _deviation(given, net, frozen, checkpoint, base)}
+    frozen = [name for name in tensors if not is_tuned(name)]
+    deviation = {"unet": _deviation(tensors, net, frozen, checkpoint, base)}
     if checkpoint.is_pipeline:
         for part, theirs, ours in (
             ("vae", read_vae(checkpoint.folder), base.vae),
@@ -62,14 +62,18 @@ def compare(checkpoint: Checkpoint, base: Base) -> dict[str, float]:
 
 @torch.no_grad()
 def _deviation(
-    given: Mapping[str, Tensor], ours: Mapping[str, Tensor], names: Iterable[str], checkpoint: Checkpoint, base: Base
+    tensors: Mapping[str, Tensor],
+    parameters: Mapping[str, Tensor],
+    names: Iterable[str],
+    checkpoint: PublicCheckpoint,
+    base: Base,
 ) -> float:
     largest = 0.0
     for name in names:
-        theirs, mine = given[name].float(), ours[name].to("cpu", torch.float32)
-        difference = (theirs - mine).abs()
-        epsilon = max(_HALF.eps, torch.finfo(given[name].dtype).eps, torch.finfo(ours[name].dtype).eps)
-        if (difference > epsilon * mine.abs() + _HALF.smallest_normal * _HALF.eps).any():
+        theirs, ours = tensors[name].float(), parameters[name].to("cpu", torch.float32)
+        difference = (theirs - ours).abs()
+        epsilon = max(_HALF.eps, torch.finfo(tensors[name].dtype).eps, torch.finfo(parameters[name].dtype).eps)
+        if (difference > epsilon * ours.abs() + _HALF.smallest_normal * _HALF.eps).any():
             raise BaseMismatch(
                 f"{name} differs from that of base {base.name!r} by up to {difference.max():.2g}: {_advice(checkpoint)}"
             )
@@ -77,7 +81,7 @@ def _deviation(
     return largest
 
 
-def _advice(checkpoint: Checkpoint) -> str:
+def _advice(checkpoint: PublicCheckpoint) -> str:
     named = checkpoint.training.get("pretrained_model_path")
     said = f" (its config.yaml names {named!r})" if named else ""
     alone = "" if not checkpoint.is_pipeline else ", or leave the base out to take the one in the folder"
@@ -91,7 +95,7 @@ def read_vae(folder: Path) -> AutoencoderKL:
         InvalidCheckpoint: missing, damaged, or not all of it.
     """
     tensors = vae_tensors(_weights(folder / "vae", WEIGHTS))
-    with _told(folder / "vae"):
+    with _as_invalid_checkpoint(folder / "vae"):
         vae = build_vae(folder / "vae")
         fill(vae, tensors)
     return vae
@@ -104,7 +108,7 @@ def read_text_encoder(folder: Path) -> CLIPTextModel:
         InvalidCheckpoint: missing, damaged, or not all of it.
     """
     tensors = _weights(folder / "text_encoder", TEXT_WEIGHTS)
-    with _told(folder / "text_encoder"):
+    with _as_invalid_checkpoint(folder / "text_encoder"):
         text_encoder = build_text_encoder(folder / "text_encoder")
         fill(text_encoder, text_tensors(text_encoder, tensors))
     return text_encoder
@@ -118,7 +122,7 @@ def _weights(folder: Path, names: tuple[str, ...]) -> dict[str, Tensor]:
 
 
 @contextmanager
-def _told(folder: Path) -> Iterator[None]:
+def _as_invalid_checkpoint(folder: Path) -> Iterator[None]:
     try:
         yield
     except Unfit as error:

@@ -22,7 +22,7 @@ from tav.delta import Delta, DeltaMeta, Origin, read_tensors
 from tav.errors import InvalidCheckpoint, InvalidConfig
 from tav.inflation import is_tuned
 from tav.interop.compare import compare, read_text_encoder, read_vae
-from tav.interop.reference import PARTS, Checkpoint, Record, read_latents, to_2d
+from tav.interop.reference import PARTS, PublicCheckpoint, Record, read_latents, to_2d
 from tav.inversion import invert
 from tav.latents import Latents, LatentsMeta
 
@@ -84,18 +84,18 @@ def import_checkpoint(
         if facts != Facts() or latents or video or attention or group_norm:
             raise InvalidConfig(f"{folder} says all about its clip itself: leave out the options that say something about it")
         return _import_pipeline(folder / CLIP_WEIGHTS, base)
-    checkpoint = Checkpoint.read(folder)
+    checkpoint = PublicCheckpoint.read(folder)
     deviation = compare(checkpoint, base)
     record = checkpoint.record
     path = None if video else latents or checkpoint.latents_file()
     noise = None if path is None else read_latents(path)
     if video:
-        clip = _read_clip(video, checkpoint, _found(checkpoint, facts, noise, base))
+        clip = _read_clip(video, checkpoint, _clip_facts(checkpoint, facts, noise, base))
         facts = replace(facts, fps=clip.fps)
     if record is not None and record.delta.origin.fingerprint == base.fingerprint and facts == Facts():
         origin = record.delta.origin
     else:
-        origin = _origin(base, _found(checkpoint, facts, noise, base))
+        origin = _origin(base, _clip_facts(checkpoint, facts, noise, base))
     if noise is not None:
         _check_latents(noise, origin, base)
     meta = DeltaMeta(
@@ -123,17 +123,17 @@ def extract_base(folder: Path, out: Path) -> Path:
     Raises:
         InvalidCheckpoint: the folder lacks parts of a base.
     """
-    checkpoint = Checkpoint.read(folder)
+    checkpoint = PublicCheckpoint.read(folder)
     if not checkpoint.is_pipeline:
         raise InvalidCheckpoint(
             f"{folder} is a UNet alone, without {', '.join(PARTS)}: name the base that it was tuned on (--base)"
         )
     unet = UNet2DConditionModel.from_config(to_2d(checkpoint.config))
-    kept = {name: tensor for name, tensor in checkpoint.tensors.items() if "_temp." not in name}
-    if odd := kept.keys() ^ unet.state_dict().keys():
+    tensors = {name: tensor for name, tensor in checkpoint.tensors.items() if "_temp." not in name}
+    if odd := tensors.keys() ^ unet.state_dict().keys():
         raise InvalidCheckpoint(f"{folder} is not of a Stable Diffusion UNet that was inflated, e.g. {min(odd)}")
-    dtype = next(iter(kept.values())).dtype
-    unet.to(dtype).load_state_dict(kept)
+    dtype = next(iter(tensors.values())).dtype
+    unet.to(dtype).load_state_dict(tensors)
     unet.save_pretrained(out / "unet")
     read_vae(folder).save_pretrained(out / "vae")
     read_text_encoder(folder).save_pretrained(out / "text_encoder")
@@ -154,56 +154,56 @@ def _import_pipeline(path: Path, base: Base) -> Imported:
     return Imported(Delta(tensors, record.delta), latents, {})
 
 
-def _found(checkpoint: Checkpoint, facts: Facts, noise: Tensor | None, base: Base) -> dict[str, Any]:
+def _clip_facts(checkpoint: PublicCheckpoint, facts: Facts, noise: Tensor | None, base: Base) -> dict[str, Any]:
     """The clip by what is given, then by the record, the training's settings, the latents' shape; None: nobody says."""
     data: Any = checkpoint.training.get("train_data") or {}
     before = checkpoint.record.delta.origin if checkpoint.record else None
     shape = None if noise is None else noise.shape[2:]
     trained = (data["width"], data["height"]) if data.get("width") and data.get("height") else None
-    made = None if shape is None else (shape[2] * base.scale, shape[1] * base.scale)
+    decoded = None if shape is None else (shape[2] * base.scale, shape[1] * base.scale)
     return {
         "caption": facts.caption or (before and before.caption) or data.get("prompt"),
         "frames": facts.num_frames or (before and before.num_frames) or data.get("n_sample_frames") or (shape and shape[0]),
-        "size": facts.size or (before and before.size) or trained or made,
+        "size": facts.size or (before and before.size) or trained or decoded,
         "fps": facts.fps or (before and before.fps),
     }
 
 
-def _require(found: dict[str, Any], *names: str) -> None:
-    if absent := [name for name in names if not found[name]]:
+def _require(known: dict[str, Any], *names: str) -> None:
+    if absent := [name for name in names if not known[name]]:
         raise InvalidConfig(
             f"the checkpoint does not say its clip's {', '.join(absent)}: give {', '.join(f'--{name}' for name in absent)}"
             + (" (the public implementation writes its own samples at 8 frames a second)" if "fps" in absent else "")
         )
 
 
-def _origin(base: Base, found: dict[str, Any]) -> Origin:
-    _require(found, "caption", "frames", "size", "fps")
+def _origin(base: Base, known: dict[str, Any]) -> Origin:
+    _require(known, "caption", "frames", "size", "fps")
     return Origin(
         base=base.name,
         fingerprint=base.fingerprint,
-        caption=str(found["caption"]).strip(),
-        num_frames=found["frames"],
-        size=found["size"],
-        fps=found["fps"],
+        caption=str(known["caption"]).strip(),
+        num_frames=known["frames"],
+        size=known["size"],
+        fps=known["fps"],
     )
 
 
-def _read_clip(video: Path, checkpoint: Checkpoint, found: dict[str, Any]) -> Clip:
-    _require(found, "caption", "frames", "size")
+def _read_clip(video: Path, checkpoint: PublicCheckpoint, known: dict[str, Any]) -> Clip:
+    _require(known, "caption", "frames", "size")
     data: Any = checkpoint.training.get("train_data") or {}
     start, stride = data.get("sample_start_idx", 0), data.get("sample_frame_rate")
-    return Clip.read(video, str(found["caption"]), found["frames"], tuple(found["size"]), start, stride)
+    return Clip.read(video, str(known["caption"]), known["frames"], tuple(known["size"]), start, stride)
 
 
 def _check_latents(noise: Tensor, origin: Origin, base: Base) -> None:
     base.check_size(*origin.size)
     width, height = (side // base.scale for side in origin.size)
-    wanted = (1, base.unet.config.in_channels, origin.num_frames, height, width)
-    if noise.shape != wanted:
+    expected = (1, base.unet.config.in_channels, origin.num_frames, height, width)
+    if noise.shape != expected:
         raise InvalidConfig(
             f"the inverted latents are {list(noise.shape)}, but {origin.num_frames} frames of "
-            f"{origin.size[0]}x{origin.size[1]} have {list(wanted)}: give the --frames and --size that they were made with"
+            f"{origin.size[0]}x{origin.size[1]} have {list(expected)}: give the --frames and --size that they were made with"
         )
 
 
@@ -220,14 +220,14 @@ def _tuning(training: dict[str, Any]) -> TuneConfig | None:
         "seed": "seed",
         "gradient_checkpointing": "gradient_checkpointing",
     }
-    given = {ours: training[theirs] for theirs, ours in names.items() if training.get(theirs) is not None}
+    settings = {ours: training[theirs] for theirs, ours in names.items() if training.get(theirs) is not None}
     try:
-        return TuneConfig(**given)
+        return TuneConfig(**settings)
     except InvalidConfig as error:
         raise InvalidCheckpoint(f"config.yaml cannot be used: {error} Repair or remove it") from error
 
 
-def _latents_meta(checkpoint: Checkpoint, origin: Origin, facts: Facts) -> LatentsMeta:
+def _latents_meta(checkpoint: PublicCheckpoint, origin: Origin, facts: Facts) -> LatentsMeta:
     """Steps by what is given, the record, the training's settings; else the public implementation's, which are ours."""
     record = checkpoint.record
     if record is not None and record.latents is not None and facts.inversion_steps is None:

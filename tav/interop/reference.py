@@ -77,7 +77,7 @@ class Record(BaseModel):
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class PublicCheckpoint:
     """One folder, its tensors still on disk where the format allows."""
 
     folder: Path
@@ -95,7 +95,7 @@ class Checkpoint:
         return all((self.folder / part).is_dir() for part in PARTS)
 
     @classmethod
-    def read(cls, folder: Path) -> Checkpoint:
+    def read(cls, folder: Path) -> PublicCheckpoint:
         """Open a pipeline's folder or a UNet's.
 
         Raises:
@@ -140,8 +140,8 @@ class Checkpoint:
 
     def latents_file(self) -> Path | None:
         """Find the inverted latents of the most tuning steps, if any are there."""
-        found = self.folder.glob("inv_latents/ddim_latent-*.pt")
-        numbered = {int(path.stem.rpartition("-")[2]): path for path in found if path.stem.rpartition("-")[2].isdecimal()}
+        files = self.folder.glob("inv_latents/ddim_latent-*.pt")
+        numbered = {int(path.stem.rpartition("-")[2]): path for path in files if path.stem.rpartition("-")[2].isdecimal()}
         return numbered[max(numbered)] if numbered else None
 
 
@@ -154,14 +154,14 @@ def to_3d(config: dict[str, Any]) -> dict[str, Any]:
     for key, default in DEFAULTS.items():
         if key not in _NETWORK_KEYS and config.get(key, default) != default:
             raise InvalidConfig(f"the public implementation's network has no {key}, which is {config[key]!r} in this base's")
-    kept = {key: config[key] for key in _NETWORK_KEYS if key in config}
-    return {"_class_name": "UNet3DConditionModel", "_diffusers_version": "0.11.1", **_renamed(kept, "2D", "3D")}
+    network = {key: config[key] for key in _NETWORK_KEYS if key in config}
+    return {"_class_name": "UNet3DConditionModel", "_diffusers_version": "0.11.1", **_renamed(network, "2D", "3D")}
 
 
 def to_2d(config: dict[str, Any]) -> dict[str, Any]:
     """Return the base's config behind a 3-D one."""
-    kept = {key: config[key] for key in _NETWORK_KEYS if key in config}
-    return {"_class_name": "UNet2DConditionModel", **_renamed(kept, "3D", "2D")}
+    network = {key: config[key] for key in _NETWORK_KEYS if key in config}
+    return {"_class_name": "UNet2DConditionModel", **_renamed(network, "3D", "2D")}
 
 
 def _renamed(config: dict[str, Any], old: str, new: str) -> dict[str, Any]:

@@ -64,10 +64,10 @@ def probe_isolated(path: str | Path, limits: ClipLimits | None = None, timeout_s
     Raises:
         InvalidClip: as `probe`, or the decoder crashed or took longer than `timeout_s`.
     """
-    found = _ask(_Request(path=os.path.abspath(path), limits=limits or ClipLimits()), timeout_s).probe
-    if found is None:
+    clip = _ask(_Request(path=os.path.abspath(path), limits=limits or ClipLimits()), timeout_s).probe
+    if clip is None:
         raise _failed()
-    return found
+    return clip
 
 
 def read_frames_isolated(
@@ -112,7 +112,7 @@ def _ask(request: _Request, timeout_s: float) -> _Answer:
             )
         except subprocess.TimeoutExpired as error:
             raise InvalidClip(f"the clip took longer than {timeout_s:g} seconds to decode: shorten or re-encode it") from error
-        return _told(answer, done.returncode)
+        return _parsed(answer, done.returncode)
 
 
 def _scratch() -> IO[bytes]:
@@ -120,17 +120,17 @@ def _scratch() -> IO[bytes]:
     return os.fdopen(os.memfd_create("tav"), "w+b") if hasattr(os, "memfd_create") else tempfile.TemporaryFile()
 
 
-def _told(answer: IO[bytes], code: int) -> _Answer:
+def _parsed(answer: IO[bytes], code: int) -> _Answer:
     answer.seek(0)
     try:
-        told = _Answer.model_validate_json(answer.read(_ANSWER_BYTES))
+        answer_model = _Answer.model_validate_json(answer.read(_ANSWER_BYTES))
     except ValidationError as error:
         raise _failed() from error
-    if code == _REFUSED and told.refused:
-        raise InvalidClip(told.refused)
+    if code == _REFUSED and answer_model.refused:
+        raise InvalidClip(answer_model.refused)
     if code:
         raise _failed()
-    return told
+    return answer_model
 
 
 def _failed() -> InvalidClip:
@@ -139,8 +139,8 @@ def _failed() -> InvalidClip:
 
 def _bare_environment() -> dict[str, str]:
     # No credentials in the process that meets untrusted bytes; it finds the same packages as this one.
-    kept = {k: v for k, v in os.environ.items() if k in ("PATH", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "LANG", "TMPDIR")}
-    return kept | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
+    environment = {k: v for k, v in os.environ.items() if k in ("PATH", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "LANG", "TMPDIR")}
+    return environment | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
 
 
 def main(text: str) -> int:
@@ -174,9 +174,9 @@ def _code() -> set[Path]:
     return packages | {folder for name in ("stdlib", "platstdlib") if (folder := Path(sysconfig.get_path(name))).is_dir()}
 
 
-def _limit(kind: int, wanted: int) -> None:
+def _limit(kind: int, limit: int) -> None:
     _, hard = resource.getrlimit(kind)
-    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    most = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
     resource.setrlimit(kind, (most, most))
 
 

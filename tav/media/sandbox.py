@@ -36,8 +36,8 @@ def fence_in(*readable: str | Path) -> bool:
     if not version:
         return False
     files = next(rights for least, rights in _FILES if version >= least)
-    wanted = struct.pack("=QQQ", files, _TCP if version >= 4 else 0, _SCOPES if version >= 6 else 0)
-    rules = _call(_CREATE_RULESET, wanted, 24 if version >= 6 else 16 if version >= 4 else 8, 0)
+    ruleset = struct.pack("=QQQ", files, _TCP if version >= 4 else 0, _SCOPES if version >= 6 else 0)
+    rules = _call(_CREATE_RULESET, ruleset, 24 if version >= 6 else 16 if version >= 4 else 8, 0)
     if rules < 0:
         return False
     try:

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ValidationError
 
 Loc = tuple[str | int, ...]
 
-_TOLD = 3
+_SHOWN = 3
 """Faults that a text names; `faults` has them all."""
 
 _ELSEWHERE = {
@@ -104,14 +104,14 @@ def sentence(
     name: Callable[[Loc], str] | None = None,
     show: bool = True,
 ) -> str:
-    """The first faults as text, with the number of those it leaves out; arguments as of `faults`."""
-    return told(faults(error.errors(include_url=False), model, name, show))
+    """Write the first faults as text, with the number of those it leaves out; arguments as of `faults`."""
+    return as_text(faults(error.errors(include_url=False), model, name, show))
 
 
-def told(found: Sequence[Fault]) -> str:
-    """Faults as one text."""
-    more = f" ({len(found) - _TOLD} more.)" if len(found) > _TOLD else ""
-    return " ".join(fault.text for fault in found[:_TOLD]) + more
+def as_text(faults: Sequence[Fault]) -> str:
+    """Write faults as one text."""
+    more = f" ({len(faults) - _SHOWN} more.)" if len(faults) > _SHOWN else ""
+    return " ".join(fault.text for fault in faults[:_SHOWN]) + more
 
 
 def faults(
@@ -120,26 +120,26 @@ def faults(
     name: Callable[[Loc], str] | None = None,
     show: bool = True,
 ) -> list[Fault]:
-    """What pydantic found, in our words.
+    """Say in our words what pydantic found wrong.
 
     Args:
-        errors: As of `ValidationError.errors()`, with their `ctx`.
-        model: What the values were to be; it tells which names there are, and what a field is.
-        name: A place's name; left out, `params.size[0]`.
-        show: Whether values may be shown: those of settings may be secret.
+        errors: as of `ValidationError.errors()`, with their `ctx`.
+        model: what the values were to be; it tells which names there are, and what a field is.
+        name: a place's name; left out, `params.size[0]`.
+        show: whether values may be shown: those of settings may be secret.
     """
     named, places = name or dotted, [(error, _place(error, model)) for error in errors]
-    found: dict[Loc, list[tuple[Mapping[str, Any], _Place]]] = {}
+    groups: dict[Loc, list[tuple[Mapping[str, Any], _Place]]] = {}
     for error, place in _of_one_alternative(places):
-        found.setdefault(place.loc, []).append((error, place))
+        groups.setdefault(place.loc, []).append((error, place))
     return [
         Fault(loc, str(group[0][0]["type"]), _text(group, named(loc), show and group[0][0]["type"] != "missing"))
-        for loc, group in found.items()
+        for loc, group in groups.items()
     ]
 
 
 def dotted(loc: Loc) -> str:
-    """A place as people write it: `params.size[0]`."""
+    """Write a place as people do: `params.size[0]`."""
     plain = re.compile(r"[A-Za-z_][\w.-]*")
     text = "".join(f".{part}" if plain.fullmatch(str(part)) else f"[{shown(part)}]" for part in loc)
     return text.removeprefix(".")
@@ -234,11 +234,11 @@ def _text(group: list[tuple[Mapping[str, Any], _Place]], name: str, show: bool) 
     rules = list(dict.fromkeys(_rule(str(e["type"]), e.get("ctx") or {}, e) for e, _ in group))
     value = f", not {shown(error.get('input'))}" if show and "input" in error else ""
     subject = name or "The body"
-    told = f"{subject} must be {' or '.join(rules)}{value}" if not rules[0].startswith("may ") else f"{subject} {rules[0]}"
+    text = f"{subject} must be {' or '.join(rules)}{value}" if not rules[0].startswith("may ") else f"{subject} {rules[0]}"
     way = next((way for part in place.loc[::-1] if (way := _WAYS.get((str(part), kind)))), None)
     if way is not None:
-        return f"{told}: {way}."
-    return _ended(told, place.about if kind.endswith(("_type", "_parsing")) else None)
+        return f"{text}: {way}."
+    return _ended(text, place.about if kind.endswith(("_type", "_parsing")) else None)
 
 
 def _rule(kind: str, ctx: Mapping[str, Any], error: Mapping[str, Any]) -> str:
@@ -274,8 +274,8 @@ def _rule(kind: str, ctx: Mapping[str, Any], error: Mapping[str, Any]) -> str:
             return "a text in UTF-8"
         case "url_scheme":
             return f"an address that begins with {ctx['expected_schemes']}"
-    found = (name for name in sorted(_KINDS, key=len, reverse=True) if kind.startswith(name))
-    return _KINDS.get(next(found, ""), "another value")
+    names = (name for name in sorted(_KINDS, key=len, reverse=True) if kind.startswith(name))
+    return _KINDS.get(next(names, ""), "another value")
 
 
 def _counted(ctx: Mapping[str, Any]) -> str:
@@ -288,8 +288,8 @@ def _plain(number: object) -> str:
 
 def _no_json(said: str) -> str:
     """`said` is the parser's; only the place in it is told on."""
-    found = re.search(r"line (\d+) column (\d+)", said)
-    return f"The body is not JSON{f' (line {found[1]}, column {found[2]})' if found else ''}: send an object in UTF-8."
+    match = re.search(r"line (\d+) column (\d+)", said)
+    return f"The body is not JSON{f' (line {match[1]}, column {match[2]})' if match else ''}: send an object in UTF-8."
 
 
 def _unknown(name: str, place: _Place) -> str:
@@ -322,7 +322,7 @@ def _ended(text: str, more: str | None = None) -> str:
 
 
 def shown(value: object, longest: int = 60) -> str:
-    """A value as it was given, without what a terminal would obey, cut where it is long."""
+    """Quote a value without what a terminal would obey, cut where it is long."""
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
     try:

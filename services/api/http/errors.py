@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 
 from services import metrics
 from tav.errors import TavError, is_disk_full
-from tav.sentences import faults, told
+from tav.sentences import as_text, faults
 from tav_client.schemas import Problem
 
 RETRY_SECONDS = 2
@@ -89,7 +89,7 @@ def invalid_fields(errors: Sequence[Mapping[str, Any]], model: type[BaseModel] |
     within = [dict(error) | {"loc": error["loc"][error["loc"][:1] in _SENT_AS :]} for error in errors]
     found = faults(within, model)
     listed = [{"loc": list(fault.loc), "msg": fault.text, "type": fault.type} for fault in found]
-    return ApiError(422, "invalid_request", told(found), errors=listed)
+    return ApiError(422, "invalid_request", as_text(found), errors=listed)
 
 
 def unavailable(code: str, detail: str) -> ApiError:

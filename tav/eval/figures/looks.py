@@ -141,14 +141,14 @@ def parts(subject: str, clothes: str, headwear: str | None, action: str, figure:
     }
     seen = {name: project(point, heading) for name, point in at.items()}
     forward = project(np.array([1.0, 0.0, 0.0]), heading)
-    made = [
+    built = [
         *_limbs(subject, clothes, seen, forward),
         *_trunk(subject, clothes, seen, forward),
         *_head(subject, headwear, figure, seen, heading),
     ]
     if action == "skiing":
-        made += _skis(seen, forward)
-    return sorted(made, key=lambda part: part.near)
+        built += _skis(seen, forward)
+    return sorted(built, key=lambda part: part.near)
 
 
 def _limbs(subject: str, clothes: str, seen: dict[str, np.ndarray], forward: np.ndarray) -> Iterator[Part]:
@@ -344,11 +344,11 @@ def thing(kind: str, centre: np.ndarray, radius: float, turn: float) -> list[Par
     rotation = np.array([[cos, -sin], [sin, cos]])
     frame = np.concatenate([rotation * radius, centre[:, None]], 1)
     round_ = centre + radius * _ROUND * ([1.0, 1.0] if kind == "ball" else [1.25, 0.95])
-    made = [Part(kind, round_, frame, colour, 0.2)]
+    built = [Part(kind, round_, frame, colour, 0.2)]
     for offset in (-0.55, 0.0, 0.55):
         band = radius * np.array([(offset - 0.13, -0.72), (offset + 0.13, -0.72), (offset + 0.13, 0.72), (offset - 0.13, 0.72)])
-        made.append(Part(f"{kind}_stripe", centre + band @ rotation.T, frame, stripes, 0.201))
-    return made
+        built.append(Part(f"{kind}_stripe", centre + band @ rotation.T, frame, stripes, 0.201))
+    return built
 
 
 __all__ = ["BODIES", "CLOTHES", "HEADWEAR", "HIP_WIDTH", "SHOULDER_WIDTH", "THINGS", "Part", "parts", "thing"]

@@ -57,10 +57,10 @@ def draw_place(place: str, seed: int, size: int, camera: float = 0.0) -> Picture
     """Draw a place without anybody.
 
     Args:
-        place: One of `PLACES`.
-        seed: Picks the variant.
-        size: Of the square picture, in pixels.
-        camera: How far right the camera looks, in picture sides.
+        place: one of `PLACES`.
+        seed: picks the variant.
+        size: of the square picture, in pixels.
+        camera: how far right the camera looks, in picture sides.
 
     Returns:
         `[size, size, 3]`, float32 in 0–255.

@@ -195,7 +195,7 @@ def project(points: np.ndarray, heading: float) -> np.ndarray:
 
     Args:
         points: forward, left, down.
-        heading: Where the figure looks, in degrees: 0 to the picture's right, 90 to the viewer, 180 to the left.
+        heading: where the figure looks, in degrees: 0 to the picture's right, 90 to the viewer, 180 to the left.
     """
     a = np.deg2rad(heading)
     forward, left, down = points[..., 0], points[..., 1], points[..., 2]

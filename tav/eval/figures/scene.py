@@ -95,12 +95,12 @@ class _Placed:
 def _placed(actor: Actor, time: float, camera: float) -> _Placed:
     figure = skeleton(actor.action, actor.phase + actor.rate * time)
     foot = np.array([actor.x + actor.speed() * time - camera, actor.ground])
-    found = parts(actor.subject, actor.clothes, actor.headwear, actor.action, figure, actor.heading)
+    pieces = parts(actor.subject, actor.clothes, actor.headwear, actor.action, figure, actor.heading)
     if actor.thing:
         radius, ahead = 0.075, 0.30 * np.cos(np.deg2rad(actor.heading)) or 0.3
         aside = ahead if abs(ahead) > 0.15 else 0.26
         turn = actor.speed() * time / (radius * actor.height)
-        found = found + thing(actor.thing, np.array([aside, -radius]), radius, turn)
+        pieces = pieces + thing(actor.thing, np.array([aside, -radius]), radius, turn)
     moved = [
         Part(
             p.name,
@@ -110,7 +110,7 @@ def _placed(actor: Actor, time: float, camera: float) -> _Placed:
             p.near,
             p.shade,
         )
-        for p in found
+        for p in pieces
     ]
     return _Placed(project(figure.joints, actor.heading)[:, :2] * actor.height + foot, moved)
 

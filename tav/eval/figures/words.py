@@ -126,9 +126,9 @@ def random_scene(rng: np.random.Generator, *, held_out: bool = False, pairs: flo
     """Draw a scene whose combinations training sees, or never sees.
 
     Args:
-        rng: Where chance comes from.
-        held_out: Which of the two.
-        pairs: Share of scenes with two actors that hide each other in part.
+        rng: where chance comes from.
+        held_out: which of the two.
+        pairs: share of scenes with two actors that hide each other in part.
     """
     while True:
         place, style = _pick(rng, GROUNDS), "plain" if rng.random() < 0.4 else _pick(rng, tuple(STYLES))

@@ -47,8 +47,8 @@ class TextToVideoModel:
             BaseUnavailable: the model cannot be loaded.
             InvalidConfig: what it makes of a prompt is no video.
         """
-        made = self._pipeline(prompt, generator=torch.Generator().manual_seed(seed), output_type="np")
-        frames = np.asarray(getattr(made, "frames", np.empty(0)))
+        sampled = self._pipeline(prompt, generator=torch.Generator().manual_seed(seed), output_type="np")
+        frames = np.asarray(getattr(sampled, "frames", np.empty(0)))
         if frames.ndim != 5:
             raise InvalidConfig(f"{self.name!r} is no text-to-video model: its pipeline gives no frames")
         return (frames[0] * 255).round().astype(np.uint8)
@@ -67,8 +67,8 @@ class TextToVideo:
 
     def sample(self, bench: Workbench, clip: SuiteClip, case: Case) -> Video:
         """See `Method.sample`."""
-        source, made = bench.clip(clip), bench.text_to_video.sample(case.prompt, case.seed)
-        chosen = made[frame_indices(len(made), min(len(source.frames), len(made)))]
+        source, sampled = bench.clip(clip), bench.text_to_video.sample(case.prompt, case.seed)
+        chosen = sampled[frame_indices(len(sampled), min(len(source.frames), len(sampled)))]
         chosen = chosen[np.linspace(0, len(chosen) - 1, len(source.frames)).round().astype(int)]  # repeats, where it made fewer
         fitted = [np.asarray(ImageOps.fit(Image.fromarray(frame), source.size, Image.Resampling.BICUBIC)) for frame in chosen]
         return Video(np.stack(fitted), source.fps)

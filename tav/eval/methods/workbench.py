@@ -96,10 +96,10 @@ class Workbench:
         return self.folder / clip.name / f"{frames}-{what}.safetensors"
 
 
-def _write(made: Delta | Latents, path: Path) -> None:
+def _write(result: Delta | Latents, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    made.save(partial)
+    result.save(partial)
     partial.replace(path)  # a run that is stopped leaves no half file
 
 

@@ -68,10 +68,10 @@ class OfflineSuite(Suite):
 
     def judge(self, case: Case, frames: Frames, source: Frames) -> dict[str, float]:
         """Return the oracle's scores, by the names of `MEASURES`."""
-        asked, own = worlds(self.drawn[case.clip])[case.edit], worlds(self.drawn[case.clip])[RECONSTRUCTION]
+        target, own = worlds(self.drawn[case.clip])[case.edit], worlds(self.drawn[case.clip])[RECONSTRUCTION]
         readings = read_clip(frames)
-        right = np.array([[_shown(r)[k] == asked[k] for k in range(3)] for r in readings])  # [F, 3]
-        changed = np.array([asked[k] != own[k] for k in range(3)])
+        right = np.array([[_shown(r)[k] == target[k] for k in range(3)] for r in readings])  # [F, 3]
+        changed = np.array([target[k] != own[k] for k in range(3)])
         edited = changed if changed.any() else ~changed
         return {
             "edited": float(right[:, edited].all(axis=1).mean()),

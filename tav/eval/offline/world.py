@@ -102,12 +102,6 @@ def caption(colour: str, shape: str, ground: str, phrase: str = PHRASES[0]) -> s
     return text.replace("a orange", "an orange")
 
 
-def random_caption(scene: Scene, rng: np.random.Generator) -> str:
-    """Write a caption of the scene in a random phrasing; one in twenty leaves something open."""
-    phrases = PARTIAL if rng.random() < 0.05 else PHRASES
-    return caption(scene.colour, scene.shape, scene.ground, phrases[rng.integers(len(phrases))])
-
-
 def random_scene(rng: np.random.Generator, among: list[tuple[str, str, str]] | None = None) -> Scene:
     """Draw a scene with the object wholly inside, its combination drawn evenly from `among` (default: all)."""
     chosen = among or combinations()

@@ -120,10 +120,10 @@ class TunedVideoPipeline(DiffusionPipeline):
         text = self._encode([negative_prompt, prompt] if guided else [prompt])
         with self.progress_bar(total=len(timesteps)) as bar:
             for i, (t, lower) in enumerate(zip(timesteps, [*timesteps[1:], -1], strict=True)):
-                asked = empty if i < retraced else text if i in guided else text[-1:]
+                prompt_embeds = empty if i < retraced else text if i in guided else text[-1:]
                 apart = i < injected and (i >= retraced or noise_blend > 0)  # or else x itself is the source still
                 rows, prompts = ([source], [empty]) if apart else ([], [])
-                rows, prompts = torch.cat([*rows, *[x] * len(asked)]), torch.cat([*prompts, asked])
+                rows, prompts = torch.cat([*rows, *[x] * len(prompt_embeds)]), torch.cat([*prompts, prompt_embeds])
                 with self._injecting(clip.injected_layers if apart else (), len(rows)):
                     prediction = self._predict(rows, t, prompts)
                 if apart:
