@@ -1,7 +1,7 @@
 """From noise to a video in fewer steps: diffusers' second-order multistep solvers, on even steps.
 
 They integrate the same differential equation as DDIM, which is their first-order case, so the same inverted latents lead
-to the same clip; `python -m benchmarks.samplers` measures how exactly.
+to the same clip; `python -m benchmarks.solvers` measures how exactly.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Which samplers honour inverted latents, at how many steps: the oracle's reading of the shipped base's videos.
+"""Which solvers honour inverted latents, at how many steps: the oracle's reading of the shipped base's videos.
 
-    python -m benchmarks.samplers        # into benchmarks/results/samplers.{json,md}
+    python -m benchmarks.solvers        # into benchmarks/results/solvers.{json,md}
 
 Every clip is tuned and inverted once, with the base's recommended settings (or taken from `make quality`'s folder). Then each
-sampler, at each number of steps, draws the clip itself and an edit from the latents alone (nothing retraced or injected: how
+solver, at each number of steps, draws the clip itself and an edit from the latents alone (nothing retraced or injected: how
 far they lead back), and two edits with the base's recommended settings.
 """
 
@@ -25,7 +25,7 @@ from tav.eval.methods import Workbench
 from tav.eval.offline.suite import OfflineSuite, offline
 
 STEPS = (30, 15, 10, 8)
-SAMPLERS = ("ddim", "dpmpp_2m", "unipc")
+SOLVERS = ("ddim", "dpmpp_2m", "unipc")
 EDITS = ("colour", "shape")
 BLENDS = (0.25, 0.5, 1.0)
 BARE = {"strength": 1.0, "feature_injection": 0.0}
@@ -36,8 +36,8 @@ COLUMNS = ("scheduler", "steps", "blend", "back", "edited", "kept", "path", "pat
 def rows_of(
     sampler: Sampler, suite: OfflineSuite, clip: Clip, name: str, delta: Delta, latents: Latents
 ) -> list[dict[str, Any]]:
-    """All samplers on one clip, then DDIM from blended starts."""
-    asked = [(scheduler, steps, 0.0) for steps in STEPS for scheduler in SAMPLERS]
+    """All solvers on one clip, then DDIM from blended starts."""
+    asked = [(scheduler, steps, 0.0) for steps in STEPS for scheduler in SOLVERS]
     asked += [("ddim", STEPS[0], blend) for blend in BLENDS]
     rows = []
     for scheduler, steps, blend in asked:
@@ -86,7 +86,7 @@ def markdown(means: list[dict[str, Any]], note: str) -> str:
         "`edited`, `kept`, `path`: colour and shape edits with the base's recommended settings; `path, bare`: the colour edit",
         "with nothing retraced or injected. Inversion took 30 DDIM steps. Means over clips.",
         "",
-        "| sampler | steps | noise blended in | back | edited | kept | path | path, bare |",
+        "| solver | steps | noise blended in | back | edited | kept | path | path, bare |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     lines += [
@@ -98,15 +98,15 @@ def markdown(means: list[dict[str, Any]], note: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Compare samplers from inverted latents.")
+    parser = argparse.ArgumentParser(description="Compare solvers from inverted latents.")
     parser.add_argument("--clips", nargs="*", default=["red-ball-grass", "pink-star-water"])
     parser.add_argument("--work", type=Path, default=Path("out/quality/work"), help="where tunings and latents are kept")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "samplers")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "solvers")
     args = parser.parse_args()
     torch.set_num_threads(1)
     base, suite = Base.load("offline"), offline(seeds=(0,))
     bench = Workbench(base, args.work)
-    command = f"python -m benchmarks.samplers --clips {' '.join(args.clips)}"
+    command = f"python -m benchmarks.solvers --clips {' '.join(args.clips)}"
     note = f"{command} · base {base.fingerprint[:12]} · {platform.machine()}, 1 thread, torch {torch.__version__}"
     rows: list[dict[str, Any]] = []
     for source in suite.clips:
