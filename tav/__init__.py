@@ -34,7 +34,7 @@ compiling   torch.compile of the blocks that repeat
 sentences   pydantic's errors as sentences
 probe       a clip, looked at before anything else touches it
 bases/      where bases come from, and the one that ships
-media/      files of strangers: decoded in a sandbox, as a player shows them
+media/      untrusted files: decoded in a sandbox, as a player shows them
 kernels/    operators of our own
 
 What stands on them:

@@ -34,12 +34,12 @@ class Clip:
         size: tuple[int, int] = (512, 512),
         start: int = 0,
         stride: int | None = None,
-        stranger: ClipLimits | None = None,
+        limits: ClipLimits | None = None,
     ) -> Clip:
         """Decode a clip; see `tav.video.read_frames` for the arguments.
 
         Args:
-            stranger: limits for a file of somebody else's, which is then decoded in a process of its own.
+            limits: of an untrusted file, which is then decoded in a process of its own.
 
         Raises:
             InvalidClip: unreadable, too few frames, beyond the limits, or no caption.
@@ -48,10 +48,10 @@ class Clip:
         if not caption.strip():
             raise InvalidClip("the clip has no caption: say what it shows, e.g. 'a man is skiing'")
         check_size(*size)
-        if stranger is None:
+        if limits is None:
             frames, fps = read_frames(path, num_frames, size, start, stride)
         else:
-            frames, fps = read_frames_isolated(path, num_frames, size, start, stride, stranger)
+            frames, fps = read_frames_isolated(path, num_frames, size, start, stride, limits)
         return cls(frames, fps, caption.strip())
 
     @property

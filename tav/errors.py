@@ -11,7 +11,7 @@ TavError                 `code` is stable; the text is one sentence that says wh
 ├── InvalidCheckpoint    a checkpoint of another implementation that cannot be read or does not fit
 ├── NanLoss              the loss stopped being a finite number
 ├── OutOfMemory          frames × size do not fit the device
-└── Cancelled            somebody asked to stop
+└── Cancelled            the caller asked to stop
 """
 
 import errno
@@ -80,7 +80,7 @@ class OutOfMemory(TavError):
 
 
 class Cancelled(TavError):
-    """Somebody asked to stop."""
+    """The caller asked to stop."""
 
     code = "cancelled"
 

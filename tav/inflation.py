@@ -48,7 +48,7 @@ class VideoUNet(UNet2DConditionModel):
     """The inflated network. Parameter names are the reference implementation's; build one with `inflate`.
 
     Its tuned tensors, modes, hooks and frame count belong to one piece of work at a time: `tune`, `invert` and `sample` each
-    hold `context.alone()` throughout. Who calls it from several threads does likewise.
+    hold `context.alone()` throughout. Callers with several threads must do the same.
     """
 
     context: VideoContext

@@ -32,14 +32,14 @@ class Reader:
         self._lock = threading.Lock()
 
     def read(self, texts: list[str]) -> list[list[int]]:
-        """Return the tokens that the encoder gets to see of each text, a window's full."""
+        """Return the tokens of each text that the encoder reads, a window's full."""
         with self._lock:
             tokens = self.tokenizer(texts, padding="max_length", max_length=self.window, truncation=True)
         ids: list[list[int]] = tokens.input_ids
         return ids
 
     def unread(self, text: str) -> str:
-        """Return the end of a text that the encoder does not get to see, from the first word that it does not read whole; empty
+        """Return the end of a text that the encoder does not read, from the first word that it does not read whole; empty
         where it reads all."""
         with self._lock:
             tokens = self.tokenizer(text, return_offsets_mapping=True, verbose=False)

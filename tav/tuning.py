@@ -197,7 +197,7 @@ class Tuner:
             clip: F frames and a caption.
             config: steps, rate, seed and the rest.
             attention: ST-Attn mode; None takes the base's recommendation, then the paper's.
-            group_norm: ResNet GroupNorm mode; likewise.
+            group_norm: ResNet GroupNorm mode; None as for `attention`.
             on_step: called after every step; `state()` may be called in it, nothing else of the network. What it raises stops
                 the work.
             resume: an earlier `state()` of the same clip and config.

@@ -4,7 +4,7 @@ trace     counts a pass of the network without computing it
 profile   an architecture's counts as functions of frames and size
 device    what a device offers, from its data sheet or as measured
 measure   measures this machine's device
-probes    what was measured, kept for all who ask
+probes    what was measured, stored for all processes of the user
 model     the three put together for a job
 video     and for one video
 

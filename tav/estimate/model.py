@@ -62,7 +62,7 @@ class Estimate(BaseModel):
     """The largest on measured runs that the model had not seen, as a part of what was measured; None: no run was ever
     measured on such a device."""
     time_error: float | None
-    """Likewise."""
+    """As `memory_error`, of the time."""
 
 
 class Calibration(BaseModel):
@@ -73,7 +73,7 @@ class Calibration(BaseModel):
     activation_factor: float
     """Real bytes per counted byte of activations and gradients."""
     compute_factor: float
-    """Seconds per second that matrix products of as many operations take. Likewise the other factors."""
+    """Seconds per second that matrix products of as many operations take. The other factors alike."""
     attention_factor: float
     traffic_factor: float
     operation_factor: float

@@ -1,7 +1,7 @@
-"""What this machine's devices were found to offer, probed once and kept, so that all who ask hear the same.
+"""What this machine's devices offer, probed once and stored, so that every estimate uses the same figures.
 
-Kept for the user in `~/.cache/tav/devices` (or `$XDG_CACHE_HOME`); to have a machine probed anew, remove that folder. No torch:
-a CPU is probed in a process of its own.
+Stored for the user in `~/.cache/tav/devices` (or `$XDG_CACHE_HOME`); to have a machine probed anew, remove that folder.
+No torch: a CPU is probed in a process of its own.
 """
 
 from __future__ import annotations

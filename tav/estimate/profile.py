@@ -27,7 +27,7 @@ class Cost:
     flops: int
     """Multiplications and additions of convolutions and products."""
     attention: int
-    """Likewise, of attention over space and over time."""
+    """The same, of attention over space and over time."""
     traffic_bytes: int
     """Sum of all results: what bounds everything that is not such an operation."""
     operations: int
@@ -108,7 +108,7 @@ def of_base(name: str) -> Profile | None:
 
 
 def of_hub(name: str) -> Profile | None:
-    """Find the packaged profile of a hub id. It opens no file, so the id may come from a stranger."""
+    """Find the packaged profile of a hub id. It opens no file, so the id may come from an untrusted caller."""
     repo, _ = parse(name)
     return next((profile for profile in packaged() if MOVED.get(repo, repo) in profile.hub_ids), None)
 

@@ -169,7 +169,7 @@ class Results:
             settings: what the videos are made with.
             defaults: the base's recommended settings.
             command: as it was called.
-            machine: said of it beyond what every machine tells of itself.
+            machine: what else is known of the machine, by name.
 
         Raises:
             InvalidConfig: the folder holds videos made with other settings.

@@ -155,7 +155,7 @@ def _import_pipeline(path: Path, base: Base) -> Imported:
 
 
 def _clip_facts(checkpoint: PublicCheckpoint, facts: Facts, noise: Tensor | None, base: Base) -> dict[str, Any]:
-    """The clip by what is given, then by the record, the training's settings, the latents' shape; None: nobody says."""
+    """The clip by `facts`, then by the record, the training's settings, the latents' shape; None: not known."""
     data: Any = checkpoint.training.get("train_data") or {}
     before = checkpoint.record.delta.origin if checkpoint.record else None
     shape = None if noise is None else noise.shape[2:]

@@ -1,4 +1,4 @@
-"""Files of strangers, from bytes to pixels as a player shows them. No torch.
+"""Untrusted files, from bytes to pixels as a player shows them. No torch.
 
 source       one video stream of a file, frame by frame
 integrity    whether a file has all the bytes that it says it has

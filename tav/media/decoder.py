@@ -1,8 +1,8 @@
-"""Strangers' files are decoded in a process of its own, with limits on memory, time and output, and without credentials.
+"""Untrusted files are decoded in a process of its own, with limits on memory, time and output, and without credentials.
 
 What comes back is not parsed further than it must be: a line of JSON, and the bytes of as many pixels as were asked for. A file
 made to crash, stall or take over FFmpeg harms nothing but that process, which where the kernel can do it
-(`tav.media.sandbox`) opens no other file than it and Python's packages, and connects to nobody.
+(`tav.media.sandbox`) opens no other file than it and Python's packages, and no connection.
 """
 
 from __future__ import annotations

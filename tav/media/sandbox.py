@@ -1,7 +1,7 @@
 """The kernel's fence around this process (Landlock, Linux 5.13 and later): what is named is readable, and nothing else is.
 
-From then on it opens no other file, not even its parent's environment in /proc, traces nobody, and with newer kernels connects
-to nobody over TCP (6.7) and signals nobody (6.12). What is open stays open. No right and no privilege are needed.
+From then on it opens no other file, not even its parent's environment in /proc, traces no process, and with newer kernels opens
+no TCP connection (6.7) and sends no signal (6.12). What is open stays open. No right and no privilege are needed.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ def test_a_strangers_clip_is_not_decoded_here(clip: Path, monkeypatch: pytest.Mo
         raise AssertionError("decoded in this process")
 
     monkeypatch.setattr(av, "open", refuse)
-    assert (Clip.read(clip, "a bar", 3, (48, 32), stranger=ClipLimits()).frames == expected).all()
+    assert (Clip.read(clip, "a bar", 3, (48, 32), limits=ClipLimits()).frames == expected).all()
 
 
 @pytest.mark.parametrize(
@@ -49,9 +49,9 @@ def test_a_strangers_clip_is_not_decoded_here(clip: Path, monkeypatch: pytest.Mo
 )
 def test_limits_hold_when_frames_are_read(clip: Path, limits: ClipLimits, sentence: str) -> None:
     with pytest.raises(InvalidClip, match=sentence):
-        Clip.read(clip, "a bar", 3, (48, 32), stranger=limits)
+        Clip.read(clip, "a bar", 3, (48, 32), limits=limits)
     with pytest.raises(InvalidClip, match="12 frames, too few for 13"):
-        Clip.read(clip, "a bar", 13, (48, 32), stranger=ClipLimits())
+        Clip.read(clip, "a bar", 13, (48, 32), limits=ClipLimits())
 
 
 @pytest.fixture

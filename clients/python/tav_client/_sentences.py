@@ -120,7 +120,7 @@ def faults(
     name: Callable[[Loc], str] | None = None,
     show: bool = True,
 ) -> list[Fault]:
-    """Say in our words what pydantic found wrong.
+    """Describe pydantic's errors in sentences for people.
 
     Args:
         errors: as of `ValidationError.errors()`, with their `ctx`.

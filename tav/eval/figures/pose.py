@@ -33,7 +33,7 @@ class Limb:
     out: float = 4.0
     """Of the upper part: away from the body, to its own side."""
     lower_out: float | None = None
-    """Likewise of the lower part; as the upper part where None."""
+    """The same of the lower part; as the upper part where None."""
 
 
 @dataclass(frozen=True)

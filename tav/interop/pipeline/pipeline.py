@@ -73,13 +73,13 @@ class TunedVideoPipeline(DiffusionPipeline):
         Args:
             prompt: the edited prompt.
             negative_prompt: what guidance leads away from.
-            num_inference_steps: left out, the base's recommended number; likewise `guidance_scale` (1 turns it off),
+            num_inference_steps: left out, the base's recommended one, as for `guidance_scale` (1 turns it off),
                 `strength` (below 1, the first steps retrace the inversion, which fixes where things are),
                 `feature_injection` (share of the first steps that take over the clip's features, so that things stay) and
                 `guidance_interval` (from and until which share of the steps there is guidance).
             use_inverted_latents: start from the clip's inverted noise, which keeps its motion.
             noise_blend: how much of the inverted noise's variance is replaced by fresh noise, 0 … 1.
-            num_frames: without inverted latents; left out, the clip's. Likewise `height` and `width`, in pixels.
+            num_frames: without inverted latents; left out, the clip's, as for `height` and `width`, in pixels.
             generator: of the fresh noise.
             output_type: `pil`, `np`, `pt` or `latent`.
             return_dict: an object with `frames`, or a tuple of them.
