@@ -20,8 +20,10 @@ from benchmarks import record
 from benchmarks.method import sd14
 from tav.base import Base
 from tav.inflation import inflate, is_tuned
+from tav.memory import Precision
+from tav.precision import DTYPES
 
-TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+TYPES: tuple[Precision, ...] = ("bf16", "fp16")
 SEEDS = (1, 2)
 
 
@@ -49,17 +51,18 @@ def errors(base: Base, frames: int, side: int) -> list[dict[str, Any]]:
         if is_tuned(name) and ".to_out." in name:
             parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
     rows = []
-    for called, dtype in TYPES.items():
-        narrow = copy.deepcopy(net).to(dtype)
-        exact = copy.deepcopy(narrow).float()
+    for called in TYPES:
+        dtype = DTYPES[called]
+        rounded = copy.deepcopy(net).to(dtype)
+        exact = copy.deepcopy(rounded).float()
         for seed in SEEDS:
             generator.manual_seed(seed)
             x = torch.randn(1, 4, frames, side, side, generator=generator).to(dtype)
             text = torch.randn(1, 77, base.unet.config.cross_attention_dim, generator=generator).to(dtype)
             truth = exact(x.float(), 500, text.float())
-            whole = off(narrow(x, 500, text), truth)
+            whole = off(rounded(x, 500, text), truth)
             with norms_in_fp32(), torch.autocast("cpu", dtype):
-                mixed = off(narrow(x, 500, text), truth)
+                mixed = off(rounded(x, 500, text), truth)
             rows.append({"base": base.name, "type": called, "seed": seed, "all narrow": whole, "norms in fp32": mixed})
     return rows
 
