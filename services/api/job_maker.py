@@ -21,7 +21,7 @@ from services.api.estimates import estimate_job
 from services.api.http.errors import ApiError
 from services.api.http.idempotency import KeyLocks, key_reused
 from services.api.job_requests import check_job_request, model_name, read_job_request, same_request
-from services.api.words import unread_in_job
+from services.api.unread_texts import unread_in_job
 from services.scratch import Scratch
 from services.tuning.client import SchedulerAway
 from tav_client.schemas import TuningJob, TuningJobCreate

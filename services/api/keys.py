@@ -1,6 +1,6 @@
-"""API keys: what a key looks like, and the file of their digests, on disk or in S3. The keys themselves are kept nowhere.
+"""API keys, and the file of their digests, on disk or in S3. The keys themselves are not stored.
 
-A key is 256 random bits, so a plain SHA-256 hides it: there is nothing to guess that a salt or a slow digest would protect.
+A key is 256 random bits, so a plain SHA-256 hides it: a salt or a slow digest protects secrets that can be guessed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ TenantName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9._-]{0,
 
 
 class KeyRecord(BaseModel):
-    """What is kept of a key."""
+    """What is stored of a key."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -43,12 +43,12 @@ class KeyRecord(BaseModel):
     operator: bool = Field(False, description="Opens MLflow, where every tenant's runs are, and acts for any tenant.")
     note: str = ""
 
-    def is_of(self, key: str) -> bool:
-        """Whether that is the key."""
+    def matches(self, key: str) -> bool:
+        """Return whether the record is of this key."""
         return hmac.compare_digest(hashlib.sha256(key.encode()).hexdigest(), self.sha256)
 
     def valid(self, now: float) -> bool:
-        """Whether the key has not ended."""
+        """Return whether the key has not expired at `now`, in UNIX seconds."""
         return self.expires_at is None or now < self.expires_at
 
 
@@ -59,10 +59,19 @@ class _File(BaseModel):
 
 
 def make_key(tenant: str, days: float | None = None, operator: bool = False, note: str = "") -> tuple[str, KeyRecord]:
-    """A new key, and what is to be kept of it.
+    """Create a key.
+
+    Args:
+        tenant: whose requests it makes.
+        days: how long it is valid; None: until it is revoked.
+        operator: whether it acts for any tenant and opens MLflow.
+        note: free text.
+
+    Returns:
+        The key and its record.
 
     Raises:
-        InvalidConfig: that is no tenant's name, or no time that a key could be valid for.
+        InvalidConfig: that is no tenant's name, or no number of days that a key could be valid for.
     """
     if days is not None and not 0 < days <= _LONGEST_DAYS:
         raise InvalidConfig(
@@ -89,13 +98,16 @@ def make_key(tenant: str, days: float | None = None, operator: bool = False, not
 
 
 def find_key(keys: Mapping[str, KeyRecord], key: str) -> KeyRecord | None:
-    """The record of a key that is known and valid."""
+    """Return the record of a known and valid key."""
     record = _known(keys, key)
     return record if record is not None and record.valid(time.time()) else None
 
 
 def why_refused(keys: Mapping[str, KeyRecord], key: str) -> str:
-    """A sentence for whoever sent a key that `find_key` does not find. Only who has the key learns that it has expired."""
+    """Return a sentence for the sender of a key that `find_key` does not find.
+
+    Only who has the whole key learns that it has expired.
+    """
     record = _known(keys, key)
     if record is not None and record.expires_at is not None:
         day = datetime.fromtimestamp(record.expires_at, UTC).strftime("%Y-%m-%d %H:%M UTC")
@@ -106,15 +118,15 @@ def why_refused(keys: Mapping[str, KeyRecord], key: str) -> str:
 def _known(keys: Mapping[str, KeyRecord], key: str) -> KeyRecord | None:
     parts = _KEY.fullmatch(key)
     record = keys.get(parts[1]) if parts else None
-    return record if record is not None and record.is_of(key) else None
+    return record if record is not None and record.matches(key) else None
 
 
 class KeyFile:
-    """The digests of all keys.
+    """The file of all keys' records.
 
     Args:
-        place: A path, or `s3://bucket/key`.
-        settings: Where S3 is.
+        place: a path, or `s3://bucket/key`.
+        settings: name the S3 server.
     """
 
     def __init__(self, place: str, settings: RegistrySettings) -> None:
@@ -122,10 +134,10 @@ class KeyFile:
         self._objects = ObjectStore(settings) if place.startswith("s3://") else None
 
     def read(self) -> dict[str, KeyRecord]:
-        """Records by id, in the order of their making; none where there is no file yet.
+        """Return the records by id, oldest first; none where there is no file yet.
 
         Raises:
-            InvalidConfig: it is something else.
+            InvalidConfig: the file is something else.
             StorageUnavailable: S3 does not answer.
         """
         try:
@@ -139,7 +151,11 @@ class KeyFile:
             ) from error
 
     def write(self, keys: Mapping[str, KeyRecord]) -> None:
-        """Replace the file whole; a gateway never reads half of it."""
+        """Replace the file atomically.
+
+        Raises:
+            StorageUnavailable: S3 does not answer.
+        """
         text = _File(keys=list(keys.values())).model_dump_json(indent=2).encode() + b"\n"
         if self._objects:
             self._objects.put_bytes(text, self.place, "application/json")

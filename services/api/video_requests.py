@@ -9,7 +9,7 @@ from fastapi import Request
 from services.api.catalog import Catalog
 from services.api.http.bodies import read_fields
 from services.api.http.errors import invalid
-from services.api.words import unread_in_video
+from services.api.unread_texts import unread_in_video
 from services.sampling.estimates import foreseen_refusal
 from services.settings import Settings
 from tav_client.schemas import ModelVersion, VideoCreate

@@ -1,7 +1,7 @@
-"""Reading what is sent, never more of it than is allowed, and for no longer.
+"""Request bodies: JSON, form fields and uploads, limited in size and time.
 
-Handlers read their bodies with these functions alone, never through a parameter: FastAPI would read the whole of such a body
-before it asks who sent it.
+Routes read bodies with these functions only, never through a parameter: FastAPI would read the whole body before the request
+is authenticated.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from starlette.types import Message, Receive
 from services.api.http.errors import ApiError, invalid, invalid_fields
 
 _JSON_LIMIT = 1 << 20
-_FRAMING = 64 << 10  # a multipart body's boundaries and headers
-_SLOWEST = 64 << 10
-"""Bytes a second of a body that takes longer than the time that every body has."""
+_MULTIPART_OVERHEAD = 64 << 10  # boundaries and headers
+_MIN_BYTES_PER_SECOND = 64 << 10
+"""Rate of a body that takes longer than the time that every body has."""
 
 T = TypeVar("T", bound=BaseModel)
 
 
 def media_type(request: Request) -> str:
-    """The body's type without parameters, in lower case."""
+    """Return the body's media type without parameters, in lower case."""
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 async def read_json(request: Request, model: type[T]) -> T:
-    """The JSON body as a `model`.
+    """Read a JSON body as a `model`.
 
     Raises:
-        ApiError: 415 another type, 422 not a `model`, or too large.
+        ApiError: 415 another media type, 422 not a `model`, or too large.
     """
     if media_type(request) != "application/json":
         raise _unsupported("send JSON with 'Content-Type: application/json'")
@@ -45,19 +45,19 @@ async def read_json(request: Request, model: type[T]) -> T:
 
 
 def parse(data: bytes | str, model: type[T]) -> T:
-    """JSON as a `model`: no number in a text, no truth for a number.
+    """Parse JSON strictly as a `model`: a string is no number, a boolean neither.
 
     Raises:
-        ApiError: 422, with every field at fault.
+        ApiError: 422, lists every invalid field.
     """
     return _checked(model, lambda: model.model_validate_json(data, strict=True))
 
 
 def validated(values: dict[str, str], model: type[T]) -> T:
-    """Fields as text as a `model`.
+    """Validate text fields as a `model`.
 
     Raises:
-        ApiError: 422, with every field at fault.
+        ApiError: 422, lists every invalid field.
     """
     return _checked(model, lambda: model.model_validate(values))
 
@@ -70,10 +70,10 @@ def _checked(model: type[T], validate: Callable[[], T]) -> T:
 
 
 async def read_fields(request: Request, model: type[T]) -> T:
-    """The body as a `model`: JSON, or one text part of multipart/form-data for each field, as OpenAI's clients send them.
+    """Read a body as a `model`: JSON, or multipart/form-data with a text part for each field, as OpenAI's clients send it.
 
     Raises:
-        ApiError: 415 another type, 422 not a `model`, a file among the parts, or too large.
+        ApiError: 415 another media type, 422 not a `model`, a file among the parts, or too large.
     """
     if media_type(request) != "multipart/form-data":
         return await read_json(request, model)
@@ -93,13 +93,16 @@ async def read_fields(request: Request, model: type[T]) -> T:
 
 
 async def read_upload(request: Request, model: type[T], folder: Path, max_bytes: int) -> tuple[T, Path | None]:
-    """The multipart parts `job` (JSON, a `model`) and `clip` (a file, written to `folder`).
+    """Read the multipart parts `job` (JSON, a `model`) and `clip` (a file, which is written to `folder`).
+
+    Returns:
+        The model, and the file if there is one.
 
     Raises:
-        ApiError: 413 the clip is larger than `max_bytes`, 422 parts are missing, unknown or not what they should be.
+        ApiError: 413 the clip is larger than `max_bytes`, 422 parts are missing, unknown or invalid.
     """
     too_large = ApiError(413, "clip_too_large", f"The clip may have {max_bytes} bytes at most: shorten or compress it.")
-    receive = limited(request, max_bytes + _JSON_LIMIT + _FRAMING, too_large)
+    receive = limited(request, max_bytes + _JSON_LIMIT + _MULTIPART_OVERHEAD, too_large)
     form = await _form(request, receive, max_files=2)
     try:
         names = [name for name, _ in form.multi_items()]
@@ -139,22 +142,22 @@ def _copy(source: BinaryIO, path: Path) -> None:
 
 
 def limited(request: Request, limit: int, too_large: ApiError | None = None) -> Receive:
-    """The request's messages, up to `limit` bytes of body; a body that announces more is not read at all.
+    """Return the request's `receive`, limited to `limit` bytes of body; a larger content-length is refused at once.
 
     Raises:
-        ApiError: `too_large`, or else 422.
+        ApiError: `too_large`, by default 422.
     """
     refusal = too_large or invalid(f"The body may have {limit} bytes at most: send less.")
-    announced = request.headers.get("content-length", "")
-    if announced.isdigit() and int(announced) > limit:
+    length = request.headers.get("content-length", "")
+    if length.isdigit() and int(length) > limit:
         raise refusal
-    seen = 0
+    received = 0
 
     async def receive() -> Message:
-        nonlocal seen
+        nonlocal received
         message = await request.receive()
-        seen += len(message.get("body", b""))
-        if seen > limit:
+        received += len(message.get("body", b""))
+        if received > limit:
             raise refusal
         return message
 
@@ -162,35 +165,35 @@ def limited(request: Request, limit: int, too_large: ApiError | None = None) -> 
 
 
 class BodyReceiver:
-    """A request's messages as they come, and whether all of its body has.
+    """An ASGI `receive` that limits the time of the body, and knows whether the body is complete.
 
     Args:
-        receive: Where they come from.
-        seconds: How long a body may take, and a second more for every 64 KiB.
+        receive: the server's.
+        seconds: how long a body may take, and a second more for every 64 KiB.
     """
 
     def __init__(self, receive: Receive, seconds: float) -> None:
         self._receive, self._seconds = receive, seconds
-        self._until: float | None = None
+        self._deadline: float | None = None
         self.complete = False
 
     async def __call__(self) -> Message:
-        """The next message; after the body there is no hurry.
+        """Return the next message; after the body, without a limit.
 
         Raises:
-            ApiError: 408, the body does not come.
+            ApiError: 408, the body is too slow.
         """
         if self.complete:
             return await self._receive()
         now = asyncio.get_running_loop().time()
-        self._until = now + self._seconds if self._until is None else self._until
+        self._deadline = now + self._seconds if self._deadline is None else self._deadline
         try:
-            async with asyncio.timeout_at(self._until):
+            async with asyncio.timeout_at(self._deadline):
                 message = await self._receive()
         except TimeoutError as error:
             detail = f"The body did not come within {self._seconds:g} seconds, and one more for every 64 KiB: send it faster."
             raise ApiError(408, "request_timeout", detail) from error
-        self._until += len(message.get("body", b"")) / _SLOWEST
+        self._deadline += len(message.get("body", b"")) / _MIN_BYTES_PER_SECOND
         self.complete = message["type"] != "http.request" or not message.get("more_body", False)
         return message
 
@@ -200,5 +203,5 @@ def _unsupported(what: str) -> ApiError:
 
 
 def unsupported_job_body() -> ApiError:
-    """415 of a tuning job that is neither JSON nor multipart."""
+    """Return 415 for a tuning job's body that is neither JSON nor multipart."""
     return _unsupported("send multipart/form-data with the parts 'job' and 'clip', or JSON with 'clip_uri'")

@@ -1,4 +1,4 @@
-"""The bytes of a video as an answer: the variants made from them, ranges, and entity tags."""
+"""A video's bytes as a response: variants, ranges, and entity tags."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fastapi import Request, Response
 from PIL import Image
 
 from services.api.http.errors import ApiError
-from services.api.words import as_header
+from services.api.unread_texts import unread_header
 from tav.video import CONTENT_TYPES
 from tav_client.schemas import Video
 
@@ -26,7 +26,7 @@ class Variant(StrEnum):
     """What is made of a video."""
 
     video = "video"
-    """As it was asked for."""
+    """The video itself."""
     thumbnail = "thumbnail"
     """Its middle frame as a JPEG."""
     spritesheet = "spritesheet"
@@ -34,7 +34,7 @@ class Variant(StrEnum):
 
 
 def render(video: Video, data: bytes, variant: Variant) -> tuple[bytes, str]:
-    """The variant's bytes and media type. Decoding takes a moment: call it in a thread."""
+    """Return the variant's bytes and media type. Blocks: it decodes the video."""
     if variant is Variant.video:
         return data, CONTENT_TYPES[video.format]
     with av.open(io.BytesIO(data)) as container:
@@ -57,25 +57,25 @@ def _jpeg(picture: np.ndarray) -> bytes:
 
 
 def headers_of(video: Video) -> dict[str, str]:
-    """What every answer with a video's bytes says about them."""
-    return {"x-tav-model-version": video.model_version, "x-tav-video-id": video.id, **as_header(video.unread)}
+    """Return the headers that describe the video of a response."""
+    return {"x-tav-model-version": video.model_version, "x-tav-video-id": video.id, **unread_header(video.unread)}
 
 
 def disposition(model_version: str, media_type: str, video_id: str = "") -> dict[str, str]:
-    """By what name a browser or `curl -OJ` saves the bytes: `red-ball-1-c41d7e0f.mp4`. It shows them where it can."""
+    """Return the header that names the file which a browser or `curl -OJ` saves, as in `red-ball-1-c41d7e0f.mp4`."""
     name = "-".join(filter(None, [re.sub(r"[^A-Za-z0-9._-]", "-", model_version), video_id[:8]]))
     return {"content-disposition": f'inline; filename="{name}{_SUFFIXES[media_type]}"'}
 
 
 def response(request: Request, video: Video, data: bytes, media_type: str) -> Response:
-    """All of the bytes, or the one range asked for (RFC 9110); several ranges at once are answered by all of them.
+    """Return all bytes, or the one requested range (RFC 9110); a request for several ranges gets all bytes.
 
     Raises:
-        ApiError: 416, nothing of the range exists.
+        ApiError: 416, the range begins after the end.
     """
     etag = f'"{hashlib.sha256(data).hexdigest()}"'
-    known = headers_of(video) | disposition(video.model_version, media_type, video.id)
-    headers = {**known, "etag": etag, "accept-ranges": "bytes", "cache-control": "private, no-cache"}
+    described = headers_of(video) | disposition(video.model_version, media_type, video.id)
+    headers = {**described, "etag": etag, "accept-ranges": "bytes", "cache-control": "private, no-cache"}
     if etag in re.split(r"\s*,\s*", request.headers.get("if-none-match", "").replace("W/", "")):
         return Response(status_code=304, headers=headers)
     match = _RANGE.fullmatch(request.headers.get("range", "").strip())
@@ -87,7 +87,7 @@ def response(request: Request, video: Video, data: bytes, media_type: str) -> Re
     if start >= len(data):
         detail = f"The content has {len(data)} bytes: ask for a range within them."
         raise ApiError(416, "range_not_satisfiable", detail, content_range=f"bytes */{len(data)}")
-    if start > end:  # not a range at all
+    if start > end:  # not a valid range
         return Response(data, media_type=media_type, headers=headers)
     headers["content-range"] = f"bytes {start}-{end}/{len(data)}"
     return Response(data[start : end + 1], 206, media_type=media_type, headers=headers)

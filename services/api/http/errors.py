@@ -19,7 +19,7 @@ from tav.sentences import as_text, faults
 from tav_client.schemas import Problem
 
 RETRY_SECONDS = 2
-"""What `retry-after` says."""
+"""The value of `retry-after`."""
 
 ORIGINAL_METHOD = "tav.original_method"
 """In a scope: the method of the request, where middleware has replaced it."""
@@ -52,23 +52,23 @@ _RENAMED = {
     "invalid_reference": "invalid_request",
     "storage_refused": "invalid_request",
 }
-"""Codes of the registry that the contract calls otherwise."""
+"""Codes of the registry that have another name in the contract."""
 
 _TITLES = {413: "Content Too Large", 416: "Range Not Satisfiable", 422: "Unprocessable Content"}
-"""RFC 9110's words where those of this Python may be older."""
+"""RFC 9110's phrases where those of this Python may be older."""
 
 _PATH_CODES = {404: "not_found", 405: "method_not_allowed", 413: "clip_too_large", 415: "unsupported_media_type"}
 _REPEATABLE = frozenset(
     {"storage_unavailable", "disk_full", "worker_lost", "no_resources", "queue_full", "not_ready", "internal"}
 )
+"""Codes of 500 and above after which the same request may succeed."""
 
-
-_SENT_AS = {("body",), ("query",), ("path",), ("header",)}
-"""Where FastAPI says that a value came from: callers know."""
+_SOURCES = {("body",), ("query",), ("path",), ("header",)}
+"""First parts of FastAPI's locations, which the problem leaves out."""
 
 
 class ApiError(Exception):
-    """An answer of 400 or above."""
+    """A response of 400 or above."""
 
     def __init__(
         self, status: int, code: str, detail: str, *, errors: Sequence[Mapping[str, Any]] | None = None, **headers: str
@@ -79,32 +79,37 @@ class ApiError(Exception):
 
 
 def invalid(detail: str, *loc: str | int, kind: str = "value_error") -> ApiError:
-    """422 `invalid_request` about one field."""
+    """Return 422 `invalid_request` about one field, or about the whole request."""
     errors = [{"loc": list(loc), "msg": detail, "type": kind}] if loc else None
     return ApiError(422, "invalid_request", detail, errors=errors)
 
 
 def invalid_fields(errors: Sequence[Mapping[str, Any]], model: type[BaseModel] | None = None) -> ApiError:
-    """422 `invalid_request` that lists every field at fault; `errors` as pydantic found them, where it made a `model`."""
-    within = [dict(error) | {"loc": error["loc"][error["loc"][:1] in _SENT_AS :]} for error in errors]
+    """Return 422 `invalid_request` that lists every invalid field.
+
+    Args:
+        errors: as of `ValidationError.errors()`.
+        model: the model that was validated, if it was one.
+    """
+    within = [dict(error) | {"loc": error["loc"][error["loc"][:1] in _SOURCES :]} for error in errors]
     found = faults(within, model)
     listed = [{"loc": list(fault.loc), "msg": fault.text, "type": fault.type} for fault in found]
     return ApiError(422, "invalid_request", as_text(found), errors=listed)
 
 
 def unavailable(code: str, detail: str) -> ApiError:
-    """503, to be asked again."""
+    """Return 503, after which the client is to retry."""
     return ApiError(503, code, detail)
 
 
 def of_tav_error(error: TavError) -> ApiError:
-    """What the method and the registry raise, as an answer."""
+    """Return an error of the method, the registry or the samplers as a response."""
     code = _RENAMED.get(error.code, error.code)
     return ApiError(422 if code == "invalid_request" else _STATUS.get(code, 500), code, _sentence(str(error)))
 
 
 def problem_response(request: Request, error: ApiError) -> Response:
-    """The problem document, with the headers that its status asks for."""
+    """Return the problem document, with the headers that its status requires."""
     metrics.PROBLEMS.inc(tags={"status": str(error.status), "code": error.code})
     headers = dict(error.headers)
     if error.status in (429, 503):
@@ -124,17 +129,16 @@ def problem_response(request: Request, error: ApiError) -> Response:
 
 
 def _allowed(request: Request) -> str:
-    """The methods of a path, as the description has them: a route knows its own alone, and a path may have several."""
+    """Return the methods of a path, from the description: FastAPI itself names those of one route only."""
     paths: dict[str, Any] = request.app.openapi()["paths"]
-    fitting = [path for path in paths if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", path), request.url.path)]
-    known = [method.upper() for path in sorted(fitting, key=lambda path: path.count("{"))[:1] for method in paths[path]] or [
-        "GET"
-    ]
-    return ", ".join(known + ["HEAD"] * ("GET" in known))
+    matches = [path for path in paths if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", path), request.url.path)]
+    most_exact = min(matches, key=lambda path: path.count("{"), default=None)
+    methods = ["GET"] if most_exact is None else [method.upper() for method in paths[most_exact]]
+    return ", ".join(methods + ["HEAD"] * ("GET" in methods))
 
 
 def install(app: FastAPI) -> None:
-    """Let the application answer errors this way. What is none of these is `requests.Requests`' to answer."""
+    """Register the handlers of all errors but the unexpected ones, which `RequestMiddleware` handles."""
 
     async def api_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, ApiError)
@@ -151,10 +155,10 @@ def install(app: FastAPI) -> None:
     async def http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         code = _PATH_CODES.get(error.status_code, "invalid_request")
-        asked = request.scope.get(ORIGINAL_METHOD, request.method)
+        method = request.scope.get(ORIGINAL_METHOD, request.method)
         detail = {
             404: f"There is no {request.url.path}: see /docs for the calls there are.",
-            405: f"{request.url.path} does not know {asked}: see /docs for the calls there are.",
+            405: f"{request.url.path} does not know {method}: see /docs for the calls there are.",
         }.get(error.status_code, _sentence(str(error.detail)))
         headers = {name.lower().replace("-", "_"): value for name, value in (error.headers or {}).items()}
         if error.status_code == 405 and not request.url.path.startswith("/mlflow"):
@@ -178,7 +182,7 @@ _WORD = re.compile(r"[a-z]+(?=[ ,])")
 
 
 def _sentence(text: str) -> str:
-    """A clause as a sentence. It begins with a capital, unless with a name, a path or an address."""
+    """Return a clause as a sentence. It begins with a capital, unless with a name, a path or an address."""
     text = text.strip()
     if _WORD.match(text):
         text = text[:1].upper() + text[1:]

@@ -1,4 +1,4 @@
-"""One example of each body, for the description: what /docs fills in, and what people copy."""
+"""One example of each body for the OpenAPI description, which /docs fills in."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _REQUESTS: list[BaseModel] = [
     schemas.AliasSet(version=1),
     schemas.VideoCreate(model="red-ball", prompt=_PROMPT, num_inference_steps=50),
 ]
-_ANSWERS: list[BaseModel] = [
+_RESPONSES: list[BaseModel] = [
     schemas.TuningJob(
         id=_JOB,
         status=schemas.JobStatus.running,
@@ -73,6 +73,6 @@ _ANSWERS: list[BaseModel] = [
 
 EXAMPLES: dict[str, dict[str, Any]] = {
     **{type(body).__name__: body.model_dump(mode="json", exclude_unset=True) for body in _REQUESTS},
-    **{type(body).__name__: body.model_dump(mode="json", exclude_none=True) for body in _ANSWERS},
+    **{type(body).__name__: body.model_dump(mode="json", exclude_none=True) for body in _RESPONSES},
 }
 """By the schema's name."""

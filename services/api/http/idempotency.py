@@ -1,4 +1,4 @@
-"""`Idempotency-Key`: a repeated create answers what the first one made."""
+"""The header `Idempotency-Key`: a repeated create returns what the first one created."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ IdempotencyKey = Annotated[
     Header(
         alias="Idempotency-Key",
         description="Makes a repeated create safe: 1–255 visible ASCII characters.",
-        json_schema_extra={"pattern": f"^{_KEY.pattern}$"},  # for readers alone: the refusal is ours
+        json_schema_extra={"pattern": f"^{_KEY.pattern}$"},  # documentation only: `checked_key` raises our error
     ),
 ]
 
 
 def checked_key(key: str | None) -> str | None:
-    """The key, if it is one.
+    """Return the key.
 
     Raises:
-        ApiError: 422.
+        ApiError: 422, it is malformed.
     """
     if key is not None and not _KEY.fullmatch(key):
         raise invalid("An Idempotency-Key has 1 to 255 visible ASCII characters: send a random UUID.", "Idempotency-Key")
@@ -35,14 +35,14 @@ def checked_key(key: str | None) -> str | None:
 
 
 def key_reused() -> ApiError:
-    """409: the key came with another request before."""
+    """Return 409: the key was used with another request."""
     return ApiError(
         409, "idempotency_key_reused", "This Idempotency-Key was used with another request: send a new key with a new request."
     )
 
 
 class KeyLocks:
-    """One create at a time for each key, so that two that come together make one object."""
+    """A lock for each key, so that two concurrent requests create one object."""
 
     def __init__(self) -> None:
         self._locks: dict[str, asyncio.Lock] = {}
@@ -50,7 +50,7 @@ class KeyLocks:
 
     @asynccontextmanager
     async def hold(self, key: str | None) -> AsyncIterator[None]:
-        """Wait for earlier creates with this key; without a key there is nothing to wait for."""
+        """Hold the key's lock; without a key, none."""
         if key is None:
             yield
             return

@@ -1,4 +1,4 @@
-"""What the interface's description says beyond what FastAPI sees in the signatures."""
+"""The OpenAPI description, beyond what FastAPI derives from the signatures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tav_client import schemas
 from tav_client.schemas import Problem, TuningJobCreate
 
 _REF = "#/components/schemas/{model}"
-_ABOUT = {
+_DESCRIPTIONS = {
     401: "A key is needed",
     403: "The key, the clip's bucket, the page that asked, or the host's name is not allowed this",
     404: "There is no such thing",
@@ -37,8 +37,8 @@ _KEY = {
     "scheme": "bearer",
     "description": "An API key, as the operator makes them with `tav keys create`. Needed only where the service has keys.",
 }
-_FASTAPIS = ("HTTPValidationError", "ValidationError")
-"""Its errors' schemas, which no answer has."""
+_FASTAPI_ERRORS = ("HTTPValidationError", "ValidationError")
+"""FastAPI's schemas, which no response has."""
 
 
 def _header(about: str, kind: str = "string", **more: Any) -> dict[str, Any]:
@@ -61,9 +61,9 @@ RESPONSE_HEADERS = {
     "Content-Range": _header("Which bytes these are, and of how many.", required=True),
     "WWW-Authenticate": _header("`Bearer`: a key is needed.", required=True),
 }
-"""Headers that answers have besides HTTP's own."""
+"""Headers of responses besides HTTP's own."""
 
-_SENT_WITH = {
+_HEADERS_BY_STATUS = {
     "401": ("WWW-Authenticate",),
     "409": ("x-should-retry",),
     "416": ("Content-Range",),
@@ -72,9 +72,9 @@ _SENT_WITH = {
     "503": ("retry-after", "retry-after-ms"),
 }
 _JOBS, _VIDEO = "/v1/tuning-jobs", "/v1/videos/{video_id}"
-_OF_BYTES = ("x-tav-model-version", "x-tav-video-id", "Content-Disposition")
-_OF_CONTENT = (*_OF_BYTES, "ETag", "Accept-Ranges", "Cache-Control")
-_SENT_BY = {
+_VIDEO_HEADERS = ("x-tav-model-version", "x-tav-video-id", "Content-Disposition")
+_CONTENT_HEADERS = (*_VIDEO_HEADERS, "ETag", "Accept-Ranges", "Cache-Control")
+_HEADERS_BY_CALL = {
     f"POST {_JOBS} 201": ("Location",),
     f"POST {_JOBS}/{{job_id}}/retry 201": ("Location",),
     f"GET {_JOBS}/{{job_id}}/events 200": ("Cache-Control",),
@@ -82,10 +82,10 @@ _SENT_BY = {
     "POST /v1/videos 200": ("openai-poll-after-ms",),
     f"GET {_VIDEO} 200": ("openai-poll-after-ms",),
     f"GET {_VIDEO}/events 200": ("Cache-Control",),
-    f"GET {_VIDEO}/content 200": _OF_CONTENT,
-    f"GET {_VIDEO}/content 206": (*_OF_CONTENT, "Content-Range"),
-    f"GET {_VIDEO}/content 304": _OF_CONTENT,
-    "POST /v1/videos/sync 200": _OF_BYTES,
+    f"GET {_VIDEO}/content 200": _CONTENT_HEADERS,
+    f"GET {_VIDEO}/content 206": (*_CONTENT_HEADERS, "Content-Range"),
+    f"GET {_VIDEO}/content 304": _CONTENT_HEADERS,
+    "POST /v1/videos/sync 200": _VIDEO_HEADERS,
 }
 
 TAGS = [
@@ -108,19 +108,19 @@ Every error is `application/problem+json` with a sentence that says what to do a
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The error answers of a call, for its description."""
+    """Return the error responses of a call, for its description."""
     content = {"application/problem+json": {"schema": {"$ref": _REF.format(model=Problem.__name__)}}}
-    return {status: {"description": _ABOUT[status], "content": content} for status in sorted(statuses)}
+    return {status: {"description": _DESCRIPTIONS[status], "content": content} for status in sorted(statuses)}
 
 
 def json_body(model: type[BaseModel]) -> dict[str, Any]:
-    """A JSON body that the handler reads itself."""
+    """Describe a JSON body that the route reads itself."""
     schema = {"$ref": _REF.format(model=model.__name__)}
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
 def fields_body(model: type[BaseModel]) -> dict[str, Any]:
-    """A body that is JSON or one part of multipart/form-data for each field."""
+    """Describe a body that is JSON, or multipart/form-data with a part for each field."""
     body = json_body(model)
     content = body["requestBody"]["content"]
     content["multipart/form-data"] = content["application/json"]
@@ -128,7 +128,7 @@ def fields_body(model: type[BaseModel]) -> dict[str, Any]:
 
 
 def job_body() -> dict[str, Any]:
-    """A tuning job's body: an upload, or JSON."""
+    """Describe a tuning job's body: an upload, or JSON."""
     body = json_body(TuningJobCreate)
     job = body["requestBody"]["content"]["application/json"]["schema"]
     body["requestBody"]["content"]["multipart/form-data"] = {
@@ -146,7 +146,7 @@ def job_body() -> dict[str, Any]:
 
 
 def operation_id(route: APIRoute) -> str:
-    """`submit_tuning_job`: the summary's words, by which programs made from the description call it."""
+    """Return a call's name in generated clients, from its summary: `submit_tuning_job`."""
     if "operations" in route.tags:
         return route.name
     words = re.findall(r"[a-z]+", re.sub(r"'s\b", "", str(route.summary).lower()))
@@ -154,11 +154,11 @@ def operation_id(route: APIRoute) -> str:
 
 
 def install(app: FastAPI, keys: bool) -> None:
-    """Describe what FastAPI does not see: bodies that handlers read themselves, problems, headers, keys, examples.
+    """Add to the description what FastAPI does not see: bodies that routes read themselves, problems, headers, keys, examples.
 
     Args:
-        app: The application.
-        keys: Whether it asks for keys.
+        app: the application.
+        keys: whether it requires keys.
     """
 
     def describe() -> dict[str, Any]:
@@ -168,15 +168,15 @@ def install(app: FastAPI, keys: bool) -> None:
             )
             components = schema.setdefault("components", {})
             known = components.setdefault("schemas", {})
-            named = {ref.rpartition("/")[2] for ref in re.findall(r'"\$ref": "([^"]+)"', json.dumps(schema))}
+            referenced = {ref.rpartition("/")[2] for ref in re.findall(r'"\$ref": "([^"]+)"', json.dumps(schema))}
             models: list[tuple[type[BaseModel], Any]] = [
                 (getattr(schemas, name), "serialization" if name == Problem.__name__ else "validation")
-                for name in sorted(named - known.keys())
+                for name in sorted(referenced - known.keys())
             ]
             _, definitions = models_json_schema(models, ref_template=_REF)
             for name, definition in definitions["$defs"].items():
                 known.setdefault(name, definition)
-            for name in _FASTAPIS:
+            for name in _FASTAPI_ERRORS:
                 known.pop(name, None)
             for name, example in EXAMPLES.items():
                 known[name]["examples"] = [example]
@@ -191,20 +191,21 @@ def install(app: FastAPI, keys: bool) -> None:
     app.openapi = describe  # type: ignore[method-assign]
 
 
-def _may_be_wrong(parameter: dict[str, Any]) -> bool:
+def _can_be_invalid(parameter: dict[str, Any]) -> bool:
     return parameter["in"] != "path" or parameter["schema"].keys() - {"title", "description"} != {"type"}
 
 
 def _complete(operation: dict[str, Any], call: str, security: list[dict[str, list[str]]]) -> None:
-    answers = operation["responses"]
-    if answers.get("422", {}).get("content", {}).get("application/json") is not None:
-        del answers["422"]  # FastAPI's, in its shape and for every parameter there is
-    refusals: tuple[int, ...] = (422,) if any(_may_be_wrong(parameter) for parameter in operation.get("parameters", ())) else ()
+    responses = operation["responses"]
+    if responses.get("422", {}).get("content", {}).get("application/json") is not None:
+        del responses["422"]  # FastAPI's, of its own shape, for every call with a parameter
+    fallible = any(_can_be_invalid(parameter) for parameter in operation.get("parameters", ()))
+    refusals: tuple[int, ...] = (422,) if fallible else ()
     if "requestBody" in operation:
         refusals = (408, 415, 422)
-    answers.update({str(status): answer for status, answer in problems(*refusals).items()} | answers)
+    responses.update({str(status): problem for status, problem in problems(*refusals).items()} | responses)
     if " /v1/" in call:
         operation["security"] = security
-    for status, answer in answers.items():
-        names = ["x-request-id", *_SENT_WITH.get(status, ()), *_SENT_BY.get(f"{call} {status}", ())]
-        answer["headers"] = {name: {"$ref": f"#/components/headers/{name}"} for name in names}
+    for status, response in responses.items():
+        names = ["x-request-id", *_HEADERS_BY_STATUS.get(status, ()), *_HEADERS_BY_CALL.get(f"{call} {status}", ())]
+        response["headers"] = {name: {"$ref": f"#/components/headers/{name}"} for name in names}

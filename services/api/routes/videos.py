@@ -15,8 +15,8 @@ from services.api.http import content
 from services.api.http.errors import ApiError, invalid, of_tav_error
 from services.api.http.idempotency import IdempotencyKey, checked_key, key_reused
 from services.api.http.openapi import fields_body, problems
+from services.api.unread_texts import unread_header
 from services.api.video_requests import read_video_request
-from services.api.words import as_header
 from services.sampling.driver import VideoDriver
 from services.sampling.errors import SamplingFailed
 from tav.video import CONTENT_TYPES
@@ -118,7 +118,7 @@ async def _sample(
             sampler_unread |= snapshots.newest.unread if snapshots else video.unread
             return data
     finally:
-        headers |= as_header(sampler_unread)
+        headers |= unread_header(sampler_unread)
 
 
 async def _disconnected(request: Request) -> None:

@@ -40,7 +40,7 @@ def test_the_bytes_of_a_video_say_so_in_a_header(gateway: Gateway, version: Mode
 def test_where_the_gateway_does_not_have_the_base_the_sampler_says_it(
     gateway: Gateway, version: ModelVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.api.words.reader_of", lambda _: None)
+    monkeypatch.setattr("services.api.unread_texts.reader_of", lambda _: None)
     gateway.sampler.unread = {"prompt": END}
     made = gateway.http.post("/v1/videos", json=body(version, prompt=LONG)).json()
     assert until(gateway, made["id"], ended)["unread"] == {"prompt": END}
