@@ -1,4 +1,4 @@
-"""A gateway over real storage on a free port, with the scheduler and sampler faked; a clip; a registered version."""
+"""A gateway over real storage on a free port with a fake scheduler and sampler; a clip; a registered version."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.api.fakes import FakeSampler, FakeScheduler
 
 @dataclass
 class Gateway:
-    """A gateway and what is behind it."""
+    """A running gateway, a client of it, and its backends."""
 
     http: httpx.Client
     backends: Backends
@@ -35,7 +35,7 @@ class Gateway:
     sampler: FakeSampler
 
     def submit(self, clip: bytes | None, job: dict[str, Any] | str, **headers: str) -> httpx.Response:
-        """`POST /v1/tuning-jobs` as multipart."""
+        """Send `POST /v1/tuning-jobs` as multipart."""
         text = job if isinstance(job, str) else json.dumps(job)
         files: dict[str, Any] = {"job": (None, text, "application/json")}
         if clip is not None:
@@ -43,8 +43,8 @@ class Gateway:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return self.http.post("/v1/tuning-jobs", files=files, headers=named)
 
-    def kept(self) -> tuple[int, set[str], list[Path]]:
-        """Jobs, objects and scratch files that exist: what a refusal must not add to."""
+    def contents(self) -> tuple[int, set[str], list[Path]]:
+        """Return the number of jobs, the objects and the scratch files: a refused request must not add to them."""
         objects = {item.uri for item in self.backends.objects.list("")}
         jobs = len(self.backends.jobs.list(limit=10_000).data)
         return jobs, objects, list(self.backends.settings.work_dir.glob("*"))
@@ -52,7 +52,7 @@ class Gateway:
 
 @pytest.fixture
 def start_gateway(registry_settings: Settings, tmp_path: Path) -> Iterator[Callable[..., Gateway]]:
-    """Starts gateways with settings as wanted."""
+    """Start gateways with changed settings."""
     running: list[tuple[uvicorn.Server, threading.Thread, socket.socket, httpx.Client]] = []
 
     def start(**changes: Any) -> Gateway:
@@ -79,12 +79,12 @@ def start_gateway(registry_settings: Settings, tmp_path: Path) -> Iterator[Calla
 
 @pytest.fixture
 def gateway(start_gateway: Callable[..., Gateway]) -> Gateway:
-    """A gateway with the defaults."""
+    """A gateway with the default settings."""
     return start_gateway()
 
 
 def moving_square(num_frames: int = 12, seed: int = 0) -> bytes:
-    """An mp4 of 64x64; another seed, other content."""
+    """Return an mp4 of 64x64 pixels; each seed gives other content."""
     frames = np.random.default_rng(seed).integers(0, 60, (num_frames, 64, 64, 3), np.uint8)
     for i, frame in enumerate(frames):
         frame[20:40, i : i + 20] = (220, 40, 40)
@@ -99,7 +99,7 @@ def mp4() -> bytes:
 
 @pytest.fixture
 def version(registry_settings: Settings, tmp_path: Path) -> ModelVersion:
-    """A registered version of a model of its own; its files are no tensors."""
+    """A registered version of a new model; its files are no tensors."""
     settings = registry_settings
     source = tmp_path / "source.mp4"
     source.write_bytes(uuid.uuid4().bytes)

@@ -29,7 +29,7 @@ ENDLESS = {"Content-Type": "application/json", "Transfer-Encoding": "chunked"}
 
 
 def calls(gateway: Gateway) -> dict[tuple[str, str], bool]:
-    """Every described call, MLflow's and those that are not there; whether it takes a body."""
+    """Return every described call, one of MLflow and one that does not exist, each with whether it takes a body."""
     described = gateway.http.get("/openapi.json").json()["paths"]
     found = {
         (method.upper(), re.sub(r"\{[a-z_]*\}", "1", path)): "requestBody" in operation
@@ -40,8 +40,8 @@ def calls(gateway: Gateway) -> dict[tuple[str, str], bool]:
     return found | {("POST", "/mlflow/ajax-api/2.0/mlflow/runs/search"): False, ("POST", "/v1/nowhere"): False}
 
 
-def begin(gateway: Gateway, method: str, path: str, body: bytes = b"", **headers: str) -> socket.socket:
-    """A request of which no more is sent."""
+def open_request(gateway: Gateway, method: str, path: str, body: bytes = b"", **headers: str) -> socket.socket:
+    """Send the beginning of a request, and no more."""
     url = gateway.http.base_url
     connection = socket.create_connection((url.host, url.port or 80), timeout=20)
     named = {"Host": f"{url.host}:{url.port}", **{name.replace("_", "-"): value for name, value in headers.items()}}
@@ -50,8 +50,8 @@ def begin(gateway: Gateway, method: str, path: str, body: bytes = b"", **headers
     return connection
 
 
-def answered(connection: socket.socket) -> tuple[int, str]:
-    """The status of an answer, and all of it, up to the end of the connection: so it must end."""
+def read_response(connection: socket.socket) -> tuple[int, str]:
+    """Return the status and the text of a response, up to the end of the connection, which must come."""
     text = b""
     with connection:
         while data := connection.recv(1 << 16):
@@ -60,17 +60,17 @@ def answered(connection: socket.socket) -> tuple[int, str]:
 
 
 @pytest.fixture
-def locked(start_gateway: Callable[..., Gateway], tmp_path: Path) -> Gateway:
-    """A gateway with keys, for which the client has none."""
+def gateway_with_keys(start_gateway: Callable[..., Gateway], tmp_path: Path) -> Gateway:
+    """A gateway that requires keys; the client has none."""
     _, record = make_key("first")
     place = str(tmp_path / "keys.json")
     KeyFile(place, Settings()).write({record.id: record})
     return start_gateway(api_keys_file=place)
 
 
-def test_no_call_waits_for_the_body_of_whom_it_does_not_know(locked: Gateway) -> None:
-    for method, path in calls(locked):
-        status, text = answered(begin(locked, method, path, b"1\r\n{\r\n", **ENDLESS))
+def test_no_call_waits_for_the_body_of_whom_it_does_not_know(gateway_with_keys: Gateway) -> None:
+    for method, path in calls(gateway_with_keys):
+        status, text = read_response(open_request(gateway_with_keys, method, path, b"1\r\n{\r\n", **ENDLESS))
         if path.startswith(("/v1/", "/mlflow")) and "nowhere" not in path:
             assert status == 401, (method, path, text)
         else:
@@ -79,8 +79,8 @@ def test_no_call_waits_for_the_body_of_whom_it_does_not_know(locked: Gateway) ->
 
 def test_no_call_reads_a_body_that_announces_to_be_too_large(gateway: Gateway) -> None:
     for (method, path), has_body in calls(gateway).items():
-        connection = begin(gateway, method, path, Content_Type="application/json", Content_Length=str(300 << 20))
-        status, text = answered(connection)
+        connection = open_request(gateway, method, path, Content_Type="application/json", Content_Length=str(300 << 20))
+        status, text = read_response(connection)
         assert status == 422 and "bytes at most" in text if has_body else status != 500, (method, path, text)
 
 
@@ -117,12 +117,12 @@ def test_a_body_that_does_not_come_is_given_up_and_the_connection_ended(start_ga
     gateway = start_gateway(request_seconds=0.5)
     with ExitStack() as stack:
         waiting = [
-            (path, stack.enter_context(begin(gateway, method, path, b"1\r\n{\r\n", **ENDLESS)))
+            (path, stack.enter_context(open_request(gateway, method, path, b"1\r\n{\r\n", **ENDLESS)))
             for (method, path), has_body in calls(gateway).items()
             if has_body
         ]
         for path, connection in waiting:
-            status, text = answered(connection)
+            status, text = read_response(connection)
             assert status == 408 and '"code": "request_timeout"' in text and "connection: close" in text, (path, text)
 
 
@@ -138,7 +138,7 @@ CROSS_SITE = [
 
 @pytest.mark.parametrize("said", CROSS_SITE, ids=str)
 def test_a_page_of_another_site_changes_nothing(
-    gateway: Gateway, locked: Gateway, version: ModelVersion, said: dict[str, str]
+    gateway: Gateway, gateway_with_keys: Gateway, version: ModelVersion, said: dict[str, str]
 ) -> None:
     form = {"model": f"{version.name}/1", "prompt": "a blue ball"}
     for path in ("/v1/videos", "/v1/videos/sync"):  # what a form of HTML can send
@@ -147,7 +147,10 @@ def test_a_page_of_another_site_changes_nothing(
         )
     assert gateway.backends.videos.list(model=version.name).data == []
     for method, path in calls(gateway):
-        answer, with_keys = gateway.http.request(method, path, headers=said), locked.http.request(method, path, headers=said)
+        answer, with_keys = (
+            gateway.http.request(method, path, headers=said),
+            gateway_with_keys.http.request(method, path, headers=said),
+        )
         if method in CHANGING:
             assert (answer.status_code, answer.json()["code"]) == (403, "forbidden"), (method, path, answer.text)
             assert answer.headers["x-request-id"] and with_keys.status_code == 403

@@ -26,7 +26,7 @@ TABLE = {code: int(status) for code, status in re.findall(r"^\| `(\w+)` \| (\d{3
 
 
 def refusals() -> list[tuple[str, str, dict[str, Any]]]:
-    """The literal requests that are answered by a problem: head, body, and the problem."""
+    """Return the page's requests that get a problem: head, body, and the problem."""
     found = []
     for asked, answered in itertools.pairwise(BLOCKS):
         if re.match(r"HTTP/1\.1 [45]\d\d", answered):
@@ -48,8 +48,8 @@ def test_a_refusal_that_the_page_quotes_is_the_one_that_comes(
     assert answer.json() == problem
 
 
-def told() -> Iterator[tuple[str, int | None, str]]:
-    """Codes that the gateway's sources give to errors, with the status where it stands beside them."""
+def raised_codes() -> Iterator[tuple[str, int | None, str]]:
+    """Yield the error codes in the gateway's sources, each with its status where it is a literal, and the file."""
     for path in sorted((ROOT / "services" / "api").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("ApiError", "unavailable"):
@@ -60,7 +60,7 @@ def told() -> Iterator[tuple[str, int | None, str]]:
 
 
 def test_every_code_that_the_gateway_gives_stands_in_the_table_with_its_status() -> None:
-    codes = list(told())
+    codes = list(raised_codes())
     assert len(codes) > 20
     wrong = [(code, status, file) for code, status, file in codes if TABLE.get(code) != (status or TABLE.get(code))]
     assert wrong == [] and {code for code, _, _ in codes} <= TABLE.keys()

@@ -15,67 +15,69 @@ from services.sampling.errors import QueueFull, TooManyVideos
 from services.sampling.turns import Turns
 from services.settings import Settings
 from tests.api.conftest import Gateway
-from tests.api.test_ownership import HEADERS, ball, codes, keys_file, things  # noqa: F401 - a fixture
+from tests.api.test_ownership import HEADERS, create_resources, keys_file, model_name, status_and_code  # noqa: F401 - a fixture
 
 
-def asked(gateway: Gateway, who: str, model: str, prompt: str = "a blue ball", call: str = "") -> httpx.Response:
+def request_video(gateway: Gateway, who: str, model: str, prompt: str = "a blue ball", call: str = "") -> httpx.Response:
     return gateway.http.post(f"/v1/videos{call}", json={"model": model, "prompt": prompt}, headers=HEADERS[who])
 
 
 @pytest.fixture
-def fair(start_gateway: Callable[..., Gateway], keys_file: str) -> Callable[..., Gateway]:  # noqa: F811
+def start_fair(start_gateway: Callable[..., Gateway], keys_file: str) -> Callable[..., Gateway]:  # noqa: F811
     def start(**settings: Any) -> Gateway:
         return start_gateway(api_keys_file=keys_file, experiment=f"fair-{uuid.uuid4().hex[:8]}", **settings)
 
     return start
 
 
-def ends(gateway: Gateway, who: str, video_id: str) -> None:
+def wait_until_completed(gateway: Gateway, who: str, video_id: str) -> None:
     with gateway.http.stream("GET", f"/v1/videos/{video_id}/events", headers=HEADERS[who]) as stream:
         assert any('"completed"' in line for line in stream.iter_lines())
 
 
-def test_a_tenant_with_too_many_waiting_videos_is_asked_to_wait_and_another_passes(fair: Callable[..., Gateway]) -> None:
-    gateway, model = fair(max_queued_videos_per_tenant=2), ball()
+def test_a_tenant_with_too_many_waiting_videos_is_asked_to_wait_and_another_passes(
+    start_fair: Callable[..., Gateway],
+) -> None:
+    gateway, model = start_fair(max_queued_videos_per_tenant=2), model_name()
     for who in ("alice", "bob"):
-        things(gateway, who, model)
+        create_resources(gateway, who, model)
     gateway.sampler.gate.clear()
-    made = [asked(gateway, "alice", model) for _ in range(3)]  # one is at the sampler, two wait
+    made = [request_video(gateway, "alice", model) for _ in range(3)]  # one is at the sampler, two wait
     assert [answer.status_code for answer in made] == [200] * 3
     for call in ("", "/sync"):
-        refused = asked(gateway, "alice", model, call=call)
-        assert codes(refused) == (429, "too_many_videos") and refused.headers["retry-after"]
-    passed = asked(gateway, "bob", model)
+        refused = request_video(gateway, "alice", model, call=call)
+        assert status_and_code(refused) == (429, "too_many_videos") and refused.headers["retry-after"]
+    passed = request_video(gateway, "bob", model)
     assert passed.status_code == 200
     gateway.sampler.gate.set()
-    ends(gateway, "bob", passed.json()["id"])
+    wait_until_completed(gateway, "bob", passed.json()["id"])
     for answer in made:
-        ends(gateway, "alice", answer.json()["id"])
-    assert asked(gateway, "alice", model, call="/sync").status_code == 200  # the places are free again
+        wait_until_completed(gateway, "alice", answer.json()["id"])
+    assert request_video(gateway, "alice", model, call="/sync").status_code == 200  # the places are free again
 
 
-def test_tenants_take_turns_at_the_sampler(fair: Callable[..., Gateway]) -> None:
-    gateway, model = fair(), ball()
+def test_tenants_take_turns_at_the_sampler(start_fair: Callable[..., Gateway]) -> None:
+    gateway, model = start_fair(), model_name()
     for who in ("alice", "bob"):
-        things(gateway, who, model)
+        create_resources(gateway, who, model)
     gateway.sampler.gate.clear()
     order = [("alice", f"a{n}") for n in range(4)] + [("bob", f"b{n}") for n in range(2)]
-    made = [(who, asked(gateway, who, model, prompt).json()["id"]) for who, prompt in order]
+    made = [(who, request_video(gateway, who, model, prompt).json()["id"]) for who, prompt in order]
     gateway.sampler.gate.set()
     for who, video_id in made:
-        ends(gateway, who, video_id)
+        wait_until_completed(gateway, who, video_id)
     assert [request.prompt for request, _ in gateway.sampler.asked[2:]] == ["a0", "b0", "a1", "b1", "a2", "a3"]
 
 
-def test_a_deleted_video_gives_its_turn_to_the_next(fair: Callable[..., Gateway]) -> None:
-    gateway, model = fair(), ball()
-    things(gateway, "alice", model)
+def test_a_deleted_video_gives_its_turn_to_the_next(start_fair: Callable[..., Gateway]) -> None:
+    gateway, model = start_fair(), model_name()
+    create_resources(gateway, "alice", model)
     gateway.sampler.gate.clear()
-    first, waiting, last = (asked(gateway, "alice", model, prompt).json()["id"] for prompt in ("a0", "a1", "a2"))
+    first, waiting, last = (request_video(gateway, "alice", model, prompt).json()["id"] for prompt in ("a0", "a1", "a2"))
     for video_id in (waiting, first):
         assert gateway.http.delete(f"/v1/videos/{video_id}", headers=HEADERS["alice"]).status_code == 200
     gateway.sampler.gate.set()
-    ends(gateway, "alice", last)
+    wait_until_completed(gateway, "alice", last)
     assert [request.prompt for request, _ in gateway.sampler.asked[1:]] == ["a0", "a2"]
 
 

@@ -1,4 +1,4 @@
-"""HAProxy before the gateway: what slow clients, and many of one address, can and cannot do."""
+"""HAProxy in front of the gateway: what slow clients, and many of one address, can and cannot do."""
 
 from __future__ import annotations
 
@@ -29,45 +29,45 @@ SLOW = {
 }
 
 
-class Before:
+class ProxiedGateway:
     """A gateway behind HAProxy."""
 
-    def __init__(self, running: Gateway, port: int) -> None:
-        self.running, self.port = running, port
+    def __init__(self, gateway: Gateway, port: int) -> None:
+        self.gateway, self.port = gateway, port
 
     def connect(self, data: bytes = b"", source: str = "127.0.0.1") -> socket.socket:
-        """A connection from `source` on which only `data` is sent."""
-        made = socket.socket()
-        made.settimeout(30)
-        made.bind((source, 0))
-        with suppress(ConnectionResetError):  # not taken
-            made.connect(("127.0.0.1", self.port))
-            made.sendall(data)
-        return made
+        """Connect from `source`, and send `data` and no more."""
+        connection = socket.socket()
+        connection.settimeout(30)
+        connection.bind((source, 0))
+        with suppress(ConnectionResetError):  # refused
+            connection.connect(("127.0.0.1", self.port))
+            connection.sendall(data)
+        return connection
 
     def http(self, source: str = "127.0.0.1", **headers: str) -> httpx.Client:
-        """A client at `source`."""
+        """Return a client with the address `source`."""
         transport = httpx.HTTPTransport(local_address=source)
         url, named = f"http://127.0.0.1:{self.port}", {name.replace("_", "-"): value for name, value in headers.items()}
         return httpx.Client(base_url=url, transport=transport, timeout=30, headers=named)
 
 
 @pytest.fixture
-def start(start_gateway: Callable[..., Gateway]) -> Iterator[Callable[..., Before]]:
-    """Starts gateways behind HAProxy, with settings as wanted."""
+def start(start_gateway: Callable[..., Gateway]) -> Iterator[Callable[..., ProxiedGateway]]:
+    """Start gateways behind HAProxy, with changed settings."""
     with ExitStack() as stack:
 
-        def made(**changes: Any) -> Before:
-            running = start_gateway(**changes)
-            places = {"port": any_free("127.0.0.1"), "serve_port": running.http.base_url.port}
-            stack.callback(HAProxy(running.backends.settings.model_copy(update=places)).stop)
-            return Before(running, places["port"] or 0)
+        def start_one(**changes: Any) -> ProxiedGateway:
+            gateway = start_gateway(**changes)
+            ports = {"port": any_free("127.0.0.1"), "serve_port": gateway.http.base_url.port}
+            stack.callback(HAProxy(gateway.backends.settings.model_copy(update=ports)).stop)
+            return ProxiedGateway(gateway, ports["port"] or 0)
 
-        yield made
+        yield start_one
 
 
-def ends(connection: socket.socket) -> bytes:
-    """All that comes until the connection is closed; so it must be."""
+def read_to_end(connection: socket.socket) -> bytes:
+    """Return all bytes up to the end of the connection, which must come."""
     text = b""
     with connection, suppress(ConnectionResetError):
         while data := connection.recv(1 << 16):
@@ -75,41 +75,43 @@ def ends(connection: socket.socket) -> bytes:
     return text
 
 
-def test_hundreds_of_slow_clients_of_one_address_stop_nobody_else_and_are_closed(start: Callable[..., Before]) -> None:
-    before = start(request_seconds=4, connections_per_address=100)
-    there = before.running.backends.videos.list(limit=1).data
-    slow = [(name, before.connect(data)) for _ in range(100) for name, data in SLOW.items()]
-    with before.http("127.0.0.2") as other:
+def test_hundreds_of_slow_clients_of_one_address_stop_nobody_else_and_are_closed(
+    start: Callable[..., ProxiedGateway],
+) -> None:
+    proxied = start(request_seconds=4, connections_per_address=100)
+    videos_before = proxied.gateway.backends.videos.list(limit=1).data
+    slow = [(name, proxied.connect(data)) for _ in range(100) for name, data in SLOW.items()]
+    with proxied.http("127.0.0.2") as other:
         for path in ("/healthz", "/readyz", "/v1/models", "/v1/videos"):
             assert other.get(path).status_code == 200
-    heard = [(name, ends(connection)) for name, connection in slow]
-    assert {text[:12] for _, text in heard} == {b"HTTP/1.1 408", b"HTTP/1.1 429", b""}  # none: beyond twice the share
-    for name, text in heard[: len(SLOW)]:
+    responses = [(name, read_to_end(connection)) for name, connection in slow]
+    assert {text[:12] for _, text in responses} == {b"HTTP/1.1 408", b"HTTP/1.1 429", b""}  # none: beyond twice the share
+    for name, text in responses[: len(SLOW)]:
         assert text.startswith(b"HTTP/1.1 408") and (b'"code": "request_timeout"' in text or "body" not in name), (name, text)
-    with before.http() as same:
+    with proxied.http() as same:
         assert same.get("/v1/models").status_code == 200
-    assert before.running.backends.videos.list(limit=1).data == there
+    assert proxied.gateway.backends.videos.list(limit=1).data == videos_before
 
 
-def test_an_address_with_its_share_of_connections_is_told_so(start: Callable[..., Before]) -> None:
-    before = start(connections_per_address=10)
+def test_an_address_with_its_share_of_connections_is_told_so(start: Callable[..., ProxiedGateway]) -> None:
+    proxied = start(connections_per_address=10)
     with ExitStack() as stack:
         for _ in range(10):
-            stack.enter_context(before.connect())
-        with before.http() as http, before.http("127.0.0.2") as other:
+            stack.enter_context(proxied.connect())
+        with proxied.http() as http, proxied.http("127.0.0.2") as other:
             refused = http.get("/v1/models")
             assert (refused.status_code, refused.json()["code"]) == (429, "rate_limited")
             assert refused.headers["retry-after"] and refused.headers["x-request-id"]
             assert other.get("/v1/models").status_code == 200
 
 
-def test_behind_a_trusted_proxy_its_clients_are_counted_each(start: Callable[..., Before], mp4: bytes) -> None:
-    before = start(connections_per_address=2, trusted_proxies=["127.0.0.3/32"])
-    job = open_job(before, mp4)
+def test_behind_a_trusted_proxy_its_clients_are_counted_each(start: Callable[..., ProxiedGateway], mp4: bytes) -> None:
+    proxied = start(connections_per_address=2, trusted_proxies=["127.0.0.3/32"])
+    job = open_job(proxied, mp4)
     with ExitStack() as stack:
 
         def follow(client: str, source: str = "127.0.0.3") -> int:
-            http = stack.enter_context(before.http(source, X_Forwarded_For=client))
+            http = stack.enter_context(proxied.http(source, X_Forwarded_For=client))
             return stack.enter_context(http.stream("GET", f"/v1/tuning-jobs/{job}/events")).status_code
 
         assert [follow("192.0.2.1") for _ in range(3)] == [200, 200, 429]
@@ -119,27 +121,27 @@ def test_behind_a_trusted_proxy_its_clients_are_counted_each(start: Callable[...
 
 
 def test_followers_and_what_waits_leave_health_and_each_other_their_slots(
-    start: Callable[..., Before], mp4: bytes, monkeypatch: pytest.MonkeyPatch
+    start: Callable[..., ProxiedGateway], mp4: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(haproxy.SLOTS, "followers", 3)
-    before = start()
-    job = open_job(before, mp4)
+    proxied = start()
+    job = open_job(proxied, mp4)
     with ExitStack() as stack:
 
         def follow(path: str) -> int:
-            return stack.enter_context(stack.enter_context(before.http()).stream("GET", path)).status_code
+            return stack.enter_context(stack.enter_context(proxied.http()).stream("GET", path)).status_code
 
         events, logs = f"/v1/tuning-jobs/{job}/events", f"/v1/tuning-jobs/{job}/logs?follow=true"
         assert [follow(events), follow(logs), follow(events), follow(events)] == [200, 200, 200, 503]
-        with before.http() as http:
+        with proxied.http() as http:
             assert http.get("/healthz").status_code == http.get("/v1/tuning-jobs").status_code == 200
     monkeypatch.setitem(haproxy.SLOTS, "others", 3)
-    before = start(request_seconds=20)
+    proxied = start(request_seconds=20)
     large = HALF + b"Content-Length: 1000000\r\n\r\n" + b" " * 50_000  # more than HAProxy waits for
     with ExitStack() as stack:
         for _ in range(3):
-            stack.enter_context(before.connect(large))
-        with before.http() as http:
+            stack.enter_context(proxied.connect(large))
+        with proxied.http() as http:
             refused = http.get("/v1/tuning-jobs")
             assert (refused.status_code, refused.json()["code"]) == (503, "not_ready") and refused.headers["retry-after"]
             assert http.get("/healthz").status_code == 200
@@ -147,23 +149,26 @@ def test_followers_and_what_waits_leave_health_and_each_other_their_slots(
                 assert answer.status_code == 200
 
 
-def open_job(before: Before, clip: bytes) -> str:
-    made = before.running.submit(clip, {"caption": "a square", "params": {"num_frames": 8}})
+def open_job(proxied: ProxiedGateway, clip: bytes) -> str:
+    made = proxied.gateway.submit(clip, {"caption": "a square", "params": {"num_frames": 8}})
     assert made.status_code == 201, made.text
     return str(made.json()["id"])
 
 
 @pytest.mark.parametrize("given", ["mine-1.2_3", "two words", "x" * 129, "a,b", None])
 def test_an_answer_has_one_request_id_and_it_is_the_logs(
-    start: Callable[..., Before], given: str | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    start: Callable[..., ProxiedGateway],
+    given: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    before = start()
+    proxied = start()
 
     def broken(*_: Any) -> None:
         raise RuntimeError("broken")
 
-    monkeypatch.setattr(before.running.backends.versions, "get_model", broken)
-    with before.http(**({} if given is None else {"x_request_id": given})) as http:
+    monkeypatch.setattr(proxied.gateway.backends.versions, "get_model", broken)
+    with proxied.http(**({} if given is None else {"x_request_id": given})) as http:
         (named,) = http.get("/v1/models/ball").headers.get_list("x-request-id")
         (refused,) = http.get("/-/routes").headers.get_list("x-request-id")
     assert named in caplog.text
@@ -173,21 +178,21 @@ def test_an_answer_has_one_request_id_and_it_is_the_logs(
 @pytest.mark.parametrize(
     "said", [b"GET /\xc3\xa4 HTTP/1.1\r\n\r\n", b"hello\r\n\r\n", b"GET / HTTP/1.1\r\nCookie: " + b"x" * 20_000 + b"\r\n\r\n"]
 )
-def test_what_is_no_http_is_refused_and_does_not_reach_the_gateway(start: Callable[..., Before], said: bytes) -> None:
-    assert ends(start().connect(said)).startswith(b"HTTP/1.1 400 ")
+def test_what_is_no_http_is_refused_and_does_not_reach_the_gateway(start: Callable[..., ProxiedGateway], said: bytes) -> None:
+    assert read_to_end(start().connect(said)).startswith(b"HTTP/1.1 400 ")
 
 
 @pytest.mark.parametrize("path", ["/-/routes", "/%2D/routes", "/-/", "/%2d%2Froutes"])
-def test_serves_inner_paths_are_closed(start: Callable[..., Before], path: str) -> None:
+def test_serves_inner_paths_are_closed(start: Callable[..., ProxiedGateway], path: str) -> None:
     with start().http() as http:
         answer = http.get(path)
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found") and answer.headers.get("server") is None
 
 
-def test_an_answer_that_comes_early_is_heard_by_whoever_still_sends(start: Callable[..., Before]) -> None:
-    before = start()
+def test_an_answer_that_comes_early_is_heard_by_whoever_still_sends(start: Callable[..., ProxiedGateway]) -> None:
+    proxied = start()
     pieces = (bytes(1 << 20) for _ in range(64))
-    with before.http() as http:
+    with proxied.http() as http:
         answer = http.post("/v1/uploads", content=pieces, headers={"Content-Type": "application/json"})
     assert answer.status_code == 422 and "bytes at most" in answer.json()["detail"]
 

@@ -92,14 +92,14 @@ BAD: dict[str, tuple[Callable[[bytes], tuple[bytes | None, Any]], int, str, str]
 @pytest.mark.parametrize("name", BAD)
 def test_a_bad_submission_is_refused_with_a_sentence_and_leaves_nothing_behind(gateway: Gateway, mp4: bytes, name: str) -> None:
     make, status, code, words = BAD[name]
-    before = gateway.kept()
+    before = gateway.contents()
     answer = gateway.submit(*make(mp4))
     problem = answer.json()
     assert (answer.status_code, problem["code"], problem["status"]) == (status, code, status), problem
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.headers["x-request-id"]
     assert words in problem["detail"] and problem["detail"].endswith(".")
-    assert gateway.kept() == before
+    assert gateway.contents() == before
 
 
 def test_a_job_may_name_any_base_that_is_served(start_gateway: Callable[..., Gateway], mp4: bytes) -> None:
@@ -116,10 +116,10 @@ def test_a_job_may_name_any_base_that_is_served(start_gateway: Callable[..., Gat
 def test_an_upload_larger_than_allowed_is_refused_without_keeping_it(start_gateway: Callable[..., Gateway]) -> None:
     gateway = start_gateway(clip_limits=ClipLimits(max_bytes=10_000))
     for size in (10_001, 3 << 20):  # beyond the limit by a byte, and by so much that the rest is not read
-        before = gateway.kept()
+        before = gateway.contents()
         answer = gateway.submit(bytes(size), caption())
         assert (answer.status_code, answer.json()["code"]) == (413, "clip_too_large")
-        assert gateway.kept() == before
+        assert gateway.contents() == before
 
 
 def test_an_upload_without_an_announced_length_is_refused_at_the_limit(start_gateway: Callable[..., Gateway]) -> None:
@@ -132,7 +132,7 @@ def test_an_upload_without_an_announced_length_is_refused_at_the_limit(start_gat
 
     answer = gateway.http.post("/v1/tuning-jobs", content=body(), headers={"content-type": "multipart/form-data; boundary=X"})
     assert (answer.status_code, answer.json()["code"]) == (413, "clip_too_large")
-    assert gateway.kept()[2] == []
+    assert gateway.contents()[2] == []
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", ""])
@@ -172,16 +172,16 @@ def test_a_clip_is_taken_from_our_bucket_by_its_address(gateway: Gateway, mp4: b
     ],
 )
 def test_a_clip_address_that_is_not_allowed_or_not_there_is_refused(gateway: Gateway, uri: str, status: int, code: str) -> None:
-    before = gateway.kept()
+    before = gateway.contents()
     answer = gateway.http.post("/v1/tuning-jobs", json=caption(clip_uri=uri))
     assert (answer.status_code, answer.json()["code"]) == (status, code), answer.text
-    assert gateway.kept() == before
+    assert gateway.contents() == before
 
 
 def test_the_same_key_and_request_answer_the_job_made_first(gateway: Gateway, mp4: bytes) -> None:
     key, wanted = str(uuid.uuid4()), caption()
     first = gateway.submit(mp4, wanted, idempotency_key=key)
-    jobs = gateway.kept()[0]
+    jobs = gateway.contents()[0]
     again = gateway.submit(mp4, {**wanted, "priority": 0}, idempotency_key=key)
     stored = gateway.backends.objects.put_bytes(mp4, "uploads/same.mp4")
     address = gateway.http.post("/v1/tuning-jobs", json={**wanted, "clip_uri": stored.uri}, headers={"Idempotency-Key": key})
@@ -192,7 +192,7 @@ def test_the_same_key_and_request_answer_the_job_made_first(gateway: Gateway, mp
     for refused in (other, clip):
         assert (refused.status_code, refused.json()["code"]) == (409, "idempotency_key_reused")
         assert refused.headers["x-should-retry"] == "false"
-    assert gateway.kept()[0] == jobs
+    assert gateway.contents()[0] == jobs
 
 
 def test_two_creates_with_one_key_at_the_same_time_make_one_job(gateway: Gateway, mp4: bytes) -> None:

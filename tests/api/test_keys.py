@@ -31,7 +31,7 @@ from tests.api.conftest import Gateway
 
 
 def tav_keys(*words: str, capsys: pytest.CaptureFixture[str]) -> str:
-    """What `tav keys …` prints."""
+    """Run `tav keys …`; return what it prints."""
     with pytest.raises(SystemExit) as ended:
         app(args=list(words))
     out = capsys.readouterr()
@@ -41,7 +41,7 @@ def tav_keys(*words: str, capsys: pytest.CaptureFixture[str]) -> str:
 
 @pytest.fixture(params=["file", "s3"])
 def place(request: pytest.FixtureRequest, tmp_path: Path, registry_settings: RegistrySettings) -> Iterator[str]:
-    """Where keys are kept; both places behave alike."""
+    """The file of keys, on disk and in S3."""
     if request.param == "file":
         yield str(tmp_path / "keys" / "api-keys.json")
         return
@@ -58,9 +58,9 @@ def status(gateway: Gateway, key: str) -> int:
     return gateway.http.get("/v1/models", headers={"Authorization": f"Bearer {key}"}).status_code
 
 
-def becomes(wanted: int, gateway: Gateway, key: str) -> None:
+def wait_for_status(expected: int, gateway: Gateway, key: str) -> None:
     deadline = time.monotonic() + 30
-    while status(gateway, key) != wanted:
+    while status(gateway, key) != expected:
         assert time.monotonic() < deadline, f"it stays {status(gateway, key)}"
         time.sleep(0.1)
 
@@ -72,12 +72,12 @@ def test_keys_are_made_and_revoked_while_the_gateway_runs_and_others_keep_workin
     gateway = start_gateway(api_keys_file=place)
     assert status(gateway, old) == 200
     new = tav_keys("create", "--tenant", "alice", "--days", "90", "--file", place, capsys=capsys)
-    becomes(200, gateway, new)
+    wait_for_status(200, gateway, new)
     assert status(gateway, old) == 200  # both are valid while clients change over
     shown = tav_keys("list", "--file", place, capsys=capsys).splitlines()
     assert len(shown) == 2 and "alice" in shown[0] and "her notebook" in shown[0] and "expires" in shown[1]
     tav_keys("revoke", old.split("_")[1], "--file", place, capsys=capsys)
-    becomes(401, gateway, old)
+    wait_for_status(401, gateway, old)
     assert status(gateway, new) == 200
 
 
@@ -111,18 +111,18 @@ def test_a_key_that_is_refused_is_told_why_and_one_that_is_missing_that_it_is(
     of_another = make_key("alice")[0]
     forged = f"tav_{expired.id}_{of_another.split('_', 2)[2]}"  # who has only the id does not learn that the key has expired
 
-    def said(path: str, authorization: str | None) -> str:
+    def refusal_of(path: str, authorization: str | None) -> str:
         answer = gateway.http.get(path, headers={"Authorization": authorization} if authorization else {})
         assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized")
         return answer.json()["detail"]
 
     for path in ("/v1/models", "/mlflow/"):
         for wrong in ("wrong", of_another, key[:-1], key.upper(), forged):
-            assert said(path, f"Bearer {wrong}").startswith("This key is not known here: it was mistyped or revoked")
-        assert said(path, f"Bearer {over}").startswith("This key expired on 1970-01-02 00:00 UTC: ask the operator")
+            assert refusal_of(path, f"Bearer {wrong}").startswith("This key is not known here: it was mistyped or revoked")
+        assert refusal_of(path, f"Bearer {over}").startswith("This key expired on 1970-01-02 00:00 UTC: ask the operator")
     for missing in (None, "Bearer", f"Token {key}"):
-        assert said("/v1/models", missing).startswith("This call needs a key: send 'Authorization: Bearer KEY'")
-        assert said("/mlflow/", missing).startswith("This page needs an operator's key")
+        assert refusal_of("/v1/models", missing).startswith("This call needs a key: send 'Authorization: Bearer KEY'")
+        assert refusal_of("/mlflow/", missing).startswith("This page needs an operator's key")
     assert status(gateway, key) == 200
 
 
@@ -154,7 +154,7 @@ def test_keys_that_cannot_be_read_keep_the_gateway_from_starting_and_a_running_o
         time.sleep(0.1)
     assert status(gateway, key) == 200
     place.unlink()
-    becomes(401, gateway, key)
+    wait_for_status(401, gateway, key)
 
 
 def test_a_tenants_name_is_checked(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -218,8 +218,8 @@ def test_a_video_may_not_have_more_pixels_than_a_clip(start_gateway: Callable[..
 
 
 @pytest.fixture
-def door(start_gateway: Callable[..., Gateway], tmp_path: Path) -> tuple[Gateway, str, str]:
-    """A gateway, an operator's key and a tenant's."""
+def mlflow_keys(start_gateway: Callable[..., Gateway], tmp_path: Path) -> tuple[Gateway, str, str]:
+    """A gateway with keys, an operator's key and a tenant's."""
     place = str(tmp_path / "keys.json")
     (operator, o), (tenant, t) = make_key("staff", operator=True), make_key("alice")
     KeyFile(place, Settings()).write({o.id: o, t.id: t})
@@ -230,8 +230,8 @@ def basic(key: str) -> dict[str, str]:
     return {"Authorization": "Basic " + base64.b64encode(f"anybody:{key}".encode()).decode()}
 
 
-def test_mlflow_opens_to_an_operators_key_alone(door: tuple[Gateway, str, str]) -> None:
-    gateway, operator, tenant = door
+def test_mlflow_opens_to_an_operators_key_alone(mlflow_keys: tuple[Gateway, str, str]) -> None:
+    gateway, operator, tenant = mlflow_keys
     for path in ("/mlflow/", "/mlflow/ajax-api/2.0/mlflow/experiments/search?max_results=5", "/mlflow/health"):
         refused = gateway.http.get(path)
         assert refused.status_code == 401 and refused.headers["www-authenticate"].startswith("Basic ")
@@ -244,8 +244,10 @@ def test_mlflow_opens_to_an_operators_key_alone(door: tuple[Gateway, str, str]) 
     assert "<title>MLflow</title>" in gateway.http.get("/mlflow/", headers=basic(operator)).text
 
 
-def test_mlflows_own_client_works_through_the_door(door: tuple[Gateway, str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    gateway, operator, tenant = door
+def test_mlflows_own_client_works_through_the_proxy(
+    mlflow_keys: tuple[Gateway, str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway, operator, tenant = mlflow_keys
     client = MlflowClient(f"{gateway.http.base_url}/mlflow".replace("//mlflow", "/mlflow"))
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", operator)
     experiment = client.create_experiment(f"door-{uuid.uuid4().hex[:8]}")
@@ -257,8 +259,8 @@ def test_mlflows_own_client_works_through_the_door(door: tuple[Gateway, str, str
         client.get_run(run.info.run_id)
 
 
-def test_another_sites_page_cannot_use_an_operators_browser(door: tuple[Gateway, str, str]) -> None:
-    gateway, operator, _ = door
+def test_another_sites_page_cannot_use_an_operators_browser(mlflow_keys: tuple[Gateway, str, str]) -> None:
+    gateway, operator, _ = mlflow_keys
     url, body = "/mlflow/ajax-api/2.0/mlflow/experiments/create", {"name": f"forged-{uuid.uuid4().hex[:8]}"}
     for origin, expected in (("https://evil.example", 403), ("null", 403), (str(gateway.http.base_url).rstrip("/"), 200)):
         answer = gateway.http.post(url, json=body, headers={**basic(operator), "Origin": origin})
@@ -285,7 +287,7 @@ def test_mlflow_answers_to_no_other_hosts_name(registry_settings: RegistrySettin
         assert httpx.get(url, headers={"Host": host}, trust_env=False).status_code == 403
 
 
-def test_a_door_whose_mlflow_is_away_says_so(start_gateway: Callable[..., Gateway]) -> None:
+def test_the_proxy_says_so_while_mlflow_is_away(start_gateway: Callable[..., Gateway]) -> None:
     gateway = start_gateway(mlflow_tracking_uri="http://127.0.0.1:9")
     answer = gateway.http.get("/mlflow/")
     assert (answer.status_code, answer.json()["code"]) == (503, "storage_unavailable")

@@ -19,8 +19,8 @@ from tav_client.schemas import ModelVersion, TuningJobCreate, Upload
 from tests.api.conftest import Gateway
 
 
-def another(gateway: Gateway, version: ModelVersion) -> int:
-    """Registers a further version of the same model; its number."""
+def register_version(gateway: Gateway, version: ModelVersion) -> int:
+    """Register a further version of the same model; return its number."""
     jobs = gateway.backends.jobs
     job = jobs.create(TuningJobCreate(caption="a ball"), jobs.get(version.job_id).clip, "offline", version.name)
     with tempfile.TemporaryDirectory() as folder:
@@ -59,7 +59,7 @@ def test_what_is_not_in_the_registry_is_said_so(
 
 
 def test_a_models_versions_are_listed_newest_first_page_by_page(gateway: Gateway, version: ModelVersion) -> None:
-    numbers = [version.version, another(gateway, version), another(gateway, version)]
+    numbers = [version.version, register_version(gateway, version), register_version(gateway, version)]
     url, seen, after = f"/v1/models/{version.name}/versions", [], None
     while True:
         page = gateway.http.get(url, params={"limit": 2, **({"after": after} if after else {})}).json()
@@ -83,7 +83,7 @@ def test_an_alias_is_set_moved_and_deleted(gateway: Gateway, version: ModelVersi
     assert gateway.http.put(url, json={"version": 1}).json()["aliases"] == {"production": 1}
     made = gateway.http.post("/v1/videos/sync", json={"model": f"{version.name}@production", "prompt": "a blue ball"})
     assert made.headers["x-tav-model-version"] == f"{version.name}/1"
-    second = another(gateway, version)
+    second = register_version(gateway, version)
     assert gateway.http.put(url, json={"version": second}).json()["aliases"] == {"production": second}
     made = gateway.http.post("/v1/videos/sync", json={"model": f"{version.name}@production", "prompt": "a blue ball"})
     assert made.headers["x-tav-model-version"] == f"{version.name}/{second}"  # from the next request on
@@ -115,7 +115,7 @@ def test_a_wrong_alias_is_refused(
 
 
 def test_a_deleted_version_leaves_no_object_and_the_others_stay(gateway: Gateway, version: ModelVersion) -> None:
-    second = another(gateway, version)
+    second = register_version(gateway, version)
     url = f"/v1/models/{version.name}/versions/1"
     gateway.http.put(f"/v1/models/{version.name}/aliases/production", json={"version": 1})
     refused = gateway.http.delete(url)
@@ -132,7 +132,7 @@ def test_a_deleted_version_leaves_no_object_and_the_others_stay(gateway: Gateway
 
 
 def test_a_deleted_model_is_gone_with_all_its_objects(gateway: Gateway, version: ModelVersion) -> None:
-    another(gateway, version)
+    register_version(gateway, version)
     gateway.http.put(f"/v1/models/{version.name}/aliases/production", json={"version": 1})
     url = f"/v1/models/{version.name}"
     assert gateway.http.delete(url).json() == {"name": version.name, "object": "model.deleted", "deleted": True}

@@ -29,8 +29,8 @@ INFO = VersionInfo(base="offline", base_fingerprint="f" * 64, caption="a ball", 
 
 
 @dataclass
-class Things:
-    """What a tenant has: one of each kind."""
+class Resources:
+    """A tenant's resources, one of each kind."""
 
     gateway: Gateway
     tenant: str
@@ -46,7 +46,7 @@ class Things:
 
     @property
     def ids(self) -> dict[str, str]:
-        """By the name that paths give them."""
+        """Return the ids by the parameter's name in paths."""
         return {
             "job_id": self.job.id,
             "batch": self.job.batch or "",
@@ -56,8 +56,8 @@ class Things:
             "video_id": self.video_id,
         }
 
-    def seen(self) -> list[Any]:
-        """All of it, as its owner sees it."""
+    def as_owner_sees(self) -> list[Any]:
+        """Return the responses to the owner's requests for all of them."""
         paths = [
             f"tuning-jobs/{self.job.id}",
             f"batches/{self.job.batch}",
@@ -80,12 +80,12 @@ def keys_file(tmp_path: Path, registry_settings: RegistrySettings) -> str:
 
 @pytest.fixture
 def gateway(start_gateway: Callable[..., Gateway], keys_file: str) -> Gateway:
-    """With keys of three tenants, one of them called `default`, and of an operator."""
+    """A gateway with keys of three tenants, one of them called `default`, and of an operator."""
     return start_gateway(api_keys_file=keys_file, experiment=f"ownership-{uuid.uuid4().hex[:8]}")
 
 
-def tuned(gateway: Gateway, job: TuningJob) -> ModelVersion:
-    """The job succeeds."""
+def succeed(gateway: Gateway, job: TuningJob) -> ModelVersion:
+    """Let the job succeed; return its version."""
     with tempfile.TemporaryDirectory() as folder:
         for name in ("delta.safetensors", "latents.safetensors", "config.json"):
             (Path(folder) / name).write_bytes(b"{}")
@@ -95,14 +95,14 @@ def tuned(gateway: Gateway, job: TuningJob) -> ModelVersion:
     return made
 
 
-def things(gateway: Gateway, tenant: str, model: str) -> Things:
-    """One of each kind, made through the interface as far as no GPU is needed."""
+def create_resources(gateway: Gateway, tenant: str, model: str) -> Resources:
+    """Create one resource of each kind, by HTTP as far as no GPU is needed."""
     http, headers, key = gateway.http, HEADERS[tenant], uuid.uuid4().hex
     clip = moving_square(seed=uuid.uuid4().int % 2**32)
     answer = gateway.submit(clip, caption(model=model, batch=f"b-{uuid.uuid4().hex[:8]}"), idempotency_key=key, **headers)
     assert answer.status_code == 201, answer.text
     job = TuningJob.model_validate(answer.json())
-    version = tuned(gateway, job)
+    version = succeed(gateway, job)
     set_alias = http.put(f"/v1/models/{model}/aliases/production", json={"version": 1}, headers=headers)
     assert set_alias.status_code == 200, set_alias.text
     asked = {"model": f"{model}@production", "prompt": "a blue ball"}
@@ -111,14 +111,14 @@ def things(gateway: Gateway, tenant: str, model: str) -> Things:
         assert '"completed"' in list(stream.iter_lines())[-2]
     upload = Upload.model_validate(http.post("/v1/uploads", json={"bytes": len(clip)}, headers=headers).json())
     httpx.put(upload.url, content=clip, headers=upload.headers).raise_for_status()
-    return Things(gateway, tenant, job, version, video["id"], key, upload)
+    return Resources(gateway, tenant, job, version, video["id"], key, upload)
 
 
-def ball() -> str:
+def model_name() -> str:
     return f"ball-{uuid.uuid4().hex[:8]}"
 
 
-def codes(answer: httpx.Response) -> tuple[int, str]:
+def status_and_code(answer: httpx.Response) -> tuple[int, str]:
     return answer.status_code, answer.json()["code"]
 
 
@@ -146,12 +146,12 @@ def calls(gateway: Gateway) -> set[tuple[str, str]]:
 
 @pytest.mark.parametrize("who", ["bob", "default"])
 def test_every_call_with_anothers_ids_is_answered_as_if_there_were_none(gateway: Gateway, who: str) -> None:
-    mine = things(gateway, "alice", ball())
-    before = mine.seen()
-    absent = {"job_id": "0" * 32, "batch": "b-nobodys", "name": f"alice~{ball()}", "video_id": "1" * 32}
+    mine = create_resources(gateway, "alice", model_name())
+    before = mine.as_owner_sees()
+    absent = {"job_id": "0" * 32, "batch": "b-nobodys", "name": f"alice~{model_name()}", "video_id": "1" * 32}
     plain = mine.ids | {"name": mine.model}
     with_ids = {(method, path) for method, path in calls(gateway) if "{" in path}
-    assert calls(gateway) - with_ids == WITHOUT_IDS, "say below how another's things may be named in a new call"
+    assert calls(gateway) - with_ids == WITHOUT_IDS, "say below how another's resources may be named in a new call"
     assert len(with_ids) > 15
     for method, path in sorted(with_ids):
         for named in (mine.ids, plain):
@@ -163,11 +163,11 @@ def test_every_call_with_anothers_ids_is_answered_as_if_there_were_none(gateway:
                     text = text.replace(value, name) if value not in ("1", "production") else text
                 answers.append((answer.status_code, text))
             assert answers[0] == answers[1] and answers[0][0] == 404, (method, path, answers)
-    assert mine.seen() == before
+    assert mine.as_owner_sees() == before
 
 
 def test_no_list_shows_anothers_things_and_no_cursor_of_anothers_is_taken(gateway: Gateway) -> None:
-    mine = things(gateway, "alice", ball())
+    mine = create_resources(gateway, "alice", model_name())
     secrets = [mine.job.id, mine.video_id, mine.model]
     for path, cursor in (("tuning-jobs", mine.job.id), ("videos", mine.video_id), ("models", None)):
         for filters in ({}, {"model": mine.model}, {"batch": mine.job.batch}, {"order": "asc"}, {"shared": "true"}):
@@ -177,7 +177,7 @@ def test_no_list_shows_anothers_things_and_no_cursor_of_anothers_is_taken(gatewa
             refused = [
                 gateway.http.get(f"/v1/{path}", params={"after": after}, headers=HEADERS["bob"]) for after in (cursor, "0" * 32)
             ]
-            assert [codes(answer) for answer in refused] == [(422, "invalid_request")] * 2
+            assert [status_and_code(answer) for answer in refused] == [(422, "invalid_request")] * 2
             assert refused[0].text.replace(cursor, "") == refused[1].text.replace("0" * 32, "")
     own = gateway.http.get("/v1/models", params={"limit": 100}, headers=HEADERS["alice"]).json()["data"]
     assert mine.model in [model["name"] for model in own]
@@ -185,18 +185,18 @@ def test_no_list_shows_anothers_things_and_no_cursor_of_anothers_is_taken(gatewa
 
 @pytest.mark.parametrize("call", ["/v1/videos", "/v1/videos/sync"])
 def test_a_video_is_drawn_of_ones_own_model_alone(gateway: Gateway, call: str) -> None:
-    model = ball()
-    things(gateway, "alice", model)
+    model = model_name()
+    create_resources(gateway, "alice", model)
     drawn = len(gateway.sampler.asked)
     for ref in (model, f"{model}/1", f"{model}@production", *(f"alice~{model}{rest}" for rest in ("", "/1", "@production"))):
         answer = gateway.http.post(call, json={"model": ref, "prompt": "a blue ball"}, headers=HEADERS["bob"])
-        assert codes(answer) == (404, "model_not_found"), ref
+        assert status_and_code(answer) == (404, "model_not_found"), ref
     assert len(gateway.sampler.asked) == drawn
 
 
 def test_models_of_one_name_do_not_meet(gateway: Gateway) -> None:
-    model = ball()
-    alices, bobs, plain = (things(gateway, who, model) for who in ("alice", "bob", "default"))
+    model = model_name()
+    alices, bobs, plain = (create_resources(gateway, who, model) for who in ("alice", "bob", "default"))
     assert [one.version.name for one in (alices, bobs, plain)] == [f"alice~{model}", f"bob~{model}", model]
     for one in (alices, bobs, plain):
         headers = HEADERS[one.tenant]
@@ -206,12 +206,12 @@ def test_models_of_one_name_do_not_meet(gateway: Gateway) -> None:
         assert (gateway.sampler.asked[-1][1].name, gateway.sampler.asked[-1][1].job_id) == (one.version.name, one.job.id)
         assert gateway.http.get(f"/v1/videos/{one.video_id}", headers=headers).json()["model_version"] == f"{model}/1"
     gateway.http.delete(f"/v1/models/{model}", headers=HEADERS["bob"]).raise_for_status()
-    alices.seen(), plain.seen()
+    alices.as_owner_sees(), plain.as_owner_sees()
 
 
 def test_an_idempotency_key_of_anothers_makes_a_video_of_ones_own(gateway: Gateway) -> None:
-    model = ball()
-    alices, bobs = (things(gateway, who, model) for who in ("alice", "bob"))
+    model = model_name()
+    alices, bobs = (create_resources(gateway, who, model) for who in ("alice", "bob"))
     asked = {"model": f"{model}@production", "prompt": "a blue ball"}
     keys = {"Idempotency-Key": alices.idempotency_key}
     again = gateway.http.post("/v1/videos", json=asked, headers={**HEADERS["alice"], **keys}).json()
@@ -221,7 +221,7 @@ def test_an_idempotency_key_of_anothers_makes_a_video_of_ones_own(gateway: Gatew
 
 
 def test_a_shared_model_is_sampled_by_others_and_changed_by_its_owner_alone(gateway: Gateway) -> None:
-    mine, http = things(gateway, "alice", ball()), gateway.http
+    mine, http = create_resources(gateway, "alice", model_name()), gateway.http
     alice, bob, name = HEADERS["alice"], HEADERS["bob"], f"alice~{mine.model}"
     shared = http.patch(f"/v1/models/{mine.model}", json={"shared": True}, headers=alice).json()
     assert (shared["name"], shared["tenant"], shared["shared"]) == (mine.model, "alice", True)
@@ -239,27 +239,27 @@ def test_a_shared_model_is_sampled_by_others_and_changed_by_its_owner_alone(gate
     for method, path in calls(gateway):
         if method in ("PUT", "PATCH", "DELETE") and path.startswith("/v1/models/"):
             answer = http.request(method, path.format(**mine.ids), json=BODIES.get((method, path)), headers=bob)
-            assert codes(answer) == (403, "forbidden"), (method, path)
+            assert status_and_code(answer) == (403, "forbidden"), (method, path)
     for path in (f"/v1/tuning-jobs/{mine.job.id}", f"/v1/videos/{mine.video_id}"):
         assert http.get(path, headers=bob).status_code == 404  # the model is shared, not what it was made by
     http.patch(f"/v1/models/{mine.model}", json={"shared": False}, headers=alice).raise_for_status()
     refused = http.post("/v1/videos", json={"model": name, "prompt": "a blue ball"}, headers=bob)
-    assert codes(refused) == (404, "model_not_found")
+    assert status_and_code(refused) == (404, "model_not_found")
 
 
 def test_the_default_tenants_models_are_shared_by_its_name(gateway: Gateway) -> None:
-    mine = things(gateway, "default", ball())
+    mine = create_resources(gateway, "default", model_name())
     name = f"default~{mine.model}"
     assert gateway.http.get(f"/v1/models/{name}", headers=HEADERS["bob"]).status_code == 404
     gateway.http.patch(f"/v1/models/{mine.model}", json={"shared": True}, headers=HEADERS["default"]).raise_for_status()
     seen = gateway.http.get(f"/v1/models/{name}/versions/1", headers=HEADERS["bob"]).json()
     assert (seen["name"], seen["version"]) == (name, 1)
     missing = gateway.http.get(f"/v1/models/{name}/versions/7", headers=HEADERS["bob"])
-    assert codes(missing) == (404, "version_not_found") and f"{name}/7" in missing.json()["detail"]
+    assert status_and_code(missing) == (404, "version_not_found") and f"{name}/7" in missing.json()["detail"]
 
 
 def test_a_missing_version_is_named_as_its_owner_calls_it(gateway: Gateway) -> None:
-    mine = things(gateway, "alice", ball())
+    mine = create_resources(gateway, "alice", model_name())
     for path in (f"{mine.model}/versions/7", f"nobody-{mine.model}"):
         answer = gateway.http.get(f"/v1/models/{path}", headers=HEADERS["alice"])
         assert answer.status_code == 404 and "alice" not in answer.text, answer.text
@@ -274,7 +274,7 @@ def submitted(gateway: Gateway, who: str, uri: str) -> httpx.Response:
 
 
 def test_another_tenants_objects_are_no_clips_and_nothing_tells_that_they_are_there(gateway: Gateway) -> None:
-    mine = things(gateway, "alice", ball())
+    mine = create_resources(gateway, "alice", model_name())
     gateway.backends.objects.put_bytes(b"{}", "operator/secret.json")
     objects = [item.uri for item in gateway.backends.objects.list("")]
     ours = [uri for uri in objects if mine.job.id in uri or mine.video_id in uri]
@@ -282,13 +282,13 @@ def test_another_tenants_objects_are_no_clips_and_nothing_tells_that_they_are_th
     for uri in (*ours, mine.upload.clip_uri, mine.job.clip.uri, gateway.backends.objects.uri("operator/secret.json")):
         absent = uri[:-1] + ("0" if uri[-1] != "0" else "1")
         refused = [submitted(gateway, "bob", each) for each in (uri, absent)]
-        assert [codes(answer) for answer in refused] == [(422, "invalid_clip")] * 2, uri
+        assert [status_and_code(answer) for answer in refused] == [(422, "invalid_clip")] * 2, uri
         assert refused[0].json()["detail"].replace(uri, "") == refused[1].json()["detail"].replace(absent, "")
 
 
 @pytest.mark.parametrize("of", ["upload", "clip"])
 def test_ones_own_uploads_and_clips_are_taken(gateway: Gateway, of: str) -> None:
-    mine = things(gateway, "alice", ball())
+    mine = create_resources(gateway, "alice", model_name())
     uri = mine.upload.clip_uri if of == "upload" else mine.job.clip.uri
     assert "/uploads/alice/" in mine.upload.clip_uri
     answer = submitted(gateway, "alice", uri)
@@ -300,7 +300,7 @@ def test_ones_own_uploads_and_clips_are_taken(gateway: Gateway, of: str) -> None
 )
 def test_an_address_that_leads_somewhere_else_is_refused(gateway: Gateway, key: str) -> None:
     for bucket in (gateway.backends.settings.s3_bucket, "footage"):
-        assert codes(submitted(gateway, "bob", f"s3://{bucket}/{key}")) == (403, "clip_uri_not_allowed")
+        assert status_and_code(submitted(gateway, "bob", f"s3://{bucket}/{key}")) == (403, "clip_uri_not_allowed")
 
 
 def test_the_operator_allows_buckets_for_all_and_prefixes_for_one(
@@ -331,7 +331,7 @@ def test_the_operator_allows_buckets_for_all_and_prefixes_for_one(
 
 
 def test_an_operator_sees_and_ends_what_any_tenant_has(gateway: Gateway, caplog: pytest.LogCaptureFixture) -> None:
-    mine, http, staff = things(gateway, "alice", ball()), gateway.http, HEADERS["staff"]
+    mine, http, staff = create_resources(gateway, "alice", model_name()), gateway.http, HEADERS["staff"]
     assert http.get(f"/v1/tuning-jobs/{mine.job.id}", headers=staff).status_code == 404  # unless it says whose
     for scope in ("alice", "*"):
         for path in (f"tuning-jobs/{mine.job.id}", f"batches/{mine.job.batch}", f"videos/{mine.video_id}/content"):
@@ -368,14 +368,14 @@ def test_only_an_operator_names_a_tenant(gateway: Gateway) -> None:
             assert answer.status_code == 403, (method, path, scope)
     for scope in ("", "No Tenant", "a~b", "x" * 65):
         answer = gateway.http.get("/v1/models", params={"tenant": scope}, headers=HEADERS["staff"])
-        assert codes(answer) == (422, "invalid_request")
+        assert status_and_code(answer) == (422, "invalid_request")
 
 
 def test_what_an_operator_makes_belongs_to_the_tenant_it_names(gateway: Gateway, mp4: bytes) -> None:
     staff = {**HEADERS["staff"], "Content-Type": "application/json"}
     for path in ("videos", "videos/sync", "uploads", "tuning-jobs"):
         refused = gateway.http.post(f"/v1/{path}?tenant=*", content=json.dumps({"bytes": 5}), headers=staff)
-        assert codes(refused) == (422, "invalid_request") and "tenant" in refused.json()["detail"], path
+        assert status_and_code(refused) == (422, "invalid_request") and "tenant" in refused.json()["detail"], path
     upload = gateway.http.post("/v1/uploads?tenant=bob", json={"bytes": 5}, headers=HEADERS["staff"]).json()
     assert "/uploads/bob/" in upload["clip_uri"]
 
@@ -385,16 +385,16 @@ def test_a_tenants_priority_has_a_ceiling_and_an_operators_has_not(
 ) -> None:
     gateway = start_gateway(api_keys_file=keys_file, max_priority=3)
     refused = gateway.submit(mp4, caption(priority=4), **HEADERS["alice"])
-    assert codes(refused) == (422, "invalid_request") and "priority of 3 at most" in refused.json()["detail"]
+    assert status_and_code(refused) == (422, "invalid_request") and "priority of 3 at most" in refused.json()["detail"]
     assert gateway.submit(mp4, caption(priority=3), **HEADERS["alice"]).status_code == 201
     urgent = gateway.submit(mp4, caption(priority=100), **HEADERS["staff"])
     assert (urgent.status_code, urgent.json()["priority"]) == (201, 100)
-    helped = gateway.http.post("/v1/tuning-jobs?tenant=alice", headers=HEADERS["staff"], files=parts_of(mp4, priority=50))
+    helped = gateway.http.post("/v1/tuning-jobs?tenant=alice", headers=HEADERS["staff"], files=multipart(mp4, priority=50))
     assert (helped.json()["tenant"], helped.json()["priority"]) == ("alice", 50)
     gateway.backends.jobs.cancel(helped.json()["id"])
     retried = gateway.http.post(f"/v1/tuning-jobs/{helped.json()['id']}/retry", headers=HEADERS["alice"])
     assert (retried.status_code, retried.json()["priority"]) == (201, 3)
 
 
-def parts_of(clip: bytes, **fields: Any) -> dict[str, Any]:
+def multipart(clip: bytes, **fields: Any) -> dict[str, Any]:
     return {"job": (None, json.dumps(caption(**fields)), "application/json"), "clip": ("clip.mp4", clip, "video/mp4")}

@@ -58,9 +58,9 @@ def test_odd_ids_names_aliases_and_cursors_are_refused(gateway: Gateway, version
     "fields", [{"caption": "a\0b"}, {"caption": "a ball", "metadata": {"note": "\0"}}, {"caption": "a ball", "batch": "a\0"}]
 )
 def test_a_job_whose_texts_no_database_keeps_is_refused(gateway: Gateway, mp4: bytes, fields: dict[str, Any]) -> None:
-    before = gateway.kept()[0]
+    before = gateway.contents()[0]
     check_refused(gateway.submit(mp4, {**fields, "params": {"num_frames": 8}}), gateway.backends.settings)
-    assert gateway.kept()[0] == before
+    assert gateway.contents()[0] == before
 
 
 def test_a_video_whose_prompt_no_database_keeps_is_refused(gateway: Gateway, version: ModelVersion) -> None:
@@ -76,10 +76,10 @@ def test_a_video_whose_prompt_no_database_keeps_is_refused(gateway: Gateway, ver
     ["../../etc/passwd", "uploads/../clips/x", "uploads/./x", "a\0b", "a\nb", "x" * 1100, "%2e%2e/x", "é", "a//b", " ", "?x#y"],
 )
 def test_a_clip_uri_that_is_none_or_names_nothing_is_refused(gateway: Gateway, key: str) -> None:
-    before = gateway.kept()[0]
+    before = gateway.contents()[0]
     wanted = {"caption": "a ball", "clip_uri": f"s3://{gateway.backends.settings.s3_bucket}/{key}"}
     check_refused(gateway.http.post("/v1/tuning-jobs", json=wanted), gateway.backends.settings)
-    assert gateway.kept()[0] == before
+    assert gateway.contents()[0] == before
 
 
 def test_an_outage_is_answered_without_inner_addresses(registry_settings: Settings, start_gateway: Any) -> None:

@@ -40,7 +40,7 @@ def submitted(gateway: Gateway, mp4: bytes, headers: dict[str, str] | None = Non
     return TuningJob.model_validate(answer.json())
 
 
-def codes(answer: httpx.Response) -> tuple[int, str]:
+def status_and_code(answer: httpx.Response) -> tuple[int, str]:
     return answer.status_code, answer.json()["code"]
 
 
@@ -50,10 +50,10 @@ def test_a_tenant_sees_and_changes_its_own_jobs_only(two_tenants: Gateway, mp4: 
     assert job.tenant == "alice"
     path = f"/v1/tuning-jobs/{job.id}"
     for method, call in (("GET", path), ("GET", f"{path}/events"), ("GET", f"{path}/logs"), ("DELETE", path)):
-        assert codes(http.request(method, call, headers=BOB)) == (404, "job_not_found")
+        assert status_and_code(http.request(method, call, headers=BOB)) == (404, "job_not_found")
     for call in (f"{path}/cancel", f"{path}/retry"):
-        assert codes(http.post(call, headers=BOB)) == (404, "job_not_found")
-    assert codes(http.get("/v1/batches/b1", headers=BOB)) == (404, "batch_not_found")
+        assert status_and_code(http.post(call, headers=BOB)) == (404, "job_not_found")
+    assert status_and_code(http.get("/v1/batches/b1", headers=BOB)) == (404, "batch_not_found")
     for who, seen in ((ALICE, [job.id]), (BOB, [])):
         listed = http.get("/v1/tuning-jobs", params={"model": model}, headers=who).json()["data"]
         assert [one["id"] for one in listed] == seen
@@ -78,7 +78,7 @@ def test_a_tenant_with_too_many_waiting_jobs_is_asked_to_wait(
     for _ in range(2):
         submitted(gateway, mp4, ALICE)
     refused = gateway.submit(mp4, caption(), **ALICE)
-    assert codes(refused) == (429, "too_many_jobs") and refused.headers["retry-after"]
+    assert status_and_code(refused) == (429, "too_many_jobs") and refused.headers["retry-after"]
     submitted(gateway, mp4, BOB)
 
 
@@ -87,7 +87,7 @@ def test_resources_that_the_service_has_not_are_refused(
     start_gateway: Callable[..., Gateway], mp4: bytes, fields: dict[str, Any], words: str
 ) -> None:
     answer = start_gateway(gpu_types=["A100"]).submit(mp4, caption(**fields))
-    assert codes(answer) == (422, "invalid_request") and words in answer.json()["detail"]
+    assert status_and_code(answer) == (422, "invalid_request") and words in answer.json()["detail"]
 
 
 def test_jobs_are_found_by_batch_and_by_metadata(gateway: Gateway, mp4: bytes) -> None:
@@ -113,14 +113,14 @@ def test_a_batch_is_counted_and_cancelled_as_a_whole(gateway: Gateway, mp4: byte
     assert counted == {"id": batch, "object": "batch", "total": 3, "counts": {"queued": 2, "failed": 1}, "finished": False}
     ended = gateway.http.post(f"/v1/batches/{batch}/cancel").json()
     assert (ended["counts"], ended["finished"]) == ({"cancelled": 2, "failed": 1}, True)
-    assert codes(gateway.http.get("/v1/batches/nobody-knows-it")) == (404, "batch_not_found")
-    assert codes(gateway.http.get("/v1/batches/two%20words")) == (422, "invalid_request")
+    assert status_and_code(gateway.http.get("/v1/batches/nobody-knows-it")) == (404, "batch_not_found")
+    assert status_and_code(gateway.http.get("/v1/batches/two%20words")) == (422, "invalid_request")
 
 
 def test_a_failed_job_is_retried_as_a_new_one_once_per_key(gateway: Gateway, mp4: bytes) -> None:
     job = submitted(gateway, mp4, params={"steps": 7}, metadata={"who": "me"}, priority=3)
     path = f"/v1/tuning-jobs/{job.id}/retry"
-    assert codes(gateway.http.post(path)) == (409, "job_not_retryable")
+    assert status_and_code(gateway.http.post(path)) == (409, "job_not_retryable")
     gateway.backends.jobs.fail(job.id, Failure(code=FailureCode.worker_lost, message="It died."))
     key = {"Idempotency-Key": str(uuid.uuid4())}
     first, again = gateway.http.post(path, headers=key), gateway.http.post(path, headers=key)
@@ -179,13 +179,13 @@ def test_a_deleted_job_takes_its_version_videos_objects_and_run_with_it(
         (f"/v1/videos/{video.id}", "video_not_found"),
         (f"/v1/models/{version.name}/versions/1", "version_not_found"),
     ):
-        assert codes(gateway.http.get(path)) == (404, code)
-    assert codes(gateway.http.delete(f"/v1/tuning-jobs/{job.id}")) == (404, "job_not_found")
+        assert status_and_code(gateway.http.get(path)) == (404, code)
+    assert status_and_code(gateway.http.delete(f"/v1/tuning-jobs/{job.id}")) == (404, "job_not_found")
 
 
 def test_an_open_job_is_not_deleted_and_a_shared_clip_stays(gateway: Gateway, mp4: bytes) -> None:
     job, other = submitted(gateway, mp4), submitted(gateway, mp4)
-    assert codes(gateway.http.delete(f"/v1/tuning-jobs/{job.id}")) == (409, "job_not_deletable")
+    assert status_and_code(gateway.http.delete(f"/v1/tuning-jobs/{job.id}")) == (409, "job_not_deletable")
     gateway.http.post(f"/v1/tuning-jobs/{job.id}/cancel")
     assert gateway.http.delete(f"/v1/tuning-jobs/{job.id}").status_code == 200
     assert gateway.backends.objects.get_bytes(other.clip.uri) == mp4

@@ -10,7 +10,7 @@ import pytest
 
 from tav_client.schemas import ModelVersion
 from tests.api.conftest import Gateway
-from tests.api.test_videos import ended, until
+from tests.api.test_videos import is_final, wait_until
 
 LONG = "professional cinematic high quality footage shot on a tripod with soft light, of a blue box & a cat moving on snow"
 END = "a blue box & a cat moving on snow"
@@ -23,7 +23,7 @@ def body(version: ModelVersion, **fields: Any) -> dict[str, Any]:
 def test_a_video_says_what_of_its_prompts_was_not_read(gateway: Gateway, version: ModelVersion) -> None:
     made = gateway.http.post("/v1/videos", json=body(version, prompt=LONG, negative_prompt="bad, " * 30)).json()
     assert set(made["unread"]) == {"prompt", "negative_prompt"} and made["unread"]["prompt"].endswith(END)
-    assert until(gateway, made["id"], ended)["unread"] == made["unread"]
+    assert wait_until(gateway, made["id"], is_final)["unread"] == made["unread"]
     assert gateway.backends.videos.get(made["id"]).unread == made["unread"]
     assert gateway.http.post("/v1/videos", json=body(version)).json()["unread"] == {}
 
@@ -43,7 +43,7 @@ def test_where_the_gateway_does_not_have_the_base_the_sampler_says_it(
     monkeypatch.setattr("services.api.unread_texts.reader_of", lambda _: None)
     gateway.sampler.unread = {"prompt": END}
     made = gateway.http.post("/v1/videos", json=body(version, prompt=LONG)).json()
-    assert until(gateway, made["id"], ended)["unread"] == {"prompt": END}
+    assert wait_until(gateway, made["id"], is_final)["unread"] == {"prompt": END}
     assert gateway.backends.videos.get(made["id"]).unread == {"prompt": END}
 
 
@@ -63,8 +63,8 @@ def test_a_job_says_so_too_or_is_refused_and_leaves_nothing_behind(start_gateway
     job = gateway.submit(mp4, {"caption": LONG, "validation_prompts": ["a cat", LONG]}).json()
     assert set(job["unread"]) == {"caption", "validation_prompts.1"} and job["unread"]["caption"].endswith(END)
     assert gateway.http.get(f"/v1/tuning-jobs/{job['id']}").json()["unread"] == job["unread"]
-    before = gateway.kept()
+    before = gateway.contents()
     refused = gateway.submit(mp4, {"caption": "a cat", "validation_prompts": ["a cat", LONG], "truncate": "error"})
     assert (refused.status_code, refused.json()["errors"][0]["loc"]) == (422, ["validation_prompts", 1])
-    assert gateway.kept() == before
+    assert gateway.contents() == before
     assert gateway.submit(mp4, {"caption": "a cat", "truncate": "error"}).json()["unread"] == {}

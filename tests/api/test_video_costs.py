@@ -64,11 +64,11 @@ def test_a_job_that_no_machine_has_memory_for_is_refused(
 ) -> None:
     gateway = start_gateway(device="cpu", compute_threads=1)
     monkeypatch.setattr("services.compute._nodes", lambda: [{"CPU": 2.0, "memory": 4.0 * GIB}])
-    before = gateway.kept()
+    before = gateway.contents()
     job = {"caption": "a red square", "params": {"num_frames": 48, "size": [1024, 1024]}}
     refused = gateway.submit(moving_square(48), job)
     assert (refused.status_code, refused.json()["code"]) == (422, "invalid_request"), refused.text
     assert "48 frames of 1024x1024 take about" in refused.json()["detail"] and "a tuner has 4 GiB" in refused.json()["detail"]
-    assert gateway.kept()[0] == before[0]
+    assert gateway.contents()[0] == before[0]
     job["params"] = {"num_frames": 8, "size": [64, 64]}
     assert gateway.submit(moving_square(48), job).status_code == 201

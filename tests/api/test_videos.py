@@ -22,7 +22,7 @@ def body(version: ModelVersion, **fields: Any) -> dict[str, Any]:
     return {"model": f"{version.name}/{version.version}", "prompt": "a blue ball", **fields}
 
 
-def until(gateway: Gateway, video_id: str, done: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+def wait_until(gateway: Gateway, video_id: str, done: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         video: dict[str, Any] = gateway.http.get(f"/v1/videos/{video_id}").json()
@@ -32,7 +32,7 @@ def until(gateway: Gateway, video_id: str, done: Callable[[dict[str, Any]], bool
     raise AssertionError(f"the video stays {video}")
 
 
-def ended(video: dict[str, Any]) -> bool:
+def is_final(video: dict[str, Any]) -> bool:
     return video["status"] in ("completed", "failed")
 
 
@@ -42,13 +42,13 @@ def test_a_video_goes_from_queued_to_its_bytes(gateway: Gateway, version: ModelV
     assert made.status_code == 200 and made.headers["openai-poll-after-ms"]
     video = Video.model_validate(made.json())
     assert (video.model, video.model_version) == (version.name, f"{version.name}/1")
-    half = until(gateway, video.id, lambda v: v["progress"] == 50)
+    half = wait_until(gateway, video.id, lambda v: v["progress"] == 50)
     assert half["status"] == "in_progress"
     early = gateway.http.get(f"/v1/videos/{video.id}/content")
     assert (early.status_code, early.json()["code"], early.headers["x-should-retry"]) == (409, "video_not_ready", "false")
     assert early.json()["error"]["code"] == "video_not_ready"
     gateway.sampler.gate.set()
-    done = until(gateway, video.id, ended)
+    done = wait_until(gateway, video.id, is_final)
     assert (done["status"], done["progress"], done["seconds"], done["size"]) == ("completed", 100, "1", "64x64")
     content = gateway.http.get(f"/v1/videos/{video.id}/content")
     assert content.content == MP4 and content.headers["content-type"] == "video/mp4"
@@ -72,7 +72,7 @@ def test_a_caller_of_sync_that_goes_away_ends_the_sampling(gateway: Gateway, ver
         gateway.http.post("/v1/videos/sync", json=body(version), timeout=1.5)
     assert gateway.sampler.closed.wait(5)
     mine = gateway.backends.videos.list(model=version.name).data
-    failed = until(gateway, mine[0].id, ended)
+    failed = wait_until(gateway, mine[0].id, is_final)
     assert (len(mine), failed["status"], failed["error"]["code"]) == (1, "failed", "cancelled")
 
 
@@ -101,7 +101,7 @@ def test_a_video_that_is_ended_while_its_start_is_written_stays_ended(
     failed.wait(2)  # one that overtakes does so now
     go_on.set()
     (mine,) = gateway.backends.videos.list(model=version.name).data
-    assert until(gateway, mine.id, ended)["error"]["code"] == "cancelled"
+    assert wait_until(gateway, mine.id, is_final)["error"]["code"] == "cancelled"
     assert failed.wait(20) and gateway.backends.videos.get(mine.id).status is VideoStatus.failed
 
 
@@ -146,7 +146,7 @@ def test_more_videos_than_may_wait_are_refused(start_gateway: Callable[..., Gate
     assert (refused.status_code, refused.json()["code"]) == (503, "queue_full")
     assert refused.headers["retry-after"]
     gateway.sampler.gate.set()
-    until(gateway, first["id"], ended)
+    wait_until(gateway, first["id"], is_final)
     assert gateway.http.post("/v1/videos/sync", json=body(version)).status_code == 200
     assert len(gateway.backends.videos.list(model=version.name).data) == 2
 
@@ -158,7 +158,7 @@ def test_the_same_key_and_request_answer_the_video_made_first(gateway: Gateway, 
     assert (again.status_code, again.json()["id"]) == (200, first["id"])
     other = gateway.http.post("/v1/videos", json=body(version, seed=1), headers=headers)
     assert (other.status_code, other.json()["code"]) == (409, "idempotency_key_reused")
-    until(gateway, first["id"], ended)
+    wait_until(gateway, first["id"], is_final)
 
 
 def test_a_gateway_that_starts_drives_the_videos_that_were_left_open(
@@ -169,14 +169,14 @@ def test_a_gateway_that_starts_drives_the_videos_that_were_left_open(
     store.start(left.id)
     lost = store.create(VideoCreate.model_validate(body(version)), version.model_copy(update={"version": 99}))
     gateway = start_gateway()
-    assert until(gateway, left.id, ended)["status"] == "completed"
-    assert until(gateway, lost.id, ended)["error"]["code"] == "corrupt_version"
+    assert wait_until(gateway, left.id, is_final)["status"] == "completed"
+    assert wait_until(gateway, lost.id, is_final)["error"]["code"] == "corrupt_version"
 
 
 def test_a_gateway_that_ends_leaves_its_videos_open(gateway: Gateway, version: ModelVersion) -> None:
     gateway.sampler.gate.clear()
     video = gateway.http.post("/v1/videos", json=body(version)).json()
-    until(gateway, video["id"], lambda v: v["status"] == "in_progress")
+    wait_until(gateway, video["id"], lambda v: v["status"] == "in_progress")
     driver = gateway.backends.driver
     loop = driver._drives[video["id"]].task.get_loop()  # type: ignore[union-attr]
     asyncio.run_coroutine_threadsafe(driver.close(), loop).result(10)

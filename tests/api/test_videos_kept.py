@@ -17,11 +17,11 @@ from tav.video import Format, encode
 from tav_client.schemas import ModelVersion, Video
 from tests.api.conftest import Gateway
 from tests.api.fakes import MP4
-from tests.api.test_videos import body, ended, until
+from tests.api.test_videos import body, is_final, wait_until
 
 
 def completed(gateway: Gateway, version: ModelVersion, mp4: bytes, **fields: Any) -> str:
-    """A completed video with real bytes; its id."""
+    """Create a completed video with real bytes; return its id."""
     gateway.sampler.last = {**gateway.sampler.last, "video": mp4}  # type: ignore[dict-item]
     answer = gateway.http.post("/v1/videos/sync", json=body(version, **fields))
     assert answer.status_code == 200, answer.text
@@ -29,7 +29,7 @@ def completed(gateway: Gateway, version: ModelVersion, mp4: bytes, **fields: Any
 
 
 def events_of(stream: httpx.Response, until_step: int | None = None) -> list[tuple[int, dict[str, Any]]]:
-    """Numbers and videos of a stream, up to its end or a step."""
+    """Return the numbers and videos of a stream, up to its end or a step."""
     found, number = [], 0
     for line in stream.iter_lines():
         if line.startswith("id: "):
@@ -95,11 +95,11 @@ def test_videos_are_listed_in_both_orders_page_by_page(gateway: Gateway, version
 def test_a_list_shows_how_far_a_video_is(gateway: Gateway, version: ModelVersion) -> None:
     gateway.sampler.gate.clear()
     video_id = gateway.http.post("/v1/videos", json=body(version)).json()["id"]
-    until(gateway, video_id, lambda v: v["step"] == 5)
+    wait_until(gateway, video_id, lambda v: v["step"] == 5)
     [listed] = gateway.http.get("/v1/videos", params={"model": version.name}).json()["data"]
     assert (listed["status"], listed["progress"], listed["step"], listed["total_steps"]) == ("in_progress", 50, 5, 10)
     gateway.sampler.gate.set()
-    until(gateway, video_id, ended)
+    wait_until(gateway, video_id, is_final)
 
 
 def test_a_deleted_video_leaves_no_object_and_no_run(gateway: Gateway, version: ModelVersion, mp4: bytes) -> None:
@@ -120,7 +120,7 @@ def test_deleting_a_running_video_ends_its_sampling(start_gateway: Callable[...,
     gateway = start_gateway(max_queued_videos=1)
     gateway.sampler.gate.clear()
     video_id = gateway.http.post("/v1/videos", json=body(version)).json()["id"]
-    until(gateway, video_id, lambda v: v["status"] == "in_progress")
+    wait_until(gateway, video_id, lambda v: v["status"] == "in_progress")
     with gateway.http.stream("GET", f"/v1/videos/{video_id}/events") as stream:
         assert gateway.http.delete(f"/v1/videos/{video_id}").json()["deleted"]
         *_, (_, last) = events_of(stream)
@@ -237,11 +237,11 @@ def test_seconds_set_the_rate_and_size_must_be_the_clips(gateway: Gateway, versi
 
 
 def test_a_video_that_is_not_recorded_is_answered_and_leaves_nothing(gateway: Gateway, version: ModelVersion) -> None:
-    kept = gateway.kept()
+    kept = gateway.contents()
     answer = gateway.http.post("/v1/videos/sync", json=body(version, record=False))
     assert (answer.status_code, answer.content) == (200, MP4)
     assert answer.headers["x-tav-model-version"] == f"{version.name}/1" and "x-tav-video-id" not in answer.headers
-    assert gateway.kept() == kept and gateway.backends.videos.list(model=version.name).data == []
+    assert gateway.contents() == kept and gateway.backends.videos.list(model=version.name).data == []
     refused = gateway.http.post("/v1/videos", json=body(version, record=False))
     assert refused.status_code == 422 and "/v1/videos/sync" in refused.json()["detail"]
     gateway.sampler.gate.clear()
@@ -259,4 +259,4 @@ def test_a_request_with_fields_of_another_release_is_still_shown(gateway: Gatewa
         gateway.http.post("/v1/videos", json=body(version)).json() | {"request": {**body(version), "of_a_later_release": 1}}
     )
     assert later.request.prompt == "a blue ball"
-    until(gateway, later.id, ended)
+    wait_until(gateway, later.id, is_final)
