@@ -21,14 +21,14 @@ _TYPE = "accelerator_type:"
 
 
 def on_cuda(settings: Settings) -> bool:
-    """Whether this process computes on a GPU."""
+    """Return whether this process computes on a GPU."""
     import torch
 
     return settings.device == "cuda" or (settings.device == "auto" and torch.cuda.is_available())
 
 
 def default_precision(settings: Settings) -> Precision:
-    """The settings' precision, or the usual one of this process's device."""
+    """Return the settings' precision, or the usual one of this process's device."""
     return settings.precision_on(on_cuda(settings))
 
 
@@ -50,19 +50,19 @@ def load_base(name: str, settings: Settings, precision: Precision | None = None)
 
 
 def likely_device(settings: Settings) -> str | None:
-    """What tuners of jobs that ask for no GPU type, and samplers, compute on; None: nobody knows before they do."""
+    """Return what samplers, and tuners of jobs without a GPU type, compute on; None: not known before they start."""
     if settings.device == "cpu":
         return "cpu"
     cluster = ray.cluster_resources() if ray.is_initialized() else {}
     types = settings.gpu_types or [name.removeprefix(_TYPE) for name in sorted(cluster) if name.startswith(_TYPE)]
-    found = next((name for name in types if name in KNOWN), None)
-    if found is None and settings.device == "auto" and not cluster.get("GPU"):
+    device = next((name for name in types if name in KNOWN), None)
+    if device is None and settings.device == "auto" and not cluster.get("GPU"):
         return "cpu"
-    return found
+    return device
 
 
 def described(name: str, precision: Precision, settings: Settings) -> Device:
-    """A device in one precision: a GPU by its type, or `cpu`, this machine's, as it was probed once. Blocks.
+    """Return a device in one precision: a GPU by its type, or `cpu`, this machine's, probed once. Blocks.
 
     Raises:
         InvalidConfig: no such device.
@@ -71,7 +71,7 @@ def described(name: str, precision: Precision, settings: Settings) -> Device:
 
 
 def sampler_memory(settings: Settings, device: Device) -> int:
-    """Bytes that one sampler may take of that device: what is set, or its share of the GPU, or of its node's memory.
+    """Return the bytes that one sampler may take of that device: what is set, or its share of the GPU, or of its node's memory.
 
     Args:
         settings: the service's.
@@ -86,9 +86,9 @@ def sampler_memory(settings: Settings, device: Device) -> int:
 
 
 def tuner_memory(settings: Settings) -> int | None:
-    """Bytes that a tuner on CPUs can have at most: those of the node with most memory. None: nobody knows any node."""
-    found = max((node["memory"] for node in _nodes() if node.get("CPU", 0) >= settings.tuner_cpus), default=None)
-    return None if found is None else int(found)
+    """Return the bytes that a tuner on CPUs can have at most: those of the node with most memory. None: no node is known."""
+    memory = max((node["memory"] for node in _nodes() if node.get("CPU", 0) >= settings.tuner_cpus), default=None)
+    return None if memory is None else int(memory)
 
 
 def _nodes() -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Whom a log line is about: request, tuning job, video and tenant, as fields of every record.
+"""What a log line is about: request, tuning job, video and tenant, as fields of every record.
 
 Ray writes the records of all our processes as JSON, by `services.runtime`; what is known here travels with the work: from
 the gateway to samplers as an argument, to scheduler and tuners in the job itself.
@@ -23,29 +23,29 @@ _ids: ContextVar[Mapping[str, str]] = ContextVar("tav_log_ids", default={})  # n
 
 
 def start() -> None:
-    """Let this process's records carry the fields, and our own INFO lines be heard."""
+    """Add the fields to this process's records, and log our own INFO lines."""
     for name in OURS:
         logging.getLogger(name).setLevel(logging.INFO)
     make = logging.getLogRecordFactory()
     if getattr(make, "about", False):
         return
 
-    def record(*args: Any, **kwargs: Any) -> logging.LogRecord:
-        made = make(*args, **kwargs)
-        made.__dict__.update(_ids.get())
-        return made
+    def make_with_fields(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = make(*args, **kwargs)
+        record.__dict__.update(_ids.get())
+        return record
 
-    record.about = True  # type: ignore[attr-defined]
-    logging.setLogRecordFactory(record)
+    make_with_fields.about = True  # type: ignore[attr-defined]
+    logging.setLogRecordFactory(make_with_fields)
 
 
 def ids() -> Mapping[str, str]:
-    """What the lines of this task or thread carry now."""
+    """Return the fields that the lines of this task or thread carry now."""
     return _ids.get()
 
 
 def know(**more: str | None) -> None:
-    """Lines carry this too, until the surrounding `about` or the task ends."""
+    """Add fields to the lines that follow, until the surrounding `about` or the task ends."""
     unknown = more.keys() - set(FIELDS)
     assert not unknown, unknown
     _ids.set({**_ids.get(), **{name: value for name, value in more.items() if value is not None}})
@@ -53,7 +53,7 @@ def know(**more: str | None) -> None:
 
 @contextmanager
 def about(**more: str | None) -> Iterator[None]:
-    """Within the block, lines carry this too."""
+    """Add fields to the lines within the block."""
     before = _ids.set(_ids.get())
     try:
         know(**more)
@@ -63,10 +63,10 @@ def about(**more: str | None) -> Iterator[None]:
 
 
 def about_job(job: TuningJob) -> dict[str, str | None]:
-    """A job's fields, for `about` and `know`."""
+    """Return a job's fields, for `about` and `know`."""
     return {"request_id": job.request_id, "tenant": job.tenant, "tuning_job": job.id}
 
 
 def about_video(video: Video) -> dict[str, str | None]:
-    """A video's fields, likewise."""
+    """Return a video's fields, for `about` and `know`."""
     return {"request_id": video.request_id, "tenant": video.tenant, "video": video.id}

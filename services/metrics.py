@@ -24,7 +24,7 @@ class Level(Gauge):
     _thread: ClassVar[threading.Thread | None] = None
 
     def set(self, value: float | None, tags: dict[str, str] | None = None) -> None:
-        """The value from now on."""
+        """Set the value from now on."""
         assert value is not None
         super().set(value, tags)
         with self._lock:
@@ -84,23 +84,23 @@ PROBLEMS = Counter("tav_problems", "Requests answered by an error, by HTTP statu
 
 
 def defined() -> Mapping[str, str]:
-    """Every metric as Prometheus names it (a histogram by its stem), and what it says."""
-    found = {}
+    """Return every metric's description by its name in Prometheus (a histogram by its stem)."""
+    descriptions = {}
     for metric in globals().values():
         if isinstance(metric, Counter | Gauge | Histogram):
             name = f"ray_{metric.info['name']}" + ("_total" if isinstance(metric, Counter) else "")
-            found[name] = metric.info["description"]
-    return found
+            descriptions[name] = metric.info["description"]
+    return descriptions
 
 
 def set_states(level: Level, label: str, counts: Mapping[str, int], **others: str) -> None:
-    """One series for each state, also where the count is 0."""
+    """Set one series for each state, also where the count is 0."""
     for state, count in counts.items():
         level.set(count, {label: state, **others})
 
 
 def gpu_memory(part: str) -> None:
-    """Tell of this process's GPU, if it has begun to use one."""
+    """Record the memory of this process's GPU, if it has begun to use one."""
     import torch
 
     if not (torch.cuda.is_available() and torch.cuda.is_initialized()):

@@ -38,7 +38,7 @@ _ADDRESS = re.compile(
 
 @contextmanager
 def collector_paused() -> Iterator[None]:
-    """Python's cycle collector does not run meanwhile, and never looks at what there is then: for a process that starts.
+    """Pause Python's cycle collector in the block, and exempt what there is then: for a process that starts.
 
     It would run over and over during imports and find next to nothing, and go through all of it again later and at the end.
     """
@@ -51,5 +51,5 @@ def collector_paused() -> Iterator[None]:
 
 
 def without_addresses(text: str) -> str:
-    """The text with `…` for the addresses of machines in it."""
+    """Return the text with `…` for the addresses of machines in it."""
     return _ADDRESS.sub("…", text)

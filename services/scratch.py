@@ -13,23 +13,23 @@ from pathlib import Path
 class Scratch:
     """A folder of this process's own, until `remove` or the end of a `with` block.
 
-    What a process that was killed has left is removed by the next one that makes a folder of that kind: whoever lives holds a
-    lock on its folder, which the system lets go of when the process ends.
+    A killed process leaves its folder; the next process that makes a folder of that kind removes it. A running one holds a
+    lock on its folder, which the system releases when the process ends.
 
     Args:
-        work_dir: Holds it; made if it is missing.
-        kind: The start of its name.
+        work_dir: holds it; created if it is missing.
+        kind: the start of its name.
     """
 
     def __init__(self, work_dir: Path, kind: str) -> None:
         work_dir.mkdir(parents=True, exist_ok=True)
         for left in work_dir.glob(f"{kind}-*"):
             _remove_if_dead(left)
-        made = Path(tempfile.mkdtemp(prefix=".", dir=work_dir))
-        self._lock = os.open(made, os.O_RDONLY)
+        folder = Path(tempfile.mkdtemp(prefix=".", dir=work_dir))
+        self._lock = os.open(folder, os.O_RDONLY)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
-        self.path = work_dir / f"{kind}-{made.name[1:]}"
-        made.rename(self.path)  # under this name only now, when it is locked
+        self.path = work_dir / f"{kind}-{folder.name[1:]}"
+        folder.rename(self.path)  # under this name only now, when it is locked
 
     def remove(self) -> None:
         """Remove it with all that is in it."""

@@ -187,11 +187,11 @@ class Settings(RegistrySettings):
         return self.compute_threads or os.cpu_count() or 1
 
     def precision_on(self, cuda: bool) -> Precision:
-        """`precision`; bf16 on CUDA and fp32 on a CPU where it names none."""
+        """Return `precision`, or bf16 on CUDA and fp32 on a CPU where it names none."""
         return self.precision or ("bf16" if cuda else "fp32")
 
     def environment(self) -> dict[str, str]:
-        """These settings as the `TAV_*` variables that give them again in another process."""
+        """Return these settings as the `TAV_*` variables that give them again in another process."""
         values = {}
         for name in type(self).model_fields:
             value = _plain(getattr(self, name))
