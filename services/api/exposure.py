@@ -43,7 +43,7 @@ def check_credentials(settings: Settings) -> None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address, or `localhost`, is this machine's loopback."""
+    """Return whether an address, or `localhost`, is this machine's loopback."""
     if host == "localhost":
         return True
     try:

@@ -92,9 +92,9 @@ def invalid_fields(errors: Sequence[Mapping[str, Any]], model: type[BaseModel] |
         model: the model that was validated, if it was one.
     """
     within = [dict(error) | {"loc": error["loc"][error["loc"][:1] in _SOURCES :]} for error in errors]
-    found = faults(within, model)
-    listed = [{"loc": list(fault.loc), "msg": fault.text, "type": fault.type} for fault in found]
-    return ApiError(422, "invalid_request", as_text(found), errors=listed)
+    invalid_values = faults(within, model)
+    listed = [{"loc": list(fault.loc), "msg": fault.text, "type": fault.type} for fault in invalid_values]
+    return ApiError(422, "invalid_request", as_text(invalid_values), errors=listed)
 
 
 def unavailable(code: str, detail: str) -> ApiError:
