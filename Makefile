@@ -9,8 +9,9 @@ OUT ?= out
 CLOUD ?= aws
 SETTINGS ?= deploy/settings.env
 CLUSTER = .deploy/$(CLOUD)
-# Files of tests share their servers, so a file stays in one process.
-SIDE_BY_SIDE = -n auto --maxprocesses 4 --dist loadfile
+# Many tests wait for what others compute, so there are more processes than a small machine has cores. tests/conftest.py says
+# which tests stay together.
+SIDE_BY_SIDE = -n 4 --dist loadgroup --no-loadscope-reorder
 BENCH_GPU = benchmarks.method --base sd14 --device cuda --dtype bf16 --frames 8 16 24 32 --size 256 512
 QUALITY = $(BIN)/tav eval run --suite offline --out $(OUT)/quality --processes 2 --threads 1
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+# Several processes of tests share the cores: one thread each, and none that spins while it waits. torch reads these once.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 # Ray reads these once, when it is imported.
 os.environ["RAY_AUTH_MODE"] = "token"
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # as of the stack that tests join
@@ -18,6 +21,45 @@ from registry.settings import RegistrySettings
 from registry.versions import VersionStore
 from registry.videos import VideoStore
 from services.platform import PlatformSettings, Stack
+
+FIRST = (
+    "ray",
+    "tests/behaviour/test_chaos.py",
+    "platform",
+    "tests/deploy/test_two_machines.py",
+    "tests/tuning/test_autoscaling.py",
+    "tests/deploy/test_postgresql.py",
+    "tests/test_quality.py",
+    "tests/tuning/test_deepspeed_engine.py",
+    "tests/tuning/test_warm_tuner.py",
+    "api",
+    "registry",
+)
+"""Groups of tests that take minutes, in the order in which `make test`'s processes take them up."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give each test the group that one process runs, and put the long groups first."""
+
+    def place(item: pytest.Item) -> int:
+        group = group_of(item)
+        item.add_marker(pytest.mark.xdist_group(group))
+        return FIRST.index(group) if group in FIRST else len(FIRST)
+
+    items.sort(key=place)
+
+
+def group_of(item: pytest.Item) -> str:
+    """Name what a test shares with others: a server that takes long to start, or else its file."""
+    file, fixtures = item.nodeid.partition("::")[0], getattr(item, "fixturenames", ())
+    if "cluster" in fixtures and "mlflow_server" in fixtures:
+        return "ray"
+    if file.startswith("tests/behaviour/") and "service" in fixtures:
+        return "platform"
+    if "mlflow_server" in fixtures:
+        return file.split("/")[1] if file.startswith(("tests/api/", "tests/registry/")) else "registry"
+    return file
 
 
 @pytest.fixture(scope="session")

@@ -20,9 +20,10 @@ from services.api.backends import Backends
 from services.api.keys import KeyFile, make_key
 from services.settings import Settings
 from tav.errors import InvalidConfig
-from tav_client.schemas import ModelVersion
+from tav_client.schemas import ModelVersion, Video
 from tests.api.conftest import Gateway
 from tests.api.fakes import FakeSampler, FakeScheduler
+from tests.eventually import eventually
 
 CHANGING = {"POST", "PUT", "PATCH", "DELETE"}
 ENDLESS = {"Content-Type": "application/json", "Transfer-Encoding": "chunked"}
@@ -197,6 +198,9 @@ def test_a_caller_of_sync_that_is_gone_before_its_video_exists_ends_it_all_the_s
 
     monkeypatch.setattr(backends.videos, "create", slow)
 
+    def ended() -> list[Video]:
+        return [video for video in backends.videos.list(model=version.name).data if video.status.final]
+
     async def scenario() -> None:
         transport = httpx.ASGITransport(create_app(backends))
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
@@ -206,9 +210,7 @@ def test_a_caller_of_sync_that_is_gone_before_its_video_exists_ends_it_all_the_s
             calling.cancel()
             await asyncio.wait({calling})
             go_on.set()
-            async with asyncio.timeout(20):
-                while not (made := backends.videos.list(model=version.name).data) or not made[0].status.final:
-                    await asyncio.sleep(0.05)
-        assert made[0].error is not None and made[0].error.code == "cancelled"
+            (made,) = await asyncio.to_thread(eventually, ended)
+        assert made.error is not None and made.error.code == "cancelled"
 
     asyncio.run(scenario())

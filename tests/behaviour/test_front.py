@@ -9,7 +9,6 @@ import os
 import socket
 import ssl
 import stat
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +18,7 @@ import pytest
 
 from services.platform import processes
 from tests.behaviour.conftest import CLIP, Service
+from tests.eventually import eventually
 
 pytestmark = pytest.mark.slow
 
@@ -109,14 +109,14 @@ def test_whoever_leaves_sync_early_leaves_no_video_to_be_drawn(service: Service,
 
     with concurrent.futures.ThreadPoolExecutor(10) as threads:
         list(threads.map(call, range(10)))
-    deadline = time.monotonic() + 200
-    while True:
-        mine = http.get("/v1/videos", params={"model": "left-early", "limit": 40}).json()["data"]
-        if all(video["status"] in ("completed", "failed") for video in mine):
-            break
-        assert time.monotonic() < deadline, mine
-        time.sleep(1)
-    assert mine and {video["error"]["code"] for video in mine} == {"cancelled"}
+
+    def mine() -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = http.get("/v1/videos", params={"model": "left-early", "limit": 40}).json()["data"]
+        return found
+
+    eventually(lambda: all(video["status"] in ("completed", "failed") for video in mine()), lambda: str(mine()), 200)
+    left = mine()
+    assert left and {video["error"]["code"] for video in left} == {"cancelled"}
 
 
 def test_on_one_machine_nothing_listens_to_others(service: Service, http: httpx.Client) -> None:
@@ -145,12 +145,12 @@ def test_rays_folder_is_its_owners_alone(service: Service) -> None:
 def test_haproxy_that_dies_is_started_again(service: Service, http: httpx.Client) -> None:
     (running,) = [process for process in _processes(service) if process.name() == "haproxy"]
     running.kill()
-    deadline = time.monotonic() + 60
-    while True:
+
+    def ready() -> bool:
         with contextlib.suppress(httpx.HTTPError):
-            if http.get("/readyz", timeout=5).status_code == 200:
-                break
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+            return http.get("/readyz", timeout=5).status_code == 200
+        return False
+
+    eventually(ready, "the service does not come back")
     (other,) = [process for process in _processes(service) if process.name() == "haproxy"]
     assert other.pid != running.pid

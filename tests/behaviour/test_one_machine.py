@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tav.probe import probe
-from tav_client import NotFound
-from tav_client.schemas import JobPhase, JobStatus
+from tav_client import Job, NotFound
+from tav_client.schemas import Estimate, JobPhase, JobStatus
 from tests.behaviour.conftest import CLIP, Service, platform
 
 pytestmark = pytest.mark.slow
@@ -19,8 +21,18 @@ pytestmark = pytest.mark.slow
 QUICK = {"num_inference_steps": 4}
 
 
-def test_a_clip_goes_from_submit_to_sampled_videos_and_survives_a_restart(service: Service, tmp_path: Path) -> None:
-    seen: list[tuple[JobPhase | None, float]] = []
+@dataclass
+class Tuned:
+    """A tuned clip: the job as it ended, its estimate when it was submitted, and the phase and progress of every update."""
+
+    job: Job
+    submitted: Estimate | None
+    updates: list[tuple[JobPhase | None, float]]
+
+
+@pytest.fixture(scope="module")
+def tuned(service: Service) -> Tuned:
+    updates: list[tuple[JobPhase | None, float]] = []
     job = service.client.jobs.create(
         CLIP,
         caption="a red ball rolling on grass",
@@ -29,44 +41,79 @@ def test_a_clip_goes_from_submit_to_sampled_videos_and_survives_a_restart(servic
         validation_prompts=["a blue ball rolling on grass", "a red box rolling on grass"],
     )
     submitted = job.snapshot.estimate
-    job.wait(timeout=300, on_update=lambda snapshot: seen.append((snapshot.phase, snapshot.progress)))
+    job.wait(timeout=300, on_update=lambda snapshot: updates.append((snapshot.phase, snapshot.progress)))
     assert job.status == JobStatus.succeeded
-    tuned = job.refresh().snapshot.estimate
-    assert submitted and tuned and tuned.memory == submitted.memory and tuned.fits
-    assert (tuned.device, tuned.seconds) == (submitted.device, submitted.seconds)  # one probe of the machine, one answer
-    assert {JobPhase.tuning, JobPhase.inverting, JobPhase.validating} <= {phase for phase, _ in seen}
-    assert [progress for _, progress in seen] == sorted(progress for _, progress in seen)
+    return Tuned(job.refresh(), submitted, updates)
 
-    version = service.client.models.version("ball", job.version)
-    assert version.job_id == job.id
+
+@pytest.fixture(scope="module")
+def video(service: Service, tuned: Tuned, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """The id and the file of a video that was asked for asynchronously."""
+    job = service.client.videos.create(model="ball", prompt="a blue ball rolling on grass", **QUICK)
+    return job.id, job.save(tmp_path_factory.mktemp("video") / "async.mp4")
+
+
+def sampled_again(service: Service) -> bytes:
+    """The same video by the synchronous call."""
+    content: bytes = service.client.videos.sync(model="ball/1", prompt="a blue ball rolling on grass", **QUICK)
+    return content
+
+
+def mlflow_run(service: Service, run_id: str) -> dict[str, Any]:
+    run: dict[str, Any] = service.mlflow.get("/api/2.0/mlflow/runs/get", params={"run_id": run_id}).json()["run"]
+    return run
+
+
+def test_a_job_tells_its_phases_and_its_progress_never_goes_back(tuned: Tuned) -> None:
+    assert {JobPhase.tuning, JobPhase.inverting, JobPhase.validating} <= {phase for phase, _ in tuned.updates}
+    assert [progress for _, progress in tuned.updates] == sorted(progress for _, progress in tuned.updates)
+
+
+def test_the_estimate_at_the_submission_is_the_tuners(tuned: Tuned) -> None:
+    submitted, measured = tuned.submitted, tuned.job.snapshot.estimate
+    assert submitted and measured and measured.memory == submitted.memory and measured.fits
+    assert (measured.device, measured.seconds) == (submitted.device, submitted.seconds)  # one probe of the machine, one answer
+
+
+def test_a_jobs_version_has_its_files_in_s3(service: Service, tuned: Tuned) -> None:
+    version = service.client.models.version("ball", tuned.job.version)
+    assert version.job_id == tuned.job.id
     assert {"delta.safetensors", "latents.safetensors", "config.json", "MLmodel"} <= set(version.files)
     assert all(file.uri.startswith("s3://") for file in version.files.values())
+
+
+def test_mlflow_has_a_jobs_metrics_and_plays_its_clip_and_its_samples(service: Service, tuned: Tuned, tmp_path: Path) -> None:
     for name in ("source.mp4", "samples/1.mp4", "samples/2.mp4"):
-        (tmp_path / "played.mp4").write_bytes(service.artifact(job.id, name))
+        (tmp_path / "played.mp4").write_bytes(service.artifact(tuned.job.id, name))
         assert probe(tmp_path / "played.mp4").codec == "h264"
-    run = service.mlflow.get("/api/2.0/mlflow/runs/get", params={"run_id": job.id}).json()["run"]
+    run = mlflow_run(service, tuned.job.id)
     assert run["info"]["status"] == "FINISHED"
     assert {"loss", "step_seconds"} <= {metric["key"] for metric in run["data"]["metrics"]}
 
-    asynchronous = service.client.videos.create(model="ball", prompt="a blue ball rolling on grass", **QUICK)
-    first = asynchronous.save(tmp_path / "async.mp4")
-    assert probe(first).num_frames == 4
-    video = service.mlflow.get("/api/2.0/mlflow/runs/get", params={"run_id": asynchronous.id}).json()["run"]
-    tags = {tag["key"]: tag["value"] for tag in video["data"]["tags"]}
-    assert (tags["mlflow.parentRunId"], tags["tav.kind"]) == (job.id, "video")
 
-    as_validated = service.client.videos.create(model="ball", prompt="a red box rolling on grass").wait(timeout=300)
-    validated = json.loads(service.objects.get_bytes(version.files["config.json"].uri))["samples"][1]
-    assert validated == {"prompt": "a red box rolling on grass", "latents_sha256": as_validated.snapshot.latents_sha256}
+def test_a_videos_run_in_mlflow_lies_below_its_jobs(service: Service, tuned: Tuned, video: tuple[str, Path]) -> None:
+    tags = {tag["key"]: tag["value"] for tag in mlflow_run(service, video[0])["data"]["tags"]}
+    assert (tags["mlflow.parentRunId"], tags["tav.kind"]) == (tuned.job.id, "video")
 
-    before = service.client.videos.sync(model="ball/1", prompt="a blue ball rolling on grass", **QUICK)
-    assert before == first.read_bytes()  # the same version, prompt and seed give the same bytes
 
+def test_a_sampler_draws_the_latents_that_the_tuner_drew_for_a_validation_prompt(service: Service, tuned: Tuned) -> None:
+    prompt = "a red box rolling on grass"
+    drawn = service.client.videos.create(model="ball", prompt=prompt).wait(timeout=300).snapshot
+    config = service.client.models.version("ball", tuned.job.version).files["config.json"]
+    validated = json.loads(service.objects.get_bytes(config.uri))["samples"][1]
+    assert validated == {"prompt": prompt, "latents_sha256": drawn.latents_sha256}
+
+
+def test_the_same_version_prompt_and_seed_give_the_same_bytes(service: Service, video: tuple[str, Path]) -> None:
+    assert probe(video[1]).num_frames == 4
+    assert sampled_again(service) == video[1].read_bytes()
+
+
+def test_jobs_and_models_outlive_a_restart(service: Service, tuned: Tuned, video: tuple[str, Path]) -> None:
     platform("down", *service.where)
     service.up()
-    assert service.client.jobs.get(job.id).status == JobStatus.succeeded
-    after = service.client.videos.sync(model="ball/1", prompt="a blue ball rolling on grass", **QUICK)
-    assert after == before
+    assert service.client.jobs.get(tuned.job.id).status == JobStatus.succeeded
+    assert sampled_again(service) == video[1].read_bytes()
 
 
 def test_a_queued_and_a_running_job_are_cancelled_and_the_next_one_runs(service: Service) -> None:

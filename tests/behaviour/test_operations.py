@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from services import metrics
 from services.platform.ports import any_free
 from tav_client import APIConnectionError, TavClient
 from tests.behaviour.conftest import CLIP, Service
+from tests.eventually import eventually
 from tests.observability.files import OBSERVABILITY, dashboard_queries, metrics_in
 
 pytestmark = pytest.mark.slow
@@ -178,10 +178,3 @@ def known(prometheus: httpx.Client) -> set[str]:
 def value(prometheus: httpx.Client, query: str) -> float:
     (series,) = prometheus.get("/api/v1/query", params={"query": query}).json()["data"]["result"]
     return float(series["value"][1])
-
-
-def eventually(met: Callable[[], bool], what: Callable[[], str]) -> None:
-    deadline = time.monotonic() + 60
-    while not met():
-        assert time.monotonic() < deadline, what()
-        time.sleep(0.2)

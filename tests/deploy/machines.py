@@ -11,7 +11,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,6 +18,7 @@ import psutil
 import pytest
 
 import services
+from tests.eventually import eventually
 
 CHECKOUT = Path(services.__file__).parents[1]
 
@@ -153,19 +153,11 @@ class Machine:
         """Of its first process, as it is seen from here."""
         assert self._first is not None, f"{self.name} is off"
         children = Path(f"/proc/{self._first.pid}/task/{self._first.pid}/children")
-        wait_for(f"{self.name}'s first process", lambda: children.read_text().strip())
-        return int(children.read_text().split()[0])
+        first = eventually(lambda: children.read_text().strip(), f"{self.name} has no first process")
+        return int(first.split()[0])
 
 
 def run(*command: str) -> None:
     """A command that must succeed."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
-
-
-def wait_for(what: str, holds, seconds: float = 60) -> None:
-    """Look until it holds."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, f"waited for {what}"
-        time.sleep(0.2)

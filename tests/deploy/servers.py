@@ -17,7 +17,7 @@ from registry.settings import RegistrySettings
 from services.platform import daemons
 from services.platform.data_dir import Credentials
 from services.platform.ports import answers, any_free
-from tests.deploy.machines import wait_for
+from tests.eventually import eventually
 
 PASSWORD = "a$ecret"
 REDIS_PASSWORD = "red$s"
@@ -38,7 +38,7 @@ def running(
     with log.open("wb") as output:
         process = subprocess.Popen(command, env=os.environ | (environment or {}), stdout=output, stderr=output)
         try:
-            wait_for(f"{command[0]} to answer", lambda: answers(port, address) or process.poll() is not None)
+            eventually(lambda: answers(port, address) or process.poll() is not None, f"{command[0]} does not answer")
             assert process.poll() is None, log.read_text(errors="replace")[-2000:]
             yield
         finally:

@@ -27,8 +27,9 @@ from services.cluster.render import render
 from tav_client import Job, TavClient
 from tav_client.schemas import JobStatus
 from tests.deploy import servers
-from tests.deploy.machines import Machine, Network, require_namespaces, wait_for
+from tests.deploy.machines import Machine, Network, require_namespaces
 from tests.deploy.operator_file import write_settings
+from tests.eventually import eventually
 from tests.tav.conftest import write_random_base
 
 pytestmark = pytest.mark.slow
@@ -132,7 +133,7 @@ def submit(client: TavClient, model: str, **params: object) -> Job:
 
 def resumable(cluster: Cluster, job: Job) -> None:
     """Wait until it has left a checkpoint."""
-    wait_for("a checkpoint", lambda: next(iter(cluster.objects.list(f"resume/{job.id}/state")), None), 240)
+    eventually(lambda: next(iter(cluster.objects.list(f"resume/{job.id}/state")), None), "there is no checkpoint", 240)
     assert not job.refresh().status.final
 
 

@@ -9,7 +9,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +26,7 @@ from tav.config import SampleConfig
 from tav.errors import InvalidConfig
 from tav.probe import probe
 from tav_client.schemas import TuningJob
+from tests.eventually import eventually
 from tests.registry.conftest import write_untuned_result
 from tests.tav.conftest import write_random_base
 
@@ -123,9 +123,8 @@ def test_mlflow_models_serve_samples_over_http_as_the_readme_calls_it(
         server = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, cwd=tmp_path)
         try:
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120, trust_env=False) as http:
-                while not answers(http):
-                    assert server.poll() is None, (tmp_path / "serve.log").read_text()
-                    time.sleep(0.2)
+                eventually(lambda: answers(http) or server.poll() is not None, "it does not answer", 240)
+                assert server.poll() is None, (tmp_path / "serve.log").read_text()
                 body = {"inputs": {"prompt": ["a red ball"]}, "params": {"num_inference_steps": 2, "guidance_scale": 2}}
                 answer = http.post("/invocations", json=body)
                 refused = http.post("/invocations", json={"inputs": {"colour": ["red"]}})

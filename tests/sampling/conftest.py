@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import json
 import shutil
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -34,6 +33,7 @@ from services.sampling.client import ServeSampler
 from services.sampling.deployment import deployment_name
 from services.settings import Settings
 from tav_client.schemas import ClipInfo, ModelVersion, TuningJobCreate, VideoCreate
+from tests.eventually import eventually
 from tests.sampling.gate import Gate
 from tests.tav.conftest import write_random_base
 
@@ -208,7 +208,7 @@ def until(http: httpx.Client, video_id: str, done: Callable[[Item], bool], secon
             return done(video)
         return False
 
-    eventually(met, seconds, lambda: f"the video stays {video}")
+    eventually(met, lambda: f"the video stays {video}", seconds)
     return video
 
 
@@ -216,12 +216,3 @@ def running(base: str) -> int:
     """Samplers of a base that Serve counts as running."""
     found = serve.status().applications[APPLICATION].deployments[deployment_name(base)].replica_states
     return found.get(ReplicaState.RUNNING, 0)
-
-
-def eventually(met: Callable[[], bool], seconds: float, what: Callable[[], str] = lambda: "it did not happen") -> None:
-    """Ask again and again until it is so."""
-    deadline = time.monotonic() + seconds
-    while not met():
-        if time.monotonic() > deadline:
-            raise AssertionError(what())
-        time.sleep(0.2)

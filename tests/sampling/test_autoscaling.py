@@ -14,7 +14,8 @@ from services.sampling.client import ServeSampler
 from services.settings import Settings
 from tav_client import TavClient
 from tav_client.schemas import ModelVersion
-from tests.sampling.conftest import STEPS, Drawing, Result, eventually, running, until
+from tests.eventually import eventually
+from tests.sampling.conftest import STEPS, Drawing, Result, running, until
 
 pytestmark = pytest.mark.slow
 
@@ -47,11 +48,11 @@ def test_load_takes_the_samplers_from_none_to_two_and_back_and_no_request_fails(
             videos.append(made.json()["id"])
         return running(settings.base) == 2
 
-    eventually(lambda: running(settings.base) == 0, 60)
-    eventually(two_after_more_work, 120)
+    eventually(lambda: running(settings.base) == 0, "samplers stay")
+    eventually(two_after_more_work, "there are not two samplers", 120)
     ended = [until(http, video, lambda video: video["status"] in ("completed", "failed"), 120) for video in videos]
     assert [video["error"] for video in ended] == [None] * len(videos)
-    eventually(lambda: running(settings.base) == 0, 60)
+    eventually(lambda: running(settings.base) == 0, "samplers stay")
     assert http.get("/healthz").status_code == 200
     assert http.post("/v1/videos/sync", json=body(versions[0])).status_code == 200
 

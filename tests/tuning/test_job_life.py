@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,19 +23,12 @@ from services.platform import Stack
 from services.platform.processes import Record
 from services.settings import Settings
 from tav_client.schemas import FailureCode, JobPhase, JobStatus, TuningJob
+from tests.eventually import eventually
 from tests.tuning.conftest import follow
 
 pytestmark = pytest.mark.slow
 
 Actor = ray.actor.ActorHandle
-
-
-def wait_for(what: str, holds, timeout_s: float = 90) -> None:
-    """Look until it holds."""
-    deadline = time.monotonic() + timeout_s
-    while not holds():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.2)
 
 
 def groups(*states: str) -> list[dict[str, object]]:
@@ -64,11 +56,11 @@ def test_a_job_cancelled_while_its_tuner_starts_frees_what_the_tuner_would_have_
     scheduler: Actor, settings: Settings, submit
 ) -> None:
     job = submit()
-    wait_for("a tuner", lambda: ray.get(scheduler.status.remote())["tuners"])
+    eventually(lambda: ray.get(scheduler.status.remote())["tuners"], "there is no tuner", 90)
     assert ray.get(scheduler.cancel.remote(job.id)).status == JobStatus.cancelled
-    wait_for("no tuner", lambda: not ray.get(scheduler.status.remote())["tuners"])
-    wait_for("everything free", all_is_free)
-    wait_for("no notes of Ray Train's", lambda: not list((settings.work_dir / "ray-train").glob("*")))
+    eventually(lambda: not ray.get(scheduler.status.remote())["tuners"], "a tuner stays", 90)
+    eventually(all_is_free, "not everything is free", 90)
+    eventually(lambda: not list((settings.work_dir / "ray-train").glob("*")), "Ray Train's notes stay", 90)
     assert (JobStore(settings).get(job.id).status, JobStore(settings).get(job.id).attempt) == (JobStatus.cancelled, 0)
 
 
@@ -93,7 +85,9 @@ def test_a_job_cancelled_in_a_phase_leaves_nothing_and_its_tuner_free(
     assert finished(job).status == JobStatus.cancelled
     assert JobStore(settings).get(job.id).status == JobStatus.cancelled
     assert leaves_nothing(settings, job)
-    wait_for("a free tuner", lambda: not any(t["job"] for t in ray.get(scheduler.status.remote())["tuners"].values()))
+    eventually(
+        lambda: not any(t["job"] for t in ray.get(scheduler.status.remote())["tuners"].values()), "waited for a free tuner", 90
+    )
 
 
 def test_a_run_deleted_in_mlflow_while_its_job_is_queued_or_works_is_a_cancel(
@@ -162,11 +156,15 @@ def test_a_job_that_no_node_can_run_fails_for_want_of_resources(scheduler: Actor
 
 def test_a_job_cancelled_while_it_waits_for_a_node_asks_for_none_any_more(scheduler: Actor, submit, finished) -> None:
     job = submit(create={"gpu_type": "A100"})
-    wait_for("a request for a node", lambda: groups("PENDING"))
+    eventually(lambda: groups("PENDING"), "there is no request for a node", 90)
     assert ray.get(scheduler.cancel.remote(job.id)).status == JobStatus.cancelled
-    wait_for("no request for a node", lambda: not groups("PENDING"))
+    eventually(lambda: not groups("PENDING"), "a request for a node stays", 90)
     left = ["TrainController", "TunerSupervisor", "RayTrainWorker", "PlacementGroupCleaner"]
-    wait_for("no process of it", lambda: not any(a.class_name in left for a in list_actors(filters=[("state", "=", "ALIVE")])))
+    eventually(
+        lambda: not any(a.class_name in left for a in list_actors(filters=[("state", "=", "ALIVE")])),
+        "waited for no process of it",
+        90,
+    )
 
 
 def test_a_jobs_log_tells_of_this_job_alone(settings: Settings, submit, finished) -> None:
@@ -234,5 +232,5 @@ def test_two_ranks_tune_stop_and_fail_together(scheduler: Actor, settings: Setti
 
 def test_tuners_end_when_there_is_no_more_work_and_everything_is_free(scheduler: Actor, submit, finished) -> None:
     finished(submit(steps=2))
-    wait_for("everything free", all_is_free)
-    wait_for("no tuner", lambda: not ray.get(scheduler.status.remote())["tuners"])
+    eventually(all_is_free, "not everything is free", 90)
+    eventually(lambda: not ray.get(scheduler.status.remote())["tuners"], "a tuner stays", 90)
