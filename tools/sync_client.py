@@ -34,7 +34,7 @@ NAMES = {
     "asyncio": "time",
 }
 SENTENCES = Path(__file__).parent.parent / "tav" / "sentences.py"
-INTRODUCTION = '"""The synchronous client: made of `_async` by `tools/sync_client.py`, which see; not to be edited."""\n'
+INTRODUCTION = '"""The synchronous client, generated from `_async` by `tools/sync_client.py`: do not edit.'
 
 
 def generate(target: Path) -> None:
@@ -42,7 +42,8 @@ def generate(target: Path) -> None:
     source = PACKAGE / "_async"
     rule = unasync.Rule(f"{source}/", f"{target}/", NAMES)
     unasync.unasync_files([str(file) for file in sorted(source.glob("*.py"))], [rule])
-    (target / "__init__.py").write_text(INTRODUCTION)
+    _, map_of_modules = (source / "__init__.py").read_text().split("\n", 1)
+    (target / "__init__.py").write_text(f"{INTRODUCTION}\n{map_of_modules}")
     config = PACKAGE.parent.parent.parent / "pyproject.toml"
     for arguments in (["check", "--select", "I", "--fix"], ["format"]):
         subprocess.run([sys.executable, "-m", "ruff", *arguments, "-q", "--config", config, target], check=True)

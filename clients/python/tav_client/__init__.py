@@ -1,7 +1,30 @@
 """Client of tav, one-shot video tuning as a service. Needs neither torch nor ray.
 
-`TavClient` speaks to a service, `AsyncTavClient` likewise with `await`; `tav_client.schemas` is the wire format; the command
-line is `tav`.
+`TavClient` speaks to a service, `AsyncTavClient` does so with `await`. Both are made of one definition.
+
+schemas/     the wire format
+_async/      the client with `await`: jobs, videos, models, batches
+_sync/       the client without, generated from `_async/`
+_calls       each call as a value: its request, and how its response is read
+_http        addresses, headers, and the error of a silent service
+_retry       when a request is sent again, and after how long
+_errors      everything the client raises
+_sentences   pydantic's errors as sentences
+_events      server-sent events as snapshots, across cut connections
+_logs        a job's log, across cut connections
+_download    a video fetched into a file, across cut connections
+_listing     lists that are fetched page by page
+_content     the bytes of a video
+_manifest    many clips to tune with shared settings
+_files       files that are written whole or not at all
+_texts       other people's text: files, and what a terminal must not obey
+_progress    how far a job or a video is
+_estimates   estimates as rows
+_tables      lists and estimates as tables in a notebook
+_notebook    results in a notebook
+_preview     a video that shows itself in a notebook
+_version     the version, sent as the user agent
+cli/         the command line `tav`
 """
 
 from tav_client._async.client import AsyncTavClient

@@ -52,27 +52,27 @@ class Call(Generic[T]):
     """Seconds to wait for an answer; None: the client's own."""
 
     def arguments(self, files: ExitStack) -> dict[str, Any]:
-        """Arguments of `httpx.Client.build_request` for one attempt; files are opened anew and closed by `files`."""
-        given: dict[str, Any] = {"method": self.method, "url": self.path, "headers": dict(self.headers)}
+        """Return the arguments of `httpx.Client.build_request` for one attempt; files are opened anew and closed by `files`."""
+        arguments: dict[str, Any] = {"method": self.method, "url": self.path, "headers": dict(self.headers)}
         if self.params:
-            given["params"] = dict(self.params)
+            arguments["params"] = dict(self.params)
         if self.body is None:
-            return given
+            return arguments
         text = self.body.model_dump_json(exclude_unset=True)
         if self.clip is None:
-            given["content"] = text
-            given["headers"]["Content-Type"] = "application/json"
+            arguments["content"] = text
+            arguments["headers"]["Content-Type"] = "application/json"
         else:
             clip = files.enter_context(self.clip.open("rb"))
-            given["files"] = {
+            arguments["files"] = {
                 "job": (None, text, "application/json"),
                 "clip": (self.clip.name, clip, "application/octet-stream"),
             }
-        return given
+        return arguments
 
 
 def request_of(model: type[M], fields: Mapping[str, Any]) -> M:
-    """A request of type `model` from what the caller gave, None meaning left out.
+    """Make a request of type `model` from the caller's arguments, None meaning left out.
 
     Raises:
         InvalidRequest: with one sentence that names every field at fault.
@@ -84,7 +84,7 @@ def request_of(model: type[M], fields: Mapping[str, Any]) -> M:
 
 
 def problem_of(response: httpx.Response) -> schemas.Problem:
-    """The problem an answer of 400 or above tells; made up from the status if its body is something else (a proxy's page)."""
+    """Parse the problem in a response of 400 or above; made from the status where the body is another (a proxy's page)."""
     try:
         return schemas.Problem.model_validate_json(response.content)
     except ValidationError:
@@ -95,15 +95,17 @@ def problem_of(response: httpx.Response) -> schemas.Problem:
 
 
 def raise_for_problem(response: httpx.Response) -> None:
-    """Raises:
-    APIStatusError: for an answer of 400 or above, which must have been read.
+    """Raise the problem of a response of 400 or above, which must have been read.
+
+    Raises:
+        APIStatusError: the class that belongs to its status.
     """
     if response.status_code >= 400:
         raise status_error(problem_of(response), response.headers.get("x-request-id"))
 
 
 def is_about_the_clip(problem: APIStatusError) -> bool:
-    """Whether the service refuses this clip or what is asked for it, and may take another."""
+    """Say whether the service refuses this clip or what is asked for it, and may take another."""
     return problem.status in (413, 415, 422) or problem.code == "clip_uri_not_allowed"
 
 
@@ -140,20 +142,22 @@ def _segment(name: str, value: str) -> str:
     return quote(value, safe="")
 
 
-def _given(**params: str | int | None) -> dict[str, str | int]:
+def _without_none(**params: str | int | None) -> dict[str, str | int]:
     return {name: value for name, value in params.items() if value is not None}
 
 
 def check_clip(clip: Path) -> None:
-    """Raises:
-    InvalidRequest: There is no such file.
+    """Check that the clip is there.
+
+    Raises:
+        InvalidRequest: there is no such file.
     """
     if not clip.is_file():
         raise InvalidRequest(f"There is no file {str(clip)!r}: give the path of a video file as clip.")
 
 
 def create_job(request: schemas.TuningJobCreate, clip: Path | None, key: str | None) -> Call[schemas.TuningJob]:
-    """`POST /v1/tuning-jobs`; without a key it gets a random one, which makes it repeatable."""
+    """Make the call `POST /v1/tuning-jobs`; without a key it gets a random one, which makes it repeatable."""
     if (clip is None) == (request.clip_uri is None):
         raise InvalidRequest("Give either clip (a file) or clip_uri (s3://bucket/key).")
     if clip is not None:
@@ -170,73 +174,73 @@ def list_jobs(
     batch: str | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> Call[schemas.Page[schemas.TuningJob]]:
-    """`GET /v1/tuning-jobs`"""
-    params = _given(after=after, limit=limit, status=status and status.value, model=model, batch=batch)
+    """Make the call `GET /v1/tuning-jobs`."""
+    params = _without_none(after=after, limit=limit, status=status and status.value, model=model, batch=batch)
     params |= {f"metadata.{key}": value for key, value in (metadata or {}).items()}
     return Call("GET", "/v1/tuning-jobs", _one(schemas.Page[schemas.TuningJob]), params=params)
 
 
 def get_job(id: str) -> Call[schemas.TuningJob]:
-    """`GET /v1/tuning-jobs/{id}`"""
+    """Make the call `GET /v1/tuning-jobs/{id}`."""
     return Call("GET", f"/v1/tuning-jobs/{_segment('job id', id)}", _one(schemas.TuningJob))
 
 
 def cancel_job(id: str) -> Call[schemas.TuningJob]:
-    """`POST /v1/tuning-jobs/{id}/cancel`"""
+    """Make the call `POST /v1/tuning-jobs/{id}/cancel`."""
     return Call("POST", f"/v1/tuning-jobs/{_segment('job id', id)}/cancel", _one(schemas.TuningJob))
 
 
 def retry_job(id: str, key: str | None) -> Call[schemas.TuningJob]:
-    """`POST /v1/tuning-jobs/{id}/retry`; without a key it gets a random one, which makes it repeatable."""
+    """Make the call `POST /v1/tuning-jobs/{id}/retry`; without a key it gets a random one, which makes it repeatable."""
     headers = {"Idempotency-Key": key or str(uuid.uuid4())}
     return Call("POST", f"/v1/tuning-jobs/{_segment('job id', id)}/retry", _one(schemas.TuningJob), headers=headers)
 
 
 def delete_job(id: str) -> Call[schemas.JobDeleted]:
-    """`DELETE /v1/tuning-jobs/{id}`"""
+    """Make the call `DELETE /v1/tuning-jobs/{id}`."""
     return Call("DELETE", f"/v1/tuning-jobs/{_segment('job id', id)}", _one(schemas.JobDeleted))
 
 
 def job_logs(id: str) -> Call[str]:
-    """`GET /v1/tuning-jobs/{id}/logs`"""
+    """Make the call `GET /v1/tuning-jobs/{id}/logs`."""
     return Call("GET", f"/v1/tuning-jobs/{_segment('job id', id)}/logs", lambda response: response.text)
 
 
 def job_log_stream(id: str, follow: bool, begin: Callable[[httpx.Response], None]) -> Call[None]:
-    """`GET /v1/tuning-jobs/{id}/logs?follow=true`; the answer is a stream, read by `_logs.LogFollowing`."""
+    """Make the call `GET /v1/tuning-jobs/{id}/logs?follow=true`; the response is a stream, read by `_logs.LogStream`."""
     return Call("GET", f"/v1/tuning-jobs/{_segment('job id', id)}/logs", begin, params={"follow": "true"} if follow else {})
 
 
 def get_batch(id: str) -> Call[schemas.Batch]:
-    """`GET /v1/batches/{id}`"""
+    """Make the call `GET /v1/batches/{id}`."""
     return Call("GET", f"/v1/batches/{_segment('batch', id)}", _one(schemas.Batch))
 
 
 def cancel_batch(id: str) -> Call[schemas.Batch]:
-    """`POST /v1/batches/{id}/cancel`"""
+    """Make the call `POST /v1/batches/{id}/cancel`."""
     return Call("POST", f"/v1/batches/{_segment('batch', id)}/cancel", _one(schemas.Batch))
 
 
 def job_events(id: str, last_event_id: str | None) -> Call[None]:
-    """`GET /v1/tuning-jobs/{id}/events`; the answer is a stream, read by `_events.Following`."""
+    """Make the call `GET /v1/tuning-jobs/{id}/events`; the response is a stream, read by `_events.EventStream`."""
     headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last_event_id} if last_event_id else {})
     return Call("GET", f"/v1/tuning-jobs/{_segment('job id', id)}/events", _is_event_stream, headers=headers)
 
 
 def share_model(name: str, shared: bool) -> Call[schemas.Model]:
-    """`PATCH /v1/models/{name}`"""
+    """Make the call `PATCH /v1/models/{name}`."""
     body = request_of(schemas.ModelUpdate, {"shared": shared})
     return Call("PATCH", f"/v1/models/{_segment('model name', name)}", _one(schemas.Model), body=body)
 
 
 def set_alias(name: str, alias: str, version: int) -> Call[schemas.Model]:
-    """`PUT /v1/models/{name}/aliases/{alias}`"""
+    """Make the call `PUT /v1/models/{name}/aliases/{alias}`."""
     body = request_of(schemas.AliasSet, {"version": version})
     return Call("PUT", _alias_path(name, alias), _one(schemas.Model), body=body)
 
 
 def delete_alias(name: str, alias: str) -> Call[schemas.Model]:
-    """`DELETE /v1/models/{name}/aliases/{alias}`"""
+    """Make the call `DELETE /v1/models/{name}/aliases/{alias}`."""
     return Call("DELETE", _alias_path(name, alias), _one(schemas.Model))
 
 
@@ -245,49 +249,49 @@ def _alias_path(name: str, alias: str) -> str:
 
 
 def delete_model(name: str) -> Call[schemas.ModelDeleted]:
-    """`DELETE /v1/models/{name}`"""
+    """Make the call `DELETE /v1/models/{name}`."""
     return Call("DELETE", f"/v1/models/{_segment('model name', name)}", _one(schemas.ModelDeleted))
 
 
 def delete_version(name: str, version: int) -> Call[schemas.ModelVersionDeleted]:
-    """`DELETE /v1/models/{name}/versions/{v}`"""
+    """Make the call `DELETE /v1/models/{name}/versions/{v}`."""
     return Call("DELETE", f"/v1/models/{_segment('model name', name)}/versions/{version}", _one(schemas.ModelVersionDeleted))
 
 
 def create_upload(size: int, content_type: str) -> Call[schemas.Upload]:
-    """`POST /v1/uploads`"""
+    """Make the call `POST /v1/uploads`."""
     body = request_of(schemas.UploadCreate, {"bytes": size, "content_type": content_type})
     return Call("POST", "/v1/uploads", _one(schemas.Upload), body=body)
 
 
 def create_estimate(request: schemas.EstimateCreate) -> Call[schemas.Estimates]:
-    """`POST /v1/estimates`"""
+    """Make the call `POST /v1/estimates`."""
     return Call("POST", "/v1/estimates", _one(schemas.Estimates), body=request)
 
 
 def list_models(after: str | None, limit: int | None) -> Call[schemas.Page[schemas.Model]]:
-    """`GET /v1/models`"""
-    return Call("GET", "/v1/models", _one(schemas.Page[schemas.Model]), params=_given(after=after, limit=limit))
+    """Make the call `GET /v1/models`."""
+    return Call("GET", "/v1/models", _one(schemas.Page[schemas.Model]), params=_without_none(after=after, limit=limit))
 
 
 def get_model(name: str) -> Call[schemas.Model]:
-    """`GET /v1/models/{name}`"""
+    """Make the call `GET /v1/models/{name}`."""
     return Call("GET", f"/v1/models/{_segment('model name', name)}", _one(schemas.Model))
 
 
 def list_versions(name: str, after: str | None, limit: int | None) -> Call[schemas.Page[schemas.ModelVersion]]:
-    """`GET /v1/models/{name}/versions`"""
+    """Make the call `GET /v1/models/{name}/versions`."""
     path = f"/v1/models/{_segment('model name', name)}/versions"
-    return Call("GET", path, _one(schemas.Page[schemas.ModelVersion]), params=_given(after=after, limit=limit))
+    return Call("GET", path, _one(schemas.Page[schemas.ModelVersion]), params=_without_none(after=after, limit=limit))
 
 
 def get_version(name: str, version: int) -> Call[schemas.ModelVersion]:
-    """`GET /v1/models/{name}/versions/{v}`"""
+    """Make the call `GET /v1/models/{name}/versions/{v}`."""
     return Call("GET", f"/v1/models/{_segment('model name', name)}/versions/{version}", _one(schemas.ModelVersion))
 
 
 def split_ref(ref: str, version: int | str | None) -> tuple[str, int | str | None]:
-    """A model's name, and a version's number or an alias: from `name/version` or `name@alias`, or from two arguments."""
+    """Split a model's name from a version's number or an alias: from `name/version` or `name@alias`, or from two arguments."""
     if version is None and "@" in ref:
         name, _, alias = ref.partition("@")
         return name, alias
@@ -297,10 +301,10 @@ def split_ref(ref: str, version: int | str | None) -> tuple[str, int | str | Non
 
 
 def number_of(model: schemas.Model, alias: str | None) -> int:
-    """The version that an alias, or None (the latest), means.
+    """Return the version that an alias, or None (the latest), means.
 
     Raises:
-        NotFound: The model has no such alias.
+        NotFound: the model has no such alias.
     """
     if alias is None:
         return model.latest_version
@@ -325,44 +329,44 @@ def _polled(response: httpx.Response) -> Polled:
 
 
 def create_video(request: schemas.VideoCreate, key: str | None) -> Call[Polled]:
-    """`POST /v1/videos`; without a key it gets a random one, which makes it repeatable."""
+    """Make the call `POST /v1/videos`; without a key it gets a random one, which makes it repeatable."""
     headers = {"Idempotency-Key": key or str(uuid.uuid4())}
     return Call("POST", "/v1/videos", _polled, headers=headers, body=request)
 
 
 def get_video(id: str) -> Call[Polled]:
-    """`GET /v1/videos/{id}`"""
+    """Make the call `GET /v1/videos/{id}`."""
     return Call("GET", f"/v1/videos/{_segment('video id', id)}", _polled)
 
 
 def list_videos(
     after: str | None, limit: int | None, order: str | None, model: str | None
 ) -> Call[schemas.Page[schemas.Video]]:
-    """`GET /v1/videos`"""
-    params = _given(after=after, limit=limit, order=order, model=model)
+    """Make the call `GET /v1/videos`."""
+    params = _without_none(after=after, limit=limit, order=order, model=model)
     return Call("GET", "/v1/videos", _one(schemas.VideoPage), params=params)
 
 
 def delete_video(id: str) -> Call[schemas.VideoDeleted]:
-    """`DELETE /v1/videos/{id}`"""
+    """Make the call `DELETE /v1/videos/{id}`."""
     return Call("DELETE", f"/v1/videos/{_segment('video id', id)}", _one(schemas.VideoDeleted))
 
 
 def video_events(id: str, last_event_id: str | None) -> Call[None]:
-    """`GET /v1/videos/{id}/events`; the answer is a stream, read by `_events.Following`."""
+    """Make the call `GET /v1/videos/{id}/events`; the response is a stream, read by `_events.EventStream`."""
     headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last_event_id} if last_event_id else {})
     return Call("GET", f"/v1/videos/{_segment('video id', id)}/events", _is_event_stream, headers=headers)
 
 
 def video_content(id: str, variant: Variant = "video") -> Call[VideoContent]:
-    """`GET /v1/videos/{id}/content`"""
+    """Make the call `GET /v1/videos/{id}/content`."""
     return Call("GET", _content_path(id), _content, params=_variant(variant))
 
 
 def content_stream(
     id: str, variant: Variant, headers: Mapping[str, str], begin: Callable[[httpx.Response], None]
 ) -> Call[None]:
-    """`GET /v1/videos/{id}/content`; the answer is a stream, of which `begin` sees the headers."""
+    """Make the call `GET /v1/videos/{id}/content`; the response is a stream, of which `begin` sees the headers."""
     return Call("GET", _content_path(id), begin, params=_variant(variant), headers=headers)
 
 
@@ -375,5 +379,5 @@ def _variant(variant: Variant) -> dict[str, str]:
 
 
 def sync_video(request: schemas.VideoCreate) -> Call[VideoContent]:
-    """`POST /v1/videos/sync`; it takes no key, so only a request that was not accepted is sent again."""
+    """Make the call `POST /v1/videos/sync`; it takes no key, so only a request that was not accepted is sent again."""
     return Call("POST", "/v1/videos/sync", _content, body=request, repeatable=False, timeout=SYNC_TIMEOUT)

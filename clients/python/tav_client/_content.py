@@ -19,14 +19,14 @@ _FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".webm": "webm", ".gif": "gif"}
 
 
 def format_of_name(path: str | os.PathLike[str], format: str | None = None) -> str | None:
-    """The format that a video is to be asked for in; None: what the service takes.
+    """Return the format to ask for a video in; None: the service's default.
 
     Args:
-        path: Where it is to be written. Its ending says the format; a name without one fits any.
-        format: What was asked for besides.
+        path: where it is to be written. Its ending says the format; a name without one fits any.
+        format: what was asked for besides.
 
     Raises:
-        InvalidRequest: The ending is no video's, or another format's.
+        InvalidRequest: the ending is no video's, or another format's.
     """
     ending = Path(path).suffix.lower()
     if not ending:
@@ -40,8 +40,10 @@ def format_of_name(path: str | os.PathLike[str], format: str | None = None) -> s
 
 
 def check_name(path: str | os.PathLike[str], content_type: str) -> None:
-    """Raises:
-    InvalidRequest: The file's ending says something else than its content is.
+    """Check that a file's ending says what its content is.
+
+    Raises:
+        InvalidRequest: it says something else.
     """
     ending = Path(path).suffix.lower()
     endings = _ENDINGS.get(content_type.partition(";")[0].strip().lower(), ())
@@ -71,13 +73,13 @@ class VideoContent(bytes):
         return self
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Writes the file whole or not at all; folders on the way are made.
+        """Write the file whole or not at all; missing folders are created.
 
         Returns:
             Where it is.
 
         Raises:
-            InvalidRequest: The name's ending is another format's.
+            InvalidRequest: the name's ending is another format's.
         """
         check_name(path, self.content_type)
         with written_whole(path) as file:

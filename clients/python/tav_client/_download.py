@@ -18,11 +18,11 @@ class Download:
     """The state of one download.
 
     Args:
-        id: The video's.
-        variant: Which of its contents.
-        file: Open for writing, at its beginning.
-        name: What it will be called; an ending that the content is not of is refused before anything is written.
-        on_bytes: Called after every piece with the bytes that are there and the bytes that there will be, if that is known.
+        id: the video's.
+        variant: which of its contents.
+        file: open for writing, at its beginning.
+        name: what it will be called; an ending that the content is not of is refused before anything is written.
+        on_bytes: called after every piece with the bytes that are there and the bytes that there will be, if that is known.
     """
 
     def __init__(self, id: str, variant: Variant, file: BinaryIO, name: str | os.PathLike[str], on_bytes: OnBytes) -> None:
@@ -33,7 +33,7 @@ class Download:
         self._etag: str | None = None
 
     def call(self) -> Call[None]:
-        """The request for what is missing."""
+        """Return the request for what is missing."""
         self.complete = False
         headers = {}
         if self._done and self._etag:
@@ -41,7 +41,7 @@ class Download:
         return content_stream(self._id, self._variant, headers, self._begin)
 
     def feed(self, chunk: bytes) -> None:
-        """Bytes that came."""
+        """Write a chunk of bytes."""
         self._file.write(chunk)
         self._done += len(chunk)
         self.complete = self._total is None or self._done >= self._total

@@ -173,6 +173,6 @@ BY_STATUS: dict[int, type[APIStatusError]] = {
 
 
 def status_error(problem: schemas.Problem, request_id: str | None) -> APIStatusError:
-    """The class of the tree that a problem's status belongs to."""
+    """Return the class of the tree that a problem's status belongs to."""
     fallback = ServerError if problem.status >= 500 else BadRequest
     return BY_STATUS.get(problem.status, fallback)(problem, request_id=request_id)

@@ -9,18 +9,18 @@ COLUMNS = ("", "MEMORY SETTING", "DEVICE", "PEAK", "ON THE HOST", "TIME", "FITS"
 _GIB = 2**30
 
 
-def title(found: schemas.Estimates) -> str:
-    """What was estimated."""
-    width, height = found.size
-    videos = f"{found.videos} video{'s' * (found.videos != 1)}"
-    return f"{found.num_frames} frames of {width}x{height}, {found.steps} steps, {videos}"
+def title(estimates: schemas.Estimates) -> str:
+    """Describe what was estimated."""
+    width, height = estimates.size
+    videos = f"{estimates.videos} video{'s' * (estimates.videos != 1)}"
+    return f"{estimates.num_frames} frames of {width}x{height}, {estimates.steps} steps, {videos}"
 
 
-def rows(found: schemas.Estimates) -> list[tuple[str, ...]]:
-    """Every setting, in the order of trying; an arrow marks the one that a job would begin with."""
+def rows(estimates: schemas.Estimates) -> list[tuple[str, ...]]:
+    """List every setting, in the order of trying; an arrow marks the one that a job would begin with."""
     return [
         (
-            "→" if number == found.chosen else "",
+            "→" if number == estimates.chosen else "",
             setting(entry.memory),
             entry.device,
             _gib(entry.peak_memory_bytes),
@@ -28,14 +28,14 @@ def rows(found: schemas.Estimates) -> list[tuple[str, ...]]:
             duration(entry.seconds),
             "yes" if entry.fits else "no",
         )
-        for number, entry in enumerate(found.settings)
+        for number, entry in enumerate(estimates.settings)
     ]
 
 
 def setting(memory: schemas.JobMemory) -> str:
-    """A memory setting in the words of `--memory`, what is off left out."""
-    given = memory.model_dump(exclude_none=True)
-    return ",".join(name if value is True else f"{name}={value}" for name, value in given.items() if value is not False)
+    """Write a memory setting in the words of `--memory`, what is off left out."""
+    fields = memory.model_dump(exclude_none=True)
+    return ",".join(name if value is True else f"{name}={value}" for name, value in fields.items() if value is not False)
 
 
 def _gib(size: int) -> str:

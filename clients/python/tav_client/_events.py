@@ -1,4 +1,4 @@
-"""Following a job or video: server-sent events to snapshots, across cut connections. Pure: the transports read and sleep."""
+"""Events of a job or video: server-sent events to snapshots across cut connections. Pure: the transports read and sleep."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class EventParser:
     _data: list[str] = field(default_factory=list)
 
     def feed(self, chunk: bytes) -> Iterator[Event]:
-        """The events that this chunk completes."""
+        """Return the events that this chunk completes."""
         *lines, self._rest = (self._rest + chunk).split(b"\n")
         for line in lines:
             event = self._line(line.removesuffix(b"\r").decode("utf-8", "replace"))
@@ -69,7 +69,7 @@ class EventParser:
 S = TypeVar("S", schemas.TuningJob, schemas.Video)
 
 
-class Following(Generic[S]):
+class EventStream(Generic[S]):
     """The state of following one job or video: what to open next, what its bytes mean, how long to wait after a cut."""
 
     def __init__(
@@ -82,10 +82,10 @@ class Following(Generic[S]):
     ) -> None:
         """
         Args:
-            id: The job's or video's.
-            kind: Which of the two.
+            id: the job's or video's.
+            kind: which of the two.
             deadline: `time.monotonic()` at which to give up with `WaitTimeout`.
-            last_event_id: Go on after this event.
+            last_event_id: go on after this event.
         """
         self.id = id
         self.finished = False
@@ -97,16 +97,16 @@ class Following(Generic[S]):
         self._patience = StreamPatience(f"The stream of {self._what}'s events")
 
     def call(self) -> Call[None]:
-        """The stream to open next."""
+        """Return the call that opens the next stream."""
         self._parser = EventParser(self._parser.last_id)
         return (job_events if self._is_job else video_events)(self.id, self._parser.last_id)
 
     def silence(self) -> float:
-        """Seconds without a byte after which to ask `cut`."""
+        """Return the seconds without a byte after which to ask `cut`."""
         return min(SILENCE, max(0.001, self._left()))
 
     def feed(self, chunk: bytes) -> Iterator[S]:
-        """The snapshots that this chunk completes."""
+        """Return the snapshots that this chunk completes."""
         self._patience.came()
         for event in self._parser.feed(chunk):
             if event.name != ("job" if self._is_job else "video"):
@@ -121,13 +121,13 @@ class Following(Generic[S]):
             self._check()
 
     def cut(self, error: TavClientError | None = None) -> float:
-        """The stream has ended or could not be opened; it is not finished.
+        """Note that the stream has ended or could not be opened before it was finished.
 
         Returns:
             Seconds to wait before `call` again.
 
         Raises:
-            WaitTimeout: The deadline has passed.
+            WaitTimeout: the deadline has passed.
             TavClientError: `error`, if it will not mend, or the service has been gone for too long.
         """
         self._check()

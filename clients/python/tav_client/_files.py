@@ -10,13 +10,13 @@ from typing import BinaryIO
 
 
 def sentence(error: OSError) -> str:
-    """What the system said of a file."""
+    """Write what the system said of a file as a sentence."""
     return f"{error.filename}: {error.strerror}." if error.filename else f"{error}."
 
 
 @contextmanager
 def written_whole(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """A file that appears under its name when the block ends well, or not at all; folders on the way are made."""
+    """Open a file that appears under its name when the block ends well, or not at all; missing folders are created."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.{os.getpid()}.part")

@@ -15,9 +15,9 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 CONNECT_TIMEOUT = 5.0
 
 
-def service_url(given: str | None) -> httpx.URL:
-    """The service's address: what was given, or `TAV_URL`, or this machine; a trailing `/v1` is dropped."""
-    text = (given or os.environ.get("TAV_URL") or DEFAULT_URL).rstrip("/").removesuffix("/v1")
+def service_url(address: str | None) -> httpx.URL:
+    """Return the service's address: the argument, or `TAV_URL`, or this machine; a trailing `/v1` is dropped."""
+    text = (address or os.environ.get("TAV_URL") or DEFAULT_URL).rstrip("/").removesuffix("/v1")
     try:
         url = httpx.URL(text)
     except httpx.InvalidURL:
@@ -28,10 +28,10 @@ def service_url(given: str | None) -> httpx.URL:
 
 
 def headers_of(api_key: str | None) -> dict[str, str]:
-    """Headers of every request.
+    """Return the headers of every request.
 
     Raises:
-        InvalidRequest: The key has characters that no key has.
+        InvalidRequest: the key has characters that no key has.
     """
     key = (api_key or os.environ.get("TAV_API_KEY") or "").strip()  # files and forms add line ends
     if not (key.isascii() and key.isprintable()):
@@ -42,7 +42,7 @@ def headers_of(api_key: str | None) -> dict[str, str]:
 
 
 def is_loopback(url: httpx.URL) -> bool:
-    """Whether the service is on this machine, where no proxy would find it."""
+    """Say whether the service is on this machine, where no proxy would find it."""
     try:
         return ipaddress.ip_address(url.host).is_loopback
     except ValueError:
@@ -50,7 +50,7 @@ def is_loopback(url: httpx.URL) -> bool:
 
 
 def silence_error(url: httpx.URL, error: httpx.RequestError) -> APIConnectionError:
-    """The sentence for a request that got no answer."""
+    """Make the error for a request that got no response."""
     if "CERTIFICATE_VERIFY_FAILED" in str(error):
         return APIConnectionError(
             f"The certificate of {url} is not trusted: if it is yours, let SSL_CERT_FILE name its authority."

@@ -53,7 +53,7 @@ class Entry:
         return self.request.clip_uri or "" if self.clip is None else self.clip.name
 
     def key(self, batch: str) -> str:
-        """An idempotency key: the same for the same clip and request in the same batch."""
+        """Return an idempotency key: the same for the same clip and request in the same batch."""
         if self.clip is None:
             digest = hashlib.sha256().hexdigest()
         else:
@@ -75,15 +75,15 @@ class Manifest:
     def read(
         cls, path: str | os.PathLike[str], *, batch: str | None = None, defaults: Mapping[str, Any] | None = None
     ) -> Manifest:
-        """Reads a YAML file or a folder.
+        """Read a YAML file or a folder.
 
         Args:
-            path: Of either.
-            batch: Instead of the manifest's own.
-            defaults: Over the manifest's defaults, under what a clip says itself.
+            path: of either.
+            batch: instead of the manifest's own.
+            defaults: over the manifest's defaults, under what a clip says itself.
 
         Raises:
-            InvalidRequest: It is no manifest, or no clip of it can be submitted; then it names them all.
+            InvalidRequest: it is no manifest, or no clip of it can be submitted; then it names them all.
         """
         place = Path(path)
         content = _folder(place) if place.is_dir() else _yaml(place)
@@ -111,11 +111,11 @@ class Manifest:
 def _entry(number: int, root: Path, batch: str, shared: Mapping[str, Any], clip: object) -> Entry:
     if not isinstance(clip, dict) or not isinstance(clip.get("clip"), str):
         raise InvalidRequest("give it as `clip: FILE` with a caption.")
-    given = {**shared, **clip}
-    source = given.pop("clip")
-    params = _mapping("params", given.pop("params", None))
-    fields = {name: value for name, value in given.items() if name in schemas.TuningJobCreate.model_fields}
-    params |= {name: value for name, value in given.items() if name not in fields}
+    settings = {**shared, **clip}
+    source = settings.pop("clip")
+    params = _mapping("params", settings.pop("params", None))
+    fields = {name: value for name, value in settings.items() if name in schemas.TuningJobCreate.model_fields}
+    params |= {name: value for name, value in settings.items() if name not in fields}
     fields |= {"batch": batch} | ({"params": params} if params else {})
     if isinstance(caption := fields.get("caption"), InvalidRequest):
         raise caption
@@ -148,13 +148,13 @@ def _clips(files: list[Path], texts: Mapping[str, Path]) -> Iterator[dict[str, A
     for file in files:
         if file.suffix.lower() not in VIDEOS:
             continue
-        found: dict[str, Any] = {"clip": file.name}
+        fields: dict[str, Any] = {"clip": file.name}
         if text := texts.get(_stem(file)):
             try:
-                found["caption"] = _caption(text)
+                fields["caption"] = _caption(text)
             except InvalidRequest as error:
-                found["caption"] = error
-        yield found
+                fields["caption"] = error
+        yield fields
 
 
 def _caption(file: Path) -> str:

@@ -16,7 +16,7 @@ class Html(str):
 
 
 def fields(title: str, values: Mapping[str, object]) -> str:
-    """A table of names and values, leaving out what is empty; addresses become links."""
+    """Draw a table of names and values, leaving out what is empty; addresses become links."""
     rows = "".join(
         f"<tr><th style='text-align:left'>{escape(name)}</th><td style='text-align:left'>{_cell(value)}</td></tr>"
         for name, value in values.items()
@@ -26,7 +26,7 @@ def fields(title: str, values: Mapping[str, object]) -> str:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], below: str = "") -> str:
-    """Rows under a header, with a line of text below."""
+    """Draw rows under a header, with a line of text below."""
     head = "".join(f"<th style='text-align:left'>{escape(name)}</th>" for name in columns)
     body = "".join(
         "<tr>" + "".join(f"<td style='text-align:left'>{_cell(value)}</td>" for value in row) + "</tr>" for row in rows
@@ -36,18 +36,18 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], below: str =
 
 
 def record(value: BaseModel) -> str:
-    """Any record of the service."""
+    """Draw any record of the service."""
     shown = value.model_dump(mode="json")
     return fields(str(shown.pop("object", type(value).__name__)).replace("_", " "), shown)
 
 
 def bar(fraction: float, text: str) -> Html:
-    """How far something is."""
+    """Draw how far something is."""
     return Html(f"<progress max='1' value='{min(max(fraction, 0.0), 1.0):.3f}'></progress> {escape(text)}")
 
 
 def player(data: bytes, content_type: str) -> str:
-    """The content itself, embedded."""
+    """Embed the content itself."""
     source = f"data:{escape(content_type, quote=True)};base64,{base64.b64encode(data).decode()}"
     if content_type.startswith("video/"):
         return f"<video controls loop muted autoplay playsinline src='{source}'></video>"
@@ -55,13 +55,13 @@ def player(data: bytes, content_type: str) -> str:
 
 
 def in_notebook() -> bool:
-    """Whether a notebook's kernel runs this, which shows HTML; IPython on a terminal does not."""
+    """Say whether a notebook's kernel runs this, which shows HTML; IPython on a terminal does not."""
     ipython = sys.modules.get("IPython")
     return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
 
 
 def moving() -> Callable[[str], None]:
-    """A place in the notebook's output; each call puts other HTML there."""
+    """Make a place in the notebook's output; each call puts other HTML there."""
     display: Any = sys.modules["IPython"].display
     place: Any = None
 

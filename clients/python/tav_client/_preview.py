@@ -24,7 +24,7 @@ class _Connected(Protocol):
 
 
 def preview(transport: _Connected, id: str) -> str:
-    """A player with the content in it.
+    """Make a player with the content in it.
 
     IPython does not wait for what it shows, so the content is fetched by a synchronous connection, whichever client asks.
     """

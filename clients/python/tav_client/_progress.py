@@ -32,12 +32,12 @@ class Reading:
     detail: str
 
     def line(self) -> str:
-        """As plain text."""
+        """Write it as plain text."""
         return f"{self.fraction:4.0%}  " + "  ".join(one_line(part) for part in (self.stage, self.detail) if part)
 
 
 def read_job(job: schemas.TuningJob) -> Reading:
-    """Phase, step, loss and remaining time; of one that waits, for what; of one that ended early, where."""
+    """Read phase, step, loss and remaining time; of one that waits, for what; of one that ended early, where."""
     details = []
     if job.status is schemas.JobStatus.queued and job.waits_for is not None:
         details.append(_WAITS_FOR[job.waits_for])
@@ -56,12 +56,12 @@ def read_job(job: schemas.TuningJob) -> Reading:
 
 
 def read_video(video: schemas.Video) -> Reading:
-    """Status and percent."""
+    """Read status and percent."""
     return Reading(video.status.value.replace("_", " "), video.progress / 100, video.prompt)
 
 
 def duration(seconds: float) -> str:
-    """`8 s`, `2 min 05 s`, `1 h 30 min`."""
+    """Write a duration as `8 s`, `2 min 05 s`, `1 h 30 min`."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -71,29 +71,29 @@ def duration(seconds: float) -> str:
 
 
 @contextmanager
-def watching_job(wanted: bool) -> Iterator[Callable[[schemas.TuningJob], None]]:
-    """A function to call with every snapshot of a job; it does nothing unless wanted."""
-    with _display(wanted, sys.stderr) as show:
+def watching_job(enabled: bool) -> Iterator[Callable[[schemas.TuningJob], None]]:
+    """Make a function to call with every snapshot of a job; it does nothing unless enabled."""
+    with _display(enabled, sys.stderr) as show:
         yield lambda job: show(read_job(job))
 
 
 @contextmanager
-def watching_video(wanted: bool) -> Iterator[Callable[[schemas.Video], None]]:
-    """A function to call with every snapshot of a video; it does nothing unless wanted."""
-    with _display(wanted, sys.stderr) as show:
+def watching_video(enabled: bool) -> Iterator[Callable[[schemas.Video], None]]:
+    """Make a function to call with every snapshot of a video; it does nothing unless enabled."""
+    with _display(enabled, sys.stderr) as show:
         yield lambda video: show(read_video(video))
 
 
 @contextmanager
-def watching_download(wanted: bool) -> Iterator[Callable[[int, int | None], None]]:
-    """A function to call with the bytes that have come and those that will; it does nothing unless wanted."""
-    with _display(wanted, sys.stderr) as show:
+def watching_download(enabled: bool) -> Iterator[Callable[[int, int | None], None]]:
+    """Make a function to call with the bytes that have come and those that will; it does nothing unless enabled."""
+    with _display(enabled, sys.stderr) as show:
         yield lambda done, total: show(Reading("download", done / total if total else 0.0, f"{done / 1e6:.1f} MB"))
 
 
 @contextmanager
-def _display(wanted: bool, out: TextIO) -> Iterator[Callable[[Reading], None]]:
-    if not wanted:
+def _display(enabled: bool, out: TextIO) -> Iterator[Callable[[Reading], None]]:
+    if not enabled:
         yield lambda _: None
     elif _notebook.in_notebook():
         place = _notebook.moving()

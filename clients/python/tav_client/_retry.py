@@ -21,7 +21,7 @@ REFUSED = frozenset({429, 503})
 
 
 def asked_delay(headers: httpx.Headers) -> float | None:
-    """Seconds that `retry-after-ms` or `retry-after` (seconds or a date) asks to wait; None if neither does."""
+    """Return the seconds that `retry-after-ms` or `retry-after` (seconds or a date) asks to wait; None if neither does."""
     for name, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
         text = headers.get(name, "")
         try:
@@ -48,11 +48,12 @@ class RetryPolicy:
     """A service that asks for more than this is not waited for."""
 
     def backoff(self, attempt: int) -> float:
-        """Seconds after the failed attempt number `attempt` (from 0), spread so that many clients do not come back at once."""
+        """Return the seconds after the failed attempt number `attempt` (from 0), spread so that many clients do not come back
+        at once."""
         return min(self.first_delay * 2.0**attempt, self.longest_delay) * random.uniform(0.75, 1.0)
 
     def after_answer(self, call: Call[Any], response: httpx.Response, attempt: int) -> float | None:
-        """Seconds to wait before sending `call` again; None: the answer stands."""
+        """Return the seconds to wait before sending `call` again; None: the response stands."""
         status = response.status_code
         wish = response.headers.get("x-should-retry")
         if status < 400 or attempt >= self.max_retries or wish == "false":
@@ -62,13 +63,13 @@ class RetryPolicy:
                 return None
             if not call.repeatable and status not in REFUSED:
                 return None
-        asked = asked_delay(response.headers)
-        if asked is None:
+        delay = asked_delay(response.headers)
+        if delay is None:
             return self.backoff(attempt)
-        return asked if asked <= self.longest_asked else None
+        return delay if delay <= self.longest_asked else None
 
     def after_silence(self, call: Call[Any], error: httpx.RequestError, attempt: int) -> float | None:
-        """Seconds to wait before sending `call` again; None: give up."""
+        """Return the seconds to wait before sending `call` again; None: give up."""
         never_sent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
         may_mend = isinstance(error, httpx.TransportError) and not isinstance(
             error, httpx.UnsupportedProtocol | httpx.LocalProtocolError
@@ -88,11 +89,11 @@ class StreamPatience:
         self._backoff = RetryPolicy()
 
     def came(self) -> None:
-        """Something has come."""
+        """Note that something has come."""
         self._cuts, self._cut_since = 0, None
 
     def cut(self, error: TavClientError | None = None) -> float:
-        """The stream has ended before its time, or could not be opened.
+        """Note that the stream has ended before its time, or could not be opened.
 
         Returns:
             Seconds to wait before it is opened again.

@@ -18,11 +18,11 @@ _COLUMNS = {
 
 
 def entries(values: Sequence[Any], *, more: bool) -> str:
-    """Jobs, videos, models or versions, as handles or as the service answered them.
+    """List jobs, videos, models or versions, as handles or as the service answered them.
 
     Args:
-        values: All of one kind.
-        more: There are others, which are not shown.
+        values: all of one kind.
+        more: there are others, which are not shown.
     """
     if not values:
         return "<i>There are none.</i>"
@@ -34,9 +34,9 @@ def entries(values: Sequence[Any], *, more: bool) -> str:
     return _notebook.table(columns, [_row(record) for record in records], below)
 
 
-def estimates(found: schemas.Estimates) -> str:
-    """One row for each memory setting."""
-    return _notebook.table([name.lower() for name in _estimates.COLUMNS], _estimates.rows(found), _estimates.title(found))
+def estimates(result: schemas.Estimates) -> str:
+    """Make one row for each memory setting."""
+    return _notebook.table([name.lower() for name in _estimates.COLUMNS], _estimates.rows(result), _estimates.title(result))
 
 
 def _row(record: Any) -> Sequence[object]:

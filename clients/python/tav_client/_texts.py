@@ -24,12 +24,12 @@ _DIRECTIONS = frozenset("\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\
 
 
 def read_text(path: Path) -> str:
-    """A text file in UTF-8, or in UTF-16 or UTF-32 with a byte order mark.
+    """Read a text file in UTF-8, or in UTF-16 or UTF-32 with a byte order mark.
 
     Other encodings are not guessed: a wrong guess would be words that nobody wrote.
 
     Raises:
-        InvalidRequest: It is in another encoding; the sentence names the file.
+        InvalidRequest: it is in another encoding; the sentence names the file.
     """
     data = path.read_bytes()
     encoding = next((name for mark, name in _MARKS.items() if data.startswith(mark)), "utf-8")
@@ -44,17 +44,17 @@ def read_text(path: Path) -> str:
 
 
 def one_line(value: object) -> str:
-    """A value as one line of a table: its lines joined by blanks, what a terminal would obey as an escape (`\\x1b`)."""
+    """Write a value as one line of a table: its lines joined by blanks, what a terminal would obey as an escape (`\\x1b`)."""
     return "".join(map(_shown, _LINE_ENDS.sub(" ", str(value)).strip()))
 
 
 def harmless(text: str) -> str:
-    """Text of several lines likewise; its lines and tabs stay."""
+    """Escape text of several lines as `one_line` does; its lines and tabs stay."""
     return "".join(char if char in "\n\t" else _shown(char) for char in text.replace("\r\n", "\n"))
 
 
 def when(unix: float | None) -> str | None:
-    """A time as people write it, in this machine's zone."""
+    """Write a time as people do, in this machine's zone."""
     return None if unix is None else datetime.fromtimestamp(unix).strftime("%Y-%m-%d %H:%M:%S")
 
 

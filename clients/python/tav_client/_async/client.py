@@ -28,11 +28,11 @@ class AsyncTavClient:
     ) -> None:
         """
         Args:
-            base_url: Where the service is; left out, `TAV_URL`, then `http://127.0.0.1:8000`.
-            api_key: Left out, `TAV_API_KEY`, then none.
-            timeout: Seconds without an answer after which a request counts as lost.
-            max_retries: How often a request that may be repeated is repeated.
-            tenant: With an operator's key, whose things it is about: a tenant's name, or `*` for all tenants'.
+            base_url: where the service is; left out, `TAV_URL`, then `http://127.0.0.1:8000`.
+            api_key: left out, `TAV_API_KEY`, then none.
+            timeout: seconds without an answer after which a request counts as lost.
+            max_retries: how often a request that may be repeated is repeated.
+            tenant: with an operator's key, whose things it is about: a tenant's name, or `*` for all tenants'.
         """
         self._transport = AsyncTransport(base_url, api_key, timeout, RetryPolicy(max_retries=max_retries), tenant)
         self.jobs = AsyncJobs(self._transport)
@@ -52,7 +52,7 @@ class AsyncTavClient:
         return str(self._transport.url)
 
     async def aclose(self) -> None:
-        """Closes the connections."""
+        """Close the connections."""
         await self._transport.aclose()
 
     async def __aenter__(self) -> Self:

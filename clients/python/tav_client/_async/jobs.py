@@ -12,9 +12,9 @@ from typing import Any
 from tav_client import _calls, _notebook, schemas
 from tav_client._async.transport import AsyncTransport
 from tav_client._errors import InvalidRequest, JobFailed
-from tav_client._events import Following
+from tav_client._events import EventStream
 from tav_client._listing import AsyncListing
-from tav_client._logs import LogFollowing
+from tav_client._logs import LogStream
 from tav_client._progress import read_job, watching_job
 
 OnJob = Callable[[schemas.TuningJob], object]
@@ -88,31 +88,31 @@ class AsyncJob:
         return self.snapshot.mlflow_url
 
     async def refresh(self) -> AsyncJob:
-        """Asks for the job as it is now."""
+        """Fetch the job as it is now."""
         self.snapshot = await self._jobs._transport.send(_calls.get_job(self.id))
         return self
 
     async def cancel(self) -> AsyncJob:
-        """Asks the service to end it; a running job stops at its next step."""
+        """Ask the service to end it; a running job stops at its next step."""
         self.snapshot = await self._jobs._transport.send(_calls.cancel_job(self.id))
         return self
 
     async def wait(self, timeout: float | None = None, *, progress: bool = False, on_update: OnJob | None = None) -> AsyncJob:
-        """Follows the job until it ends.
+        """Follow the job until it ends.
 
         Args:
-            timeout: Seconds; None: as long as it takes.
-            progress: Show phase, step, loss and remaining time on stderr: a bar on a terminal, otherwise a line now and then.
-            on_update: Called with every snapshot.
+            timeout: seconds; None: as long as it takes.
+            progress: show phase, step, loss and remaining time on stderr: a bar on a terminal, otherwise a line now and then.
+            on_update: called with every snapshot.
 
         Raises:
-            JobFailed: It failed or was cancelled.
-            WaitTimeout: The job goes on.
+            JobFailed: it failed or was cancelled.
+            WaitTimeout: the job goes on.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         with watching_job(progress) as show:
-            following = Following(self.id, schemas.TuningJob, deadline=deadline)
-            async with aclosing(self._jobs._transport.follow(following)) as snapshots:
+            stream = EventStream(self.id, schemas.TuningJob, deadline=deadline)
+            async with aclosing(self._jobs._transport.follow(stream)) as snapshots:
                 async for snapshot in snapshots:
                     self.snapshot = snapshot
                     show(snapshot)
@@ -150,29 +150,29 @@ class AsyncJobs:
         idempotency_key: str | None = None,
         **options: Any,
     ) -> AsyncJob:
-        """Submits a clip to be tuned; returns as soon as the job is kept.
+        """Submit a clip to be tuned; return as soon as the job is accepted.
 
         Args:
             clip: A video file, uploaded. Or:
             clip_uri: `s3://bucket/key` in a bucket the service allows.
-            caption: What the clip shows (the source prompt); left out, the service's captioner says it, if it has one.
-            model: Registry name; left out, made from the caption.
-            base: Base to tune on; left out, the service's own.
-            validation_prompts: Sampled after tuning, up to 8.
+            caption: what the clip shows (the source prompt); left out, the service's captioner says it, if it has one.
+            model: registry name; left out, made from the caption.
+            base: base to tune on; left out, the service's own.
+            validation_prompts: sampled after tuning, up to 8.
             truncate: `error` refuses a caption or prompt longer than the base reads, instead of cutting its end.
-            params: How to tune: a `TuningParams` or its fields.
-            priority: Higher goes first.
-            metadata: Kept with the job; lists can be filtered by it.
+            params: how to tune: a `TuningParams` or its fields.
+            priority: higher goes first.
+            metadata: kept with the job; lists can be filtered by it.
             batch: A label that jobs share which are listed, counted and cancelled together.
-            gpus: How many tune the clip together; left out, the service's own number.
-            gpu_type: Only on GPUs of this type.
-            queue_deadline_seconds: It fails if it waits longer for a tuner.
-            run_deadline_seconds: It fails if it is not done so long after its first start.
-            idempotency_key: The same key and request twice make one job; left out, a random one.
-            **options: Single fields of `TuningParams` (`steps=`, `num_frames=`, `size=`, `seed=`, …); they win over `params`.
+            gpus: how many tune the clip together; left out, the service's own number.
+            gpu_type: only on GPUs of this type.
+            queue_deadline_seconds: it fails if it waits longer for a tuner.
+            run_deadline_seconds: it fails if it is not done so long after its first start.
+            idempotency_key: the same key and request twice make one job; left out, a random one.
+            **options: single fields of `TuningParams` (`steps=`, `num_frames=`, `size=`, `seed=`, …); they win over `params`.
 
         Raises:
-            InvalidRequest: An argument is wrong; nothing was sent.
+            InvalidRequest: an argument is wrong; nothing was sent.
         """
         fields = {
             "caption": caption,
@@ -206,28 +206,28 @@ class AsyncJobs:
         device: str | None = None,
         **options: Any,
     ) -> schemas.Estimates:
-        """What a job would take: peak memory and time in each memory setting that it would be tried in.
+        """Estimate a job: peak memory and time in each memory setting that it would be tried in.
 
         Args:
-            base: Base to tune on; left out, the service's own.
-            params: How to tune: a `TuningParams` or its fields. What is left out is as the base recommends.
-            videos: Sampled after tuning; left out, one.
-            gpus: How many tune the clip together.
+            base: base to tune on; left out, the service's own.
+            params: how to tune: a `TuningParams` or its fields. What is left out is as the base recommends.
+            videos: sampled after tuning; left out, one.
+            gpus: how many tune the clip together.
             device: A GPU type, such as `A100-80G`, or `cpu`; left out, what the service has.
-            **options: Single fields of `TuningParams` (`num_frames=`, `size=`, `steps=`, `memory=`, …); they win over `params`.
+            **options: single fields of `TuningParams` (`num_frames=`, `size=`, `steps=`, `memory=`, …); they win over `params`.
 
         Raises:
-            InvalidRequest: An argument is wrong; nothing was sent.
-            BadRequest: The service knows no such base or device.
+            InvalidRequest: an argument is wrong; nothing was sent.
+            BadRequest: the service knows no such base or device.
         """
         fields = {"base": base, "params": _params(params, options) or None, "videos": videos, "gpus": gpus, "device": device}
         return await self._transport.send(_calls.create_estimate(_calls.request_of(schemas.EstimateCreate, fields)))
 
     async def get(self, id: str) -> AsyncJob:
-        """The job as it is now.
+        """Return the job as it is now.
 
         Raises:
-            NotFound: There is no such job.
+            NotFound: there is no such job.
         """
         return AsyncJob(self, await self._transport.send(_calls.get_job(id)))
 
@@ -240,55 +240,55 @@ class AsyncJobs:
         metadata: Mapping[str, str] | None = None,
         page_size: int | None = None,
     ) -> AsyncListing[AsyncJob]:
-        """All jobs, newest first, fetched page by page as they are asked for."""
+        """List all jobs, newest first, fetched page by page as they are iterated over."""
         try:
-            wanted = None if status is None else schemas.JobStatus(status)
+            wire_status = None if status is None else schemas.JobStatus(status)
         except ValueError:
             raise InvalidRequest(f"status: {status!r} is none of {', '.join(schemas.JobStatus)}.") from None
-        snapshots = self._transport.every(lambda after: _calls.list_jobs(after, page_size, wanted, model, batch, metadata))
+        snapshots = self._transport.every(lambda after: _calls.list_jobs(after, page_size, wire_status, model, batch, metadata))
         return AsyncListing(AsyncJob(self, snapshot) async for snapshot in snapshots)
 
     async def cancel(self, id: str) -> AsyncJob:
-        """Asks the service to end a job; a running one stops at its next step.
+        """Ask the service to end a job; a running one stops at its next step.
 
         Raises:
-            NotFound: There is no such job.
-            Conflict: It has ended already.
+            NotFound: there is no such job.
+            Conflict: it has ended already.
         """
         return AsyncJob(self, await self._transport.send(_calls.cancel_job(id)))
 
     async def retry(self, id: str, *, idempotency_key: str | None = None) -> AsyncJob:
-        """Submits a failed or cancelled job again, as a new one.
+        """Submit a failed or cancelled job again, as a new one.
 
         Raises:
-            NotFound: There is no such job.
-            Conflict: It is open, or has succeeded.
+            NotFound: there is no such job.
+            Conflict: it is open, or has succeeded.
         """
         return AsyncJob(self, await self._transport.send(_calls.retry_job(id, idempotency_key)))
 
     async def delete(self, id: str) -> None:
-        """Removes a job that has ended, with its version, videos, log and clip.
+        """Remove a job that has ended, with its version, videos, log and clip.
 
         Raises:
-            NotFound: There is no such job.
-            Conflict: It is still open.
+            NotFound: there is no such job.
+            Conflict: it is still open.
         """
         await self._transport.send(_calls.delete_job(id))
 
     async def logs(self, id: str) -> str:
-        """What the job's tuners have said so far, this job alone."""
+        """Return what the job's tuners have logged so far, of this job alone."""
         return await self._transport.send(_calls.job_logs(id))
 
     def follow_logs(self, id: str) -> AsyncIterator[str]:
-        """The same piece by piece as it is said, until the job has ended. A cut connection goes on where it was."""
-        return self._transport.follow_log(LogFollowing(id))
+        """Yield the log piece by piece as it is written, until the job has ended. A cut connection resumes where it was."""
+        return self._transport.follow_log(LogStream(id))
 
     def events(self, id: str, *, last_event_id: str | None = None) -> AsyncIterator[schemas.TuningJob]:
-        """Snapshots of a job as it changes, until it is final. A cut connection is opened again and goes on where it was."""
-        return self._transport.follow(Following(id, schemas.TuningJob, last_event_id=last_event_id))
+        """Yield snapshots of a job as it changes, until it is final. A cut connection resumes where it was."""
+        return self._transport.follow(EventStream(id, schemas.TuningJob, last_event_id=last_event_id))
 
 
 def _params(params: Params | None, options: Mapping[str, Any]) -> dict[str, Any]:
     """Single fields over those of `params`."""
-    given = params.model_dump(exclude_unset=True) if isinstance(params, schemas.TuningParams) else dict(params or {})
-    return given | {name: value for name, value in options.items() if value is not None}
+    fields = params.model_dump(exclude_unset=True) if isinstance(params, schemas.TuningParams) else dict(params or {})
+    return fields | {name: value for name, value in options.items() if value is not None}

@@ -14,26 +14,26 @@ class AsyncModels:
         self._transport = transport
 
     def list(self, *, page_size: int | None = None) -> AsyncListing[schemas.Model]:
-        """All models, newest first, fetched page by page as they are asked for."""
+        """List all models, newest first, fetched page by page as they are iterated over."""
         return AsyncListing(self._transport.every(lambda after: _calls.list_models(after, page_size)))
 
     async def get(self, name: str) -> schemas.Model:
-        """A model by name.
+        """Return a model by name.
 
         Raises:
-            NotFound: There is no such model.
+            NotFound: there is no such model.
         """
         return await self._transport.send(_calls.get_model(name))
 
     async def version(self, name: str, version: int | str | None = None) -> schemas.ModelVersion:
-        """One version of a model.
+        """Return one version of a model.
 
         Args:
-            name: The model's name, or `name/version` or `name@alias` in one.
-            version: Its number or an alias; left out, the latest.
+            name: the model's name, or `name/version` or `name@alias` in one.
+            version: its number or an alias; left out, the latest.
 
         Raises:
-            NotFound: There is no such model, version or alias.
+            NotFound: there is no such model, version or alias.
         """
         name, number = _calls.split_ref(name, version)
         if isinstance(number, int):
@@ -41,43 +41,43 @@ class AsyncModels:
         return await self._transport.send(_calls.get_version(name, _calls.number_of(await self.get(name), number)))
 
     def versions(self, name: str, *, page_size: int | None = None) -> AsyncListing[schemas.ModelVersion]:
-        """All versions of a model, newest first, fetched page by page as they are asked for.
+        """List all versions of a model, newest first, fetched page by page as they are iterated over.
 
         Raises:
-            NotFound: There is no such model; when the first is asked for.
+            NotFound: there is no such model; when the first is asked for.
         """
         return AsyncListing(self._transport.every(lambda after: _calls.list_versions(name, after, page_size)))
 
     async def share(self, name: str, shared: bool = True) -> schemas.Model:
-        """Lets other tenants look at a model and sample it, as `TENANT~NAME`, or no longer.
+        """Let other tenants look at a model and sample it, as `TENANT~NAME`, or no longer.
 
         Raises:
-            NotFound: There is no such model.
+            NotFound: there is no such model.
         """
         return await self._transport.send(_calls.share_model(name, shared))
 
     async def set_alias(self, name: str, alias: str, version: int) -> schemas.Model:
-        """Makes `name@alias` mean a version, from the next request on.
+        """Make `name@alias` mean a version, from the next request on.
 
         Raises:
-            NotFound: There is no such model or version.
+            NotFound: there is no such model or version.
         """
         return await self._transport.send(_calls.set_alias(name, alias, version))
 
     async def delete_alias(self, name: str, alias: str) -> schemas.Model:
-        """Forgets an alias; the version stays.
+        """Delete an alias; the version stays.
 
         Raises:
-            NotFound: There is no such model or alias.
+            NotFound: there is no such model or alias.
         """
         return await self._transport.send(_calls.delete_alias(name, alias))
 
     async def delete(self, name: str, version: int | None = None) -> None:
-        """Removes a version, or without `version` the model with all of them, and their objects.
+        """Remove a version, or without `version` the model with all of them, and their objects.
 
         Raises:
-            NotFound: There is no such model or version.
-            Conflict: It is in use; the sentence says by what.
+            NotFound: there is no such model or version.
+            Conflict: it is in use; the sentence says by what.
         """
         if version is None:
             await self._transport.send(_calls.delete_model(name))

@@ -15,9 +15,9 @@ from tav_client import schemas
 from tav_client._calls import Call, get_job, raise_for_problem
 from tav_client._download import Download
 from tav_client._errors import APIStatusError, TavClientError
-from tav_client._events import Following
+from tav_client._events import EventStream
 from tav_client._http import CONNECT_TIMEOUT, headers_of, is_loopback, service_url, silence_error
-from tav_client._logs import SILENCE, LogFollowing
+from tav_client._logs import SILENCE, LogStream
 from tav_client._retry import RetryPolicy
 
 T = TypeVar("T")
@@ -44,19 +44,19 @@ class AsyncTransport:
         )
 
     async def aclose(self) -> None:
-        """Closes the connections."""
+        """Close the connections."""
         await self.http.aclose()
 
     async def sleep(self, seconds: float) -> None:
-        """Between two requests of one call."""
+        """Wait between two requests of one call."""
         await asyncio.sleep(seconds)
 
     async def send(self, call: Call[T]) -> T:
-        """The answer to a call.
+        """Make a call and return the response.
 
         Raises:
-            APIConnectionError: No answer, after the repetitions the policy allows.
-            APIStatusError: The answer is a problem.
+            APIConnectionError: no answer, after the repetitions the policy allows.
+            APIStatusError: the answer is a problem.
         """
         for attempt in itertools.count():
             try:
@@ -75,7 +75,7 @@ class AsyncTransport:
         raise AssertionError("unreachable")
 
     async def every(self, page: Callable[[str | None], Call[schemas.Page[T]]]) -> AsyncIterator[T]:
-        """All entries of a list; `page` makes the call for the page after a cursor."""
+        """List all entries; `page` makes the call for the page after a cursor."""
         after: str | None = None
         while True:
             answer = await self.send(page(after))
@@ -85,25 +85,25 @@ class AsyncTransport:
                 return
             after = answer.next_cursor
 
-    async def follow(self, following: Following[S]) -> AsyncGenerator[S]:
-        """Snapshots of a job or video until it is final, across cut streams."""
+    async def follow(self, events: EventStream[S]) -> AsyncGenerator[S]:
+        """Yield snapshots of a job or video until it is final, across cut streams."""
         while True:
             error: TavClientError | None = None
             try:
-                async with aclosing(self._stream(following.call(), following.silence())) as chunks:
+                async with aclosing(self._stream(events.call(), events.silence())) as chunks:
                     async for chunk in chunks:
-                        for snapshot in following.feed(chunk):
+                        for snapshot in events.feed(chunk):
                             yield snapshot
-                        if following.finished:
+                        if events.finished:
                             return
             except httpx.RequestError as silence:
                 error = silence_error(self.url, silence)
             except APIStatusError as problem:
                 error = problem
-            await self.sleep(following.cut(error))
+            await self.sleep(events.cut(error))
 
-    async def follow_log(self, log: LogFollowing) -> AsyncGenerator[str]:
-        """What a job's log gains until the job has ended, across cut streams."""
+    async def follow_log(self, log: LogStream) -> AsyncGenerator[str]:
+        """Yield what a job's log gains until the job has ended, across cut streams."""
         while True:
             error: TavClientError | None = None
             try:
@@ -122,7 +122,7 @@ class AsyncTransport:
             await self.sleep(log.cut(error))
 
     async def download(self, download: Download) -> None:
-        """Fetches bytes into a file; a cut connection is opened again and goes on where it was."""
+        """Fetch bytes into a file; a cut connection is opened again and resumes where it was."""
         for attempt in itertools.count():
             try:
                 async with aclosing(self._stream(download.call(), self.timeout)) as chunks:
@@ -142,7 +142,7 @@ class AsyncTransport:
             await self.sleep(self.policy.backoff(attempt))
 
     async def put(self, upload: schemas.Upload, path: Path) -> None:
-        """Sends a file to where the service told, which is S3 and must not see the service's key."""
+        """Send a file to the address that the service named, which is S3 and must not see the service's key."""
         size = {"Content-Length": str(path.stat().st_size)}
         for attempt in itertools.count():
             request = self.http.build_request(upload.method, upload.url, headers=upload.headers | size, content=_pieces(path))

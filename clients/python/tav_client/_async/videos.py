@@ -13,7 +13,7 @@ from tav_client._async.transport import AsyncTransport
 from tav_client._content import VideoContent, format_of_name
 from tav_client._download import Download
 from tav_client._errors import VideoFailed, WaitTimeout
-from tav_client._events import Following
+from tav_client._events import EventStream
 from tav_client._files import written_whole
 from tav_client._listing import AsyncListing
 from tav_client._preview import preview
@@ -75,23 +75,23 @@ class AsyncVideo:
         return self.snapshot.error
 
     async def refresh(self) -> AsyncVideo:
-        """Asks for the video as it is now."""
+        """Fetch the video as it is now."""
         self._polled = await self._videos._transport.send(_calls.get_video(self.id))
         return self
 
     async def wait(
         self, timeout: float | None = None, *, progress: bool = False, on_update: OnVideo | None = None
     ) -> AsyncVideo:
-        """Waits until it is completed, asking as often as the service says.
+        """Wait until it is completed, asking as often as the service says.
 
         Args:
-            timeout: Seconds; None: as long as it takes.
-            progress: Show how far it is on stderr.
-            on_update: Called with every snapshot.
+            timeout: seconds; None: as long as it takes.
+            progress: show how far it is on stderr.
+            on_update: called with every snapshot.
 
         Raises:
-            VideoFailed: It failed.
-            WaitTimeout: It goes on.
+            VideoFailed: it failed.
+            WaitTimeout: it goes on.
         """
         deadline = float("inf") if timeout is None else time.monotonic() + timeout
         with watching_video(progress) as show:
@@ -111,29 +111,29 @@ class AsyncVideo:
         return self
 
     async def content(self) -> VideoContent:
-        """Its bytes; waits for it first."""
+        """Return its bytes; wait for it first."""
         await self.wait()
         return await self._videos.content(self.id)
 
     async def save(self, path: str | os.PathLike[str], *, progress: bool = False) -> Path:
-        """Writes it to a file; waits for it first.
+        """Write it to a file; wait for it first.
 
         Args:
-            path: Folders on the way are made.
-            progress: Show how far it is, then how much has come, on stderr.
+            path: folders on the way are made.
+            progress: show how far it is, then how much has come, on stderr.
 
         Returns:
             Where it is.
 
         Raises:
-            InvalidRequest: The name's ending is another format's than the video's.
+            InvalidRequest: the name's ending is another format's than the video's.
         """
         format_of_name(path, self.snapshot.format)
         await self.wait(progress=progress)
         return await self._videos.download(self.id, path, progress=progress)
 
     async def delete(self) -> None:
-        """Removes it; one on its way is ended first."""
+        """Remove it; one on its way is ended first."""
         await self._videos.delete(self.id)
 
 
@@ -150,91 +150,91 @@ class AsyncVideos:
         self._transport = transport
 
     async def create(self, *, model: str, prompt: str, idempotency_key: str | None = None, **options: Any) -> AsyncVideo:
-        """Asks for a video; returns as soon as it is kept.
+        """Ask for a video; return as soon as it is accepted.
 
         Args:
             model: `name` (its latest version), `name@alias` or `name/version`.
-            prompt: The edited prompt.
-            idempotency_key: The same key and request twice make one video; left out, a random one.
-            **options: See the class.
+            prompt: the edited prompt.
+            idempotency_key: the same key and request twice make one video; left out, a random one.
+            **options: see the class.
 
         Raises:
-            InvalidRequest: An argument is wrong; nothing was sent.
-            NotFound: There is no such model or version.
+            InvalidRequest: an argument is wrong; nothing was sent.
+            NotFound: there is no such model or version.
         """
         request = _video_request(model, prompt, options)
         return AsyncVideo(self, await self._transport.send(_calls.create_video(request, idempotency_key)))
 
     async def get(self, id: str) -> AsyncVideo:
-        """The video as it is now.
+        """Return the video as it is now.
 
         Raises:
-            NotFound: There is no such video.
+            NotFound: there is no such video.
         """
         return AsyncVideo(self, await self._transport.send(_calls.get_video(id)))
 
     def list(
         self, *, model: str | None = None, order: Literal["asc", "desc"] | None = None, page_size: int | None = None
     ) -> AsyncListing[AsyncVideo]:
-        """All videos, newest first (`order="asc"`: oldest), fetched page by page as they are asked for.
+        """List all videos, newest first (`order="asc"`: oldest), fetched page by page as they are iterated over.
 
         Args:
-            model: Only videos of this model.
-            order: By when they were asked for.
-            page_size: Videos a request.
+            model: only videos of this model.
+            order: by when they were asked for.
+            page_size: videos a request.
         """
         snapshots = self._transport.every(lambda after: _calls.list_videos(after, page_size, order, model))
         return AsyncListing(AsyncVideo(self, _calls.Polled(snapshot, 0.0)) async for snapshot in snapshots)
 
     async def content(self, id: str, variant: _calls.Variant = "video") -> VideoContent:
-        """The bytes of a completed video, or of its `thumbnail` (JPEG of the middle frame) or `spritesheet` (of all).
+        """Return the bytes of a completed video, or of its `thumbnail` (JPEG of the middle frame) or `spritesheet` (of all).
 
         Raises:
-            Conflict: It is not completed.
+            Conflict: it is not completed.
         """
         return await self._transport.send(_calls.video_content(id, variant))
 
     async def download(
         self, id: str, path: str | os.PathLike[str], variant: _calls.Variant = "video", *, progress: bool = False
     ) -> Path:
-        """Writes a completed video's content to a file piece by piece; a cut connection goes on where it was.
+        """Write a completed video's content to a file piece by piece; a cut connection resumes where it was.
 
         Args:
-            id: The video's.
-            path: Folders on the way are made; the file is there whole or not at all.
-            variant: Which content.
-            progress: Show how much has come on stderr.
+            id: the video's.
+            path: folders on the way are made; the file is there whole or not at all.
+            variant: which content.
+            progress: show how much has come on stderr.
 
         Returns:
             Where it is.
 
         Raises:
-            Conflict: It is not completed.
-            InvalidRequest: The name's ending is another format's than the content's.
+            Conflict: it is not completed.
+            InvalidRequest: the name's ending is another format's than the content's.
         """
         with written_whole(path) as file, watching_download(progress) as show:
             await self._transport.download(Download(id, variant, file, path, show))
         return Path(path)
 
     async def delete(self, id: str) -> None:
-        """Removes a video; one on its way is ended first and its sampler is free.
+        """Remove a video; one on its way is ended first and its sampler is free.
 
         Raises:
-            NotFound: There is no such video.
+            NotFound: there is no such video.
         """
         await self._transport.send(_calls.delete_video(id))
 
     def events(self, id: str, *, last_event_id: str | None = None) -> AsyncIterator[schemas.Video]:
-        """Snapshots of a video, one for every step, until it is final. A cut connection goes on where it was."""
-        return self._transport.follow(Following(id, schemas.Video, last_event_id=last_event_id))
+        """Yield snapshots of a video, one for every step, until it is final. A cut connection resumes where it was."""
+        return self._transport.follow(EventStream(id, schemas.Video, last_event_id=last_event_id))
 
     async def create_and_save(
         self, path: str | os.PathLike[str], *, model: str, prompt: str, progress: bool = False, **options: Any
     ) -> AsyncVideo:
-        """Asks for a video, waits for it and writes it to `path`, whose ending says the format: mp4, webm or gif.
+        """Ask for a video, wait for it and write it to `path`, whose ending says the format: mp4, webm or gif.
 
         Raises:
-            InvalidRequest: An argument is wrong, or the ending is no video's, or another format's than asked for.
+            InvalidRequest: an argument is wrong, or the ending is no video's, or another format's than asked for.
         """
         options["format"] = format_of_name(path, options.get("format"))
         video = await self.create(model=model, prompt=prompt, **options)
@@ -242,7 +242,7 @@ class AsyncVideos:
         return video
 
     async def sync(self, *, model: str, prompt: str, **options: Any) -> VideoContent:
-        """A video's bytes in one request, which lasts as long as the sampling; the arguments are those of `create`."""
+        """Return a video's bytes in one request, which lasts as long as the sampling; the arguments are those of `create`."""
         return await self._transport.send(_calls.sync_video(_video_request(model, prompt, options)))
 
 

@@ -20,23 +20,23 @@ class Batches:
         self._transport = transport
 
     def get(self, id: str) -> schemas.Batch:
-        """The batch's jobs, counted.
+        """Return the batch with its jobs counted.
 
         Raises:
-            NotFound: No job has this batch.
+            NotFound: no job has this batch.
         """
         return self._transport.send(_calls.get_batch(id))
 
     def cancel(self, id: str) -> schemas.Batch:
-        """Cancels every job of it that is open; running ones stop at their next step.
+        """Cancel every job of it that is open; running ones stop at their next step.
 
         Raises:
-            NotFound: No job has this batch.
+            NotFound: no job has this batch.
         """
         return self._transport.send(_calls.cancel_batch(id))
 
     def submit(self, manifest: Manifest | str | os.PathLike[str]) -> Iterator[Job]:
-        """Submits every clip of a manifest, giving each job as it is kept.
+        """Submit every clip of a manifest, yielding each job as it is accepted.
 
         A clip that cannot be submitted, or that the service refuses, keeps none of the others back: it is named at the end.
         Submitting the same manifest again, after a break or by mistake, gives the same jobs and makes none twice.
@@ -45,9 +45,9 @@ class Batches:
             manifest: A manifest or where it lies: a YAML file, or a folder of clips with a `.txt` each; see `Manifest`.
 
         Raises:
-            InvalidRequest: It is no manifest, or has no clip that could be submitted; nothing was sent.
-            ClipsRefused: Last of all, where clips were left out.
-            APIStatusError: The service takes no job now, whichever clip it is of.
+            InvalidRequest: it is no manifest, or has no clip that could be submitted; nothing was sent.
+            ClipsRefused: last of all, where clips were left out.
+            APIStatusError: the service takes no job now, whichever clip it is of.
         """
         read = manifest if isinstance(manifest, Manifest) else Manifest.read(manifest)
         jobs = Jobs(self._transport)

@@ -17,7 +17,7 @@ class Uploads:
         self._transport = transport
 
     def create(self, clip: str | os.PathLike[str]) -> str:
-        """Sends a clip to where the service says.
+        """Upload a clip to the address that the service names.
 
         Args:
             clip: A video file.
@@ -26,8 +26,8 @@ class Uploads:
             Its `clip_uri`, for `jobs.create`.
 
         Raises:
-            InvalidRequest: There is no such file.
-            BadRequest: It is larger than the service allows.
+            InvalidRequest: there is no such file.
+            BadRequest: it is larger than the service allows.
         """
         path = Path(clip)
         _calls.check_clip(path)
