@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = {"tav": ROOT, "services/api": ROOT}
-CODE = ("tav", "tests", "benchmarks", "tools", "examples")
+PACKAGES = {"tav": ROOT, "registry": ROOT, "services": ROOT, "tav_client": ROOT / "clients" / "python"}
+CODE = ("tav", "registry", "services", "clients", "tests", "benchmarks", "tools", "examples")
 
 MOST_LINES = 400
 MAP_LINE = re.compile(r"^([a-z_0-9]+/?) {2,}\S", re.MULTILINE)
@@ -67,13 +67,10 @@ def functions(tree: ast.AST, inside: str = "") -> Iterator[tuple[str, ast.Functi
             yield f"{inside}{node.name}", node
 
 
-def is_property(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
-    return any(re.search(r"property|computed_field|\.setter", ast.unparse(node)) for node in function.decorator_list)
-
-
-def is_route(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
-    """Whether FastAPI shows the docstring to users, as the call's description."""
-    return any(ast.unparse(node).startswith("router.") for node in function.decorator_list)
+def is_exempt(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """Properties are nouns; a route's docstring is the description of a call in the HTTP interface's own documents."""
+    decorators = [ast.unparse(node) for node in function.decorator_list]
+    return any(re.search(r"property|computed_field|\.setter|^router\.\w+\(", decorator) for decorator in decorators)
 
 
 def unfit_first_word(docstring: str) -> str | None:
@@ -149,7 +146,7 @@ def imperative_docstrings() -> Iterator[str]:
     for path in modules():
         for name, function in functions(parsed(path)):
             docstring = ast.get_docstring(function)
-            if docstring and not is_property(function) and not is_route(function) and (word := unfit_first_word(docstring)):
+            if docstring and not is_exempt(function) and (word := unfit_first_word(docstring)):
                 yield f"{path.relative_to(ROOT)}:{function.lineno}: {name}: begins with {word!r}, not with an imperative"
 
 
@@ -202,6 +199,10 @@ RULES = (
 )
 
 
+NOT_YET = ("registry/", "services/cli/", "services/sampling/", "services/tuning/", "clients/python/tav_client/cli/")
+"""Rooms that do not keep the rules yet."""
+
+
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
 def test_the_code_keeps_the_rules_of_the_house(rule: Callable[[], Iterator[str]]) -> None:
-    assert list(rule()) == [], rule.__doc__
+    assert [place for place in rule() if not place.startswith(NOT_YET)] == [], rule.__doc__
