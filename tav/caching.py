@@ -69,8 +69,8 @@ class _Deep(nn.Module):
 
 
 def _shallow(net: VideoUNet) -> tuple[VideoUNet, _Deep, nn.Module]:
-    """`net` cut down to its first convolution, the decoder's last layer and its output, of the same modules; what stands for
-    the rest in it; and the module whose output that is."""
+    """Cut `net` down to its first convolution, the decoder's last layer and its output, of the same modules. Return it, what
+    stands for the rest in it, and the module whose output that is."""
     last = net.up_blocks[-1]
     deep, top = _Deep(), _copy(last)
     top.resnets = last.resnets[-1:]
@@ -83,7 +83,7 @@ def _shallow(net: VideoUNet) -> tuple[VideoUNet, _Deep, nn.Module]:
 
 
 def _copy(module: Any) -> Any:
-    """A module of the same children, which can be given others."""
+    """Copy a module with the same children, which can be replaced."""
     twin = copy(module)
     twin._modules = dict(module._modules)
     return twin

@@ -94,7 +94,7 @@ class DDIM:
         return above.to(x.dtype)
 
     def _scales(self, t: int) -> tuple[float, float]:
-        """Of the clean latents and of the noise, whose squares sum to 1."""
+        """Return the scales of the clean latents and of the noise, whose squares sum to 1."""
         alpha = self.alpha(t)
         return alpha**0.5, (1 - alpha) ** 0.5
 

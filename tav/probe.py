@@ -127,7 +127,7 @@ class Survey:
 
 
 def _within(frames: Iterator[av.VideoFrame], limits: ClipLimits | None) -> Iterator[av.VideoFrame]:
-    """The frames, up to the first one beyond the time allowed."""
+    """Yield the frames, up to the first one beyond the time allowed."""
     first: float | None = None
     for number, frame in enumerate(frames):
         if limits:

@@ -88,7 +88,7 @@ class AdamWEngine:
         self._begin(config)
 
     def _begin(self, config: TuneConfig) -> None:
-        """As if nothing had been tuned before: an earlier job may have ended in the middle of a step."""
+        """Start as if nothing had been tuned before: an earlier job may have ended in the middle of a step."""
         for parameter in (*self.params.values(), *self.masters.values()):
             parameter.grad = None
         self.scaler = torch.amp.GradScaler(self.net.device.type, enabled=self.net.dtype == torch.float16)
@@ -259,7 +259,7 @@ class Tuner:
         return Delta({name: tensor.to(torch.float16) for name, tensor in self.engine.tuned().items()}, meta)
 
     def _loss(self, mean: Tensor, std: Tensor, text: Tensor, draw: Draw) -> Tensor:
-        """Latents `[1, 4, F, h, w]`; the posterior is sampled anew each step, as in the reference."""
+        """Compute the loss on latents `[1, 4, F, h, w]`; the posterior is sampled anew each step, as in the reference."""
         (of_posterior, noise), t = draw
         noised, target = self._add_noise(mean + std * of_posterior, noise, t)
         prediction = self.engine.forward(noised.to(self.base.dtype), t, text)

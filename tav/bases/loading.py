@@ -109,7 +109,7 @@ def _filled(
 
 
 def _configs_of(file: Path, config: str | None) -> Path:
-    """The diffusers folder whose configs and vocabulary describe a single file, which holds neither."""
+    """Find the diffusers folder whose configs and vocabulary describe a single file, which holds neither."""
     if config is None:
         folder = file.parent
         if not (folder / "unet" / "config.json").is_file():
@@ -152,7 +152,7 @@ def _tokenizer(folder: Path, text_encoder: CLIPTextModel) -> CLIPTokenizer:
 
 
 def _vae_dtype(folder: Path, dtype: torch.dtype) -> torch.dtype:
-    """fp32 for a VAE whose activations overflow fp16 (black frames), as most of Stable Diffusion's do."""
+    """Return fp32 for a VAE whose activations overflow fp16 (black frames), as most of Stable Diffusion's do."""
     overflows = read_config(folder / "vae" / "config.json").get("force_upcast", True)
     return torch.float32 if overflows and dtype == torch.float16 else dtype
 
@@ -209,7 +209,7 @@ def find(name: str) -> Path:
 
 
 def _files(folder: Path, variants: dict[str, str | None] | None = None) -> Iterator[tuple[str, Path]]:
-    """What makes a base what it is: configs, vocabulary and, with `variants`, weights."""
+    """Yield what makes a base what it is: configs, vocabulary and, with `variants`, weights."""
     for part in _PARTS:
         weights = _weights(part, variants[part]) if variants and part in variants else None
         for file in sorted((folder / part).glob("*")):

@@ -101,7 +101,7 @@ def _speeds(kind: str, dtype: torch.dtype, clock: Clock) -> tuple[float, float, 
 
 
 def _seconds(work: Callable[[], object], kind: str, clock: Clock, batch: int = 1) -> float:
-    """The time of one call while nothing else ran: the shortest of many."""
+    """Return the time of one call while nothing else ran: the shortest of many."""
 
     def once() -> float:
         began = clock()

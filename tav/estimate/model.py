@@ -205,7 +205,7 @@ def bare_step(cost: Cost, width: int, device: Device, times: int = 1) -> StepWor
 
 
 def _with_optimizer(step: StepWork, profile: Profile, memory: MemorySetting, device: Device) -> StepWork:
-    """A pass as a tuning step: AdamW's update, and what travels between device and host."""
+    """Make a pass a tuning step: add AdamW's update, and what travels between device and host."""
     width = bytes_per_value(memory.precision)
     passes = 3 if memory.gradient_checkpointing else 2
     host = memory.offload_optimizer
@@ -220,7 +220,7 @@ def _with_optimizer(step: StepWork, profile: Profile, memory: MemorySetting, dev
 
 
 def _held(profile: Profile, memory: MemorySetting, ranks: int) -> tuple[float, float]:
-    """Bytes that lie on the device, and in host memory, all through a job: parameters and the optimizer's state.
+    """Count the bytes that lie on the device, and in host memory, all through a job: parameters and the optimizer's state.
 
     AdamW in mixed precision takes a master copy and two moments in fp32. The gradients are among the counted activations.
     """

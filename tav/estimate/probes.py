@@ -37,7 +37,7 @@ def cpu(precision: Precision, threads: int) -> Device:
 
 @cache
 def _figures(folder: Path, precision: Precision, threads: int) -> Device:
-    """Remembered in this process too, where they cannot be kept in `folder`."""
+    """Read or probe, and remember in this process, too, where `folder` cannot be written."""
     return stored(cpu_name(threads), precision) or store(_probed(precision, threads), precision)
 
 

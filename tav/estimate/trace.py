@@ -98,7 +98,7 @@ def profile_of(
 
 
 def _fit(points: list[tuple[int, int, Cost]]) -> PassProfile:
-    """Peaks of the smaller half of the points and of the larger half are each on a line."""
+    """Fit the points; peaks of their smaller half and of their larger half are each on a line."""
     shapes = torch.tensor([[f, p] for f, p, _ in points], dtype=torch.float64)
     f, p = shapes.unbind(1)
     ones = torch.ones_like(f)
@@ -121,7 +121,7 @@ def _fit(points: list[tuple[int, int, Cost]]) -> PassProfile:
 
 
 def _shaping(part: Any) -> dict[str, Any]:
-    """A config with diffusers' defaults filled in, without what does not shape the network."""
+    """Return a config with diffusers' defaults filled in, without what does not shape the network."""
     shaping = {key: value for key, value in part.config.items() if not key.startswith("_") and key not in _LOOSE}
     return dict(json.loads(json.dumps(shaping)))
 

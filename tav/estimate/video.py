@@ -145,7 +145,7 @@ def largest_that_fits(work: VideoWork, fits: Callable[[VideoWork], bool]) -> tup
 
 
 def _last(end: int, holds: Callable[[int], bool]) -> int:
-    """The largest n in 1…end that `holds`, which no larger one does; 0: none."""
+    """Find the largest n in 1…end that `holds`, which no larger one does; 0: none."""
     low, high = 0, end
     while low < high:
         middle = (low + high + 1) // 2

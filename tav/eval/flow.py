@@ -140,7 +140,7 @@ def _pair_error(before: Frames, after: Frames, forth: Flow, seen: Mask) -> float
 
 
 def _at_side(frames: Frames) -> Frames:
-    """Frames with their shorter side at `SIDE` pixels, and their longer one at `LONGEST` at most."""
+    """Resize frames to `SIDE` pixels on their shorter side, and to `LONGEST` at most on their longer one."""
     height, width = frames.shape[1:3]
     scale = SIDE / min(height, width)
     size = (min(LONGEST, round(width * scale)), min(LONGEST, round(height * scale)))

@@ -73,7 +73,7 @@ def run(plan: Plan, command: str, say: Say = print) -> Path:
 
 
 def _make(plan: Plan, suite: Suite, base: Base, say: Say) -> int:
-    """All clips, here or shared out to processes; returns how many videos were made."""
+    """Make the videos of all clips, here or in several processes; return how many."""
     names = [clip.name for clip in suite.clips]
     if not plan.methods:
         return 0
@@ -102,7 +102,7 @@ def work(plan: Plan, suite: Suite, clips: Sequence[str], base: Base, say: Say = 
 
 
 def _work_alone(share: tuple[Plan, Sequence[str]]) -> int:
-    """Some clips in a process of its own."""
+    """Make the videos of some clips in a process of its own."""
     plan, clips = share
     if plan.threads:
         torch.set_num_threads(plan.threads)

@@ -121,7 +121,7 @@ def _load(kind: Any, name: str, **options: Any) -> Any:
 
 
 def _network(name: str) -> Any:
-    """A model in fp32 with all its weights: what a file lacks, transformers would draw at random."""
+    """Load a model in fp32 with all its weights: what a file lacks, transformers would draw at random."""
     model, info = _load(AutoModel, name, dtype=torch.float32, output_loading_info=True)
     missing = sorted(key for key in info["missing_keys"] if "pooler" not in key)  # ViT's unused pooler is often left out
     if missing:
@@ -130,7 +130,7 @@ def _network(name: str) -> Any:
 
 
 def _pixels(processor: Any, frames: Frames, device: torch.device) -> Iterator[Tensor]:
-    """The model's input, `[≤16, 3, h, w]` at a time."""
+    """Yield the model's input, `[≤16, 3, h, w]` at a time."""
     for i in range(0, len(frames), _FRAMES_AT_ONCE):
         chunk = list(frames[i : i + _FRAMES_AT_ONCE])
         yield processor(chunk, return_tensors="pt", input_data_format="channels_last").pixel_values.to(device)

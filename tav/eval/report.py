@@ -149,7 +149,7 @@ def _models(record: Record) -> str:
 
 
 def _sheets(results: Results, videos: Sequence[tuple[str, Case]], measures: Sequence[Measure]) -> list[Sheet]:
-    """Every edit of every clip once: the first seed shown, all methods."""
+    """Show every edit of every clip once: the first seed, all methods."""
     chosen: dict[tuple[str, str], tuple[Case, list[str]]] = {}
     for method, case in videos:
         first, methods = chosen.setdefault((case.clip, case.edit), (case, []))

@@ -62,7 +62,7 @@ _ENDS = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
 
 
 def _students_t(sums: NDArray[np.float64], counts: NDArray[np.intp]) -> tuple[float, float]:
-    """Ends of the interval of a mean over videos, by how the clips' sums scatter about what it gives them."""
+    """Return the ends of the interval of a mean over videos, by how the clips' sums scatter about what it gives them."""
     clips, mean = len(sums), sums.sum() / counts.sum()
     error = np.sqrt(clips / (clips - 1) * ((sums - mean * counts) ** 2).sum()) / counts.sum()
     half = float(stdtrit(clips - 1, _ENDS[1]) * error)
@@ -70,7 +70,7 @@ def _students_t(sums: NDArray[np.float64], counts: NDArray[np.intp]) -> tuple[fl
 
 
 def _resampled_means(sums: NDArray[np.float64], counts: NDArray[np.intp]) -> NDArray[np.float64]:
-    """Means over videos of the clips drawn, with replacement, `[RESAMPLES]`."""
+    """Return means over videos of the clips drawn, with replacement, `[RESAMPLES]`."""
     drawn = np.random.default_rng(0).integers(0, len(sums), (RESAMPLES, len(sums)))
     return np.asarray(sums[drawn].sum(1) / counts[drawn].sum(1))
 

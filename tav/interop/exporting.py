@@ -137,7 +137,7 @@ def _record(delta: Delta, latents: Latents | None) -> Record:
 
 
 def _copy_base(folder: Path, out: Path) -> None:
-    """Configs, vocabulary and the weights that are used, under their plain name."""
+    """Copy configs, vocabulary and the weights that are used, under their plain name."""
     weights = weight_files(folder)
     for part in ("unet", *PARTS):
         copy_texts(folder / part, out / part)

@@ -155,7 +155,7 @@ def _import_pipeline(path: Path, base: Base) -> Imported:
 
 
 def _clip_facts(checkpoint: PublicCheckpoint, facts: Facts, noise: Tensor | None, base: Base) -> dict[str, Any]:
-    """The clip by `facts`, then by the record, the training's settings, the latents' shape; None: not known."""
+    """Collect what is known of the clip: by `facts`, then the record, the training's settings, the latents' shape."""
     data: Any = checkpoint.training.get("train_data") or {}
     before = checkpoint.record.delta.origin if checkpoint.record else None
     shape = None if noise is None else noise.shape[2:]
@@ -208,7 +208,7 @@ def _check_latents(noise: Tensor, origin: Origin, base: Base) -> None:
 
 
 def _tuning(training: dict[str, Any]) -> TuneConfig | None:
-    """The settings that a `config.yaml` holds; what it leaves out is the public implementation's default, which is ours."""
+    """Read the settings of a `config.yaml`; what it leaves out is the public implementation's default, which is ours."""
     if not training:
         return None
     names = {
@@ -228,7 +228,7 @@ def _tuning(training: dict[str, Any]) -> TuneConfig | None:
 
 
 def _latents_meta(checkpoint: PublicCheckpoint, origin: Origin, facts: Facts) -> LatentsMeta:
-    """Steps by what is given, the record, the training's settings; else the public implementation's, which are ours."""
+    """Take the steps from `facts`, the record, the training's settings; else the public implementation's, which are ours."""
     record = checkpoint.record
     if record is not None and record.latents is not None and facts.inversion_steps is None:
         return record.latents.model_copy(update={"origin": origin})
@@ -237,6 +237,6 @@ def _latents_meta(checkpoint: PublicCheckpoint, origin: Origin, facts: Facts) ->
 
 
 def _stored_in(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """In the dtype it once had, where that loses nothing."""
+    """Cast to the dtype that the tensor once had, where that loses nothing."""
     stored = tensor.to(dtype)
     return stored if torch.equal(stored.to(tensor.dtype), tensor) else tensor

@@ -95,7 +95,7 @@ def _call(what: str, query: Tensor, key: Tensor, heads: int, scale: float, *tens
 
 @cache
 def _kernels() -> ctypes.CDLL | None:
-    """The compiled kernels; None where they cannot be compiled, and torch's attention has to do."""
+    """Load the compiled kernels; None where they cannot be compiled, and torch's attention has to do."""
     try:
         return ctypes.CDLL(str(_compiled()))
     except (OSError, RuntimeError, subprocess.CalledProcessError) as error:  # RuntimeError: a user without a home
@@ -109,7 +109,7 @@ def _kernels() -> ctypes.CDLL | None:
 
 
 def _compiled() -> Path:
-    """The library for this source, compiler and processor."""
+    """Return the library for this source, compiler and processor."""
     folder = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or Path.home() / ".cache" / "torch_extensions") / "tav"
     compiler = subprocess.run([_COMMAND[0], "--version"], check=True, capture_output=True, text=True).stdout
     parts = (_SOURCE.read_text(), *_COMMAND, compiler, platform.machine(), _processor())
@@ -124,7 +124,7 @@ def _compiled() -> Path:
 
 
 def _processor() -> str:
-    """What instructions there are, as far as the system says."""
+    """Return what instructions there are, as far as the system says."""
     known = Path("/proc/cpuinfo")
     lines = known.read_text().splitlines() if known.exists() else [platform.processor()]
     return next((line for line in lines if line.startswith(("flags", "Features"))), lines[0])

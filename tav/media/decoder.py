@@ -116,7 +116,7 @@ def _ask(request: _Request, timeout_s: float) -> _Answer:
 
 
 def _scratch() -> IO[bytes]:
-    """A file without a name; in memory where that can be, so that a full disk is not taken for a bad clip."""
+    """Open a file without a name; in memory where that can be, so that a full disk is not taken for a bad clip."""
     return os.fdopen(os.memfd_create("tav"), "w+b") if hasattr(os, "memfd_create") else tempfile.TemporaryFile()
 
 
@@ -169,7 +169,7 @@ def main(text: str) -> int:
 
 
 def _code() -> set[Path]:
-    """Folders of Python and of the packages that decode, which import parts of theirs only when they need them."""
+    """List folders of Python and of the packages that decode, which import parts of theirs only when they need them."""
     packages = {Path(module.__path__[0]) for module in (av, np, PIL, pydantic)}
     return packages | {folder for name in ("stdlib", "platstdlib") if (folder := Path(sysconfig.get_path(name))).is_dir()}
 

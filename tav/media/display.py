@@ -45,7 +45,7 @@ class Turn:
         return (height, width) if self.swap else (width, height)
 
     def __call__(self, picture: NDArray[np.generic]) -> NDArray[np.generic]:
-        """`[H, W, 3]` turned."""
+        """Turn `[H, W, 3]`."""
         turned = picture.transpose(1, 0, 2) if self.swap else picture
         return np.ascontiguousarray(turned[:: -1 if self.up_down else 1, :: -1 if self.left_right else 1])
 

@@ -42,7 +42,7 @@ def is_webp(path: str | Path) -> bool:
 
 
 def _said_size(data: mmap.mmap) -> int | None:
-    """Bytes up to the end of what the container announces; None: it announces nothing."""
+    """Return the bytes up to the end of what the container announces; None: it announces nothing."""
     if data[4:8] in _ISO_FIRST:
         return _iso(data)
     if data[:4] == _EBML:
@@ -80,7 +80,7 @@ def _matroska(data: mmap.mmap) -> int | None:
 
 
 def _vint(data: mmap.mmap, place: int) -> tuple[int, int] | None:
-    """Where an element's content begins, and its length; None: of unknown length, or not an element."""
+    """Return where an element's content begins, and its length; None: of unknown length, or not an element."""
     if place >= len(data) or not data[place]:
         return None
     width = 9 - data[place].bit_length()

@@ -178,7 +178,7 @@ def _damaged(frame: int) -> InvalidClip:
 
 
 def _shown_stream(file: av.container.InputContainer) -> VideoStream:
-    """The stream that a player shows: no picture beside it; of more than one frame, the default, the largest, the first."""
+    """Choose the stream that a player shows: no picture beside it; of moving ones the default, the largest, the first."""
     streams = [stream for stream in file.streams.video if not stream.disposition & _BESIDE]
     if not streams:
         raise InvalidClip("the clip has no video stream: send a file with moving pictures in it")
@@ -194,7 +194,7 @@ def _shown_stream(file: av.container.InputContainer) -> VideoStream:
 
 
 def _said_seconds(file: av.container.InputContainer, stream: VideoStream) -> float | None:
-    """What Matroska says of one track, or of the file where that is its only one."""
+    """Read what Matroska says of one track, or of the file where that is its only one."""
     if match := re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", stream.metadata.get("DURATION", "").strip("\0 ")):
         hours, minutes, seconds = match.groups()
         return int(hours) * 3600 + int(minutes) * 60 + float(seconds)

@@ -157,7 +157,7 @@ class _Place:
 
 
 def _place(error: Mapping[str, Any], model: type[BaseModel] | None) -> _Place:
-    """Follows an error's place through the model: without a union's own names for its alternatives."""
+    """Follow an error's place through the model: without a union's own names for its alternatives."""
     loc: list[str | int] = []
     alternative: Loc | None = None
     within, about, kind = model, None, model
@@ -176,7 +176,7 @@ def _place(error: Mapping[str, Any], model: type[BaseModel] | None) -> _Place:
 
 
 def _members(kind: Any) -> list[Any]:
-    """The alternatives of an annotation, but None."""
+    """List the alternatives of an annotation, but None."""
     if get_origin(kind) is Annotated:
         return _members(get_args(kind)[0])
     if get_origin(kind) in (Union, types.UnionType):
@@ -185,7 +185,7 @@ def _members(kind: Any) -> list[Any]:
 
 
 def _tag(member: Any, part: str | int) -> bool:
-    """Whether pydantic calls an alternative so."""
+    """Say whether pydantic calls an alternative so."""
     if get_origin(member) is Literal:
         return str(part).startswith("literal[")
     said = str(getattr(member, "__name__", member))
@@ -193,7 +193,7 @@ def _tag(member: Any, part: str | int) -> bool:
 
 
 def _child(members: list[Any], part: str | int) -> tuple[type[BaseModel] | None, Any, str | None]:
-    """Whose field a part is, the field's annotation and description."""
+    """Return whose field a part is, the field's annotation and description."""
     for member in members:
         if isinstance(member, type) and issubclass(member, BaseModel):
             field = member.model_fields.get(str(part))
@@ -209,7 +209,7 @@ def _child(members: list[Any], part: str | int) -> tuple[type[BaseModel] | None,
 def _of_one_alternative(
     places: list[tuple[Mapping[str, Any], _Place]],
 ) -> list[tuple[Mapping[str, Any], _Place]]:
-    """Of a union that no alternative of fits, what is wrong within the one that was meant; otherwise all of them."""
+    """Keep, of a union that no alternative of fits, what is wrong within the one that was meant; otherwise all of them."""
     within = {p.alternative[:-1] for _, p in places if p.alternative and len(p.loc) >= len(p.alternative)}
     return [
         (error, place)
@@ -242,7 +242,7 @@ def _text(group: list[tuple[Mapping[str, Any], _Place]], name: str, show: bool) 
 
 
 def _rule(kind: str, ctx: Mapping[str, Any], error: Mapping[str, Any]) -> str:
-    """What follows "must be"; or a whole predicate that begins with "may"."""
+    """Write what follows "must be"; or a whole predicate that begins with "may"."""
     match kind:
         case "greater_than_equal":
             return f"{_plain(ctx['ge'])} or more"
@@ -287,7 +287,7 @@ def _plain(number: object) -> str:
 
 
 def _no_json(said: str) -> str:
-    """`said` is the parser's; only the place in it is told on."""
+    """Name the place where the parser stopped; the rest of `said` is not repeated."""
     match = re.search(r"line (\d+) column (\d+)", said)
     return f"The body is not JSON{f' (line {match[1]}, column {match[2]})' if match else ''}: send an object in UTF-8."
 
@@ -310,7 +310,7 @@ _PREDICATE = re.compile(r"(?:must|may|needs?|is|are|has|have|cannot|can|names?)\
 
 
 def _own(name: str, text: str) -> str:
-    """A sentence of ours, or one that goes on from the field's name."""
+    """Write a sentence of ours, or one that goes on from the field's name."""
     if not name:
         return _ended(text)
     return _ended(f"{name} {text}" if _PREDICATE.match(text) else f"{name}: {text}")

@@ -88,7 +88,7 @@ _ROUND = np.stack(
 
 
 def _hull(points: np.ndarray) -> np.ndarray:
-    """The convex hull of points `[N, 2]`, in order."""
+    """Return the convex hull of points `[N, 2]`, in order."""
     ordered = sorted(map(tuple, points.tolist()))
 
     def half(some: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -110,7 +110,7 @@ def _discs(*discs: tuple[np.ndarray, float]) -> np.ndarray:
 
 
 def _frame(start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """u goes from 0 at `start` to 1 at `end`; v is the distance from that line, in heights."""
+    """Make a bone's frame: u goes from 0 at `start` to 1 at `end`; v is the distance from that line, in heights."""
     along = end[:2] - start[:2]
     length = float(np.linalg.norm(along))
     if length < 0.02:  # the bone points at the viewer
@@ -226,7 +226,7 @@ def _head(subject: str, headwear: str | None, figure: Skeleton, seen: dict[str, 
     aside = np.array([-up[1], up[0]])  # to the picture's right when upright
 
     def at(azimuth: float, height: float, radius: float = 0.94) -> tuple[np.ndarray, float]:
-        """A point on the head: degrees from where it looks (left positive), and how high, both on a sphere."""
+        """Place a point on the head: degrees from where it looks (left positive), and how high, both on a sphere."""
         flat = np.sqrt(max(0.0, 1 - height**2)) * radius * r
         a = np.deg2rad(azimuth)
         x, _, near = project(np.array([flat * np.cos(a), flat * np.sin(a), 0.0]), heading)

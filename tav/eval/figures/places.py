@@ -43,12 +43,12 @@ def _mix(picture: Picture, colour: tuple[float, float, float], share: np.ndarray
 
 
 def _edge(distance: np.ndarray, size: int) -> np.ndarray:
-    """1 where the distance (picture sides) is positive, 0 where negative, over one pixel."""
+    """Return 1 where the distance (picture sides) is positive, 0 where negative, over one pixel."""
     return np.clip(distance * size + 0.5, 0, 1)
 
 
 def _ridge(rng: np.random.Generator, u: np.ndarray, across: float, low: float, high: float) -> np.ndarray:
-    """A line of hills: its height at every column, between two heights."""
+    """Draw a line of hills: its height at every column, between two heights."""
     wave = _noise(rng, u, np.zeros_like(u), across, 1) + 0.4 * _noise(rng, u, np.zeros_like(u), across * 3, 1)
     return low + (high - low) * (0.5 + 0.5 * np.tanh(wave))
 

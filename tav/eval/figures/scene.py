@@ -116,7 +116,7 @@ def _placed(actor: Actor, time: float, camera: float) -> _Placed:
 
 
 def _drawing_order(scene: Scene) -> list[int]:
-    """Actors, the farthest first."""
+    """Sort actors, the farthest first."""
     return sorted(range(len(scene.actors)), key=lambda i: scene.actors[i].ground)
 
 
@@ -191,7 +191,7 @@ def _mask(outline: np.ndarray, size: int) -> np.ndarray:
 
 
 def _affine(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """`[2, 3]`: takes a point of the picture before to the one after, both told by a bone's frame."""
+    """Return the `[2, 3]` map from a point of the picture before to the one after, both in a bone's frame."""
     square = np.array([[0.0, 0.0, 1.0]])
     return after @ np.linalg.inv(np.concatenate([before, square]))
 

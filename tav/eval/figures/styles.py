@@ -53,7 +53,7 @@ def _levels(picture: Picture, step: float) -> Picture:
 
 
 def _pixel(picture: Picture) -> Picture:
-    """Squares of one colour each, of few levels."""
+    """Draw squares of one colour each, of few levels."""
     size = len(picture)
     small = picture.reshape(BLOCKS, size // BLOCKS, BLOCKS, size // BLOCKS, 3)
     middle = np.median(small, axis=(1, 3))

@@ -158,7 +158,7 @@ def _place(name: str) -> tuple[int, int]:
 
 
 def _predict(base: Base, rows: Tensor, t: int, text: Tensor) -> Tensor:
-    """The base's prediction for `[R·F, 4, h, w]`, frames of one row adjacent, with a prompt `[R, L, D]` a row."""
+    """Return the base's prediction for `[R·F, 4, h, w]`, frames of one row adjacent, with a prompt `[R, L, D]` a row."""
     per_frame = text.repeat_interleave(len(rows) // len(text), dim=0)
     prediction: Tensor = base.unet(rows.to(base.dtype), t, per_frame, return_dict=False)[0]
     return prediction.float()

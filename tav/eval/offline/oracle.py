@@ -44,7 +44,7 @@ class Reading:
 
 @cache
 def _palette() -> tuple[np.ndarray, np.ndarray]:
-    """Colours `[P, 3]` and what each stands for `[P]`: an index into COLOURS, or -1 for ground and outline."""
+    """Return colours `[P, 3]` and what each stands for `[P]`: an index into COLOURS, or -1 for ground and outline."""
     entries, meaning = [], []
     for i, rgb in enumerate(COLOURS.values()):
         for shade in SHADES:
@@ -61,14 +61,14 @@ def _palette() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _at_side(frame: np.ndarray) -> np.ndarray:
-    """The picture as float32 `[64, 64, 3]`."""
+    """Resize the picture to float32 `[64, 64, 3]`."""
     if frame.shape[:2] != (SIDE, SIDE):
         frame = np.asarray(Image.fromarray(frame).resize((SIDE, SIDE), Image.Resampling.BOX))
     return frame.astype(np.float32)
 
 
 def _largest(mask: np.ndarray) -> np.ndarray:
-    """The largest connected patch of a bool mask."""
+    """Find the largest connected patch of a bool mask."""
     label = np.where(mask, np.arange(1, mask.size + 1).reshape(mask.shape), 0)
     while True:
         wide = np.pad(label, 1)
@@ -82,7 +82,7 @@ def _largest(mask: np.ndarray) -> np.ndarray:
 
 
 def _normal(mask: np.ndarray) -> np.ndarray:
-    """A mask moved to the centre and scaled to one area, bool `[48, 48]`."""
+    """Move a mask to the centre and scale it to one area, bool `[48, 48]`."""
     y, x = np.nonzero(mask)
     scale = np.sqrt(mask.sum() / NORMAL_AREA)
     span = np.arange(NORMAL_SIDE) + 0.5 - NORMAL_SIDE / 2
@@ -95,7 +95,7 @@ def _normal(mask: np.ndarray) -> np.ndarray:
 
 @cache
 def _silhouettes() -> np.ndarray:
-    """Every shape at two sizes, `[6, 2, 48, 48]` bool, read as an object's fill is: less its outline."""
+    """Draw every shape at two sizes, `[6, 2, 48, 48]` bool, read as an object's fill is: less its outline."""
     return np.stack([[_normal(silhouette(s, 0.5, 0.5, r, SIDE) > 0.75) for r in (0.17, 0.25)] for s in SHAPES])
 
 
@@ -131,7 +131,7 @@ def read(frame: np.ndarray) -> Reading:
 
 
 def _ground(pixels: np.ndarray) -> str:
-    """The ground whose mean colour is nearest to the median of the pixels `[N, 3]`."""
+    """Name the ground whose mean colour is nearest to the median of the pixels `[N, 3]`."""
     if not len(pixels):
         return next(iter(GROUNDS))
     means = np.array(list(GROUNDS.values()), np.float32)

@@ -141,7 +141,7 @@ class TunedVideoPipeline(DiffusionPipeline):
         return TunedVideoOutput(frames) if return_dict else (frames,)
 
     def _timesteps(self, steps, start=None):
-        """The scheduler's, descending, or as many from `start` down."""
+        """Return the scheduler's timesteps, descending, or as many from `start` down."""
         self.scheduler.set_timesteps(steps)
         grid = np.minimum(self.scheduler.timesteps.cpu().numpy(), self.scheduler.config.num_train_timesteps - 1)
         if start is not None and start != grid[0]:
@@ -149,7 +149,7 @@ class TunedVideoPipeline(DiffusionPipeline):
         return np.unique(grid)[::-1].tolist()
 
     def _step(self, x, prediction, t, lower):
-        """DDIM with eta 0, from timestep `t` to `lower`; below zero lies the schedule's end."""
+        """Take a DDIM step with eta 0, from timestep `t` to `lower`; below zero lies the schedule's end."""
         alpha = float(self.scheduler.alphas_cumprod[t])
         alpha_to = float(self.scheduler.alphas_cumprod[lower] if lower >= 0 else self.scheduler.final_alpha_cumprod)
         if self.scheduler.config.prediction_type == "v_prediction":
@@ -168,7 +168,7 @@ class TunedVideoPipeline(DiffusionPipeline):
 
     @contextmanager
     def _injecting(self, layers, rows):
-        """While open, `layers` give the first row's output for all rows."""
+        """Have `layers` give the first row's output for all rows, while the context is open."""
 
         def first_row(output):
             if isinstance(output, tuple):  # a block's
@@ -186,7 +186,7 @@ class TunedVideoPipeline(DiffusionPipeline):
                 hook.remove()
 
     def _predict(self, x, t, text):
-        """The network's prediction for `[B, 4, F, h, w]` and as many prompts, in fp32."""
+        """Return the network's prediction for `[B, 4, F, h, w]` and as many prompts, in fp32."""
         frames = x.transpose(1, 2).to(self.unet.dtype).flatten(0, 1)  # [B·F, 4, h, w]
         out = self.unet(frames, t, text, return_dict=False)[0]
         return out.float().unflatten(0, (len(text), -1)).transpose(1, 2)
