@@ -65,9 +65,9 @@ test: $(READY) ## All tests, on real parts
 	tools/system-packages.sh $(PYTHON) browser servers prometheus
 	$(BIN)/python -m pytest tests $(SIDE_BY_SIDE)
 
-test-fast: $(READY) ## The tests that take no tens of seconds each
+test-fast: $(READY) ## The tests that need no server and take a few seconds at most
 	tools/system-packages.sh $(PYTHON) prometheus
-	$(BIN)/python -m pytest tests $(SIDE_BY_SIDE) -m 'not slow'
+	$(BIN)/python -m pytest tests $(SIDE_BY_SIDE) -m 'not slow and not server'
 
 lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check .

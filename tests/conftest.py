@@ -27,7 +27,6 @@ FIRST = (
     "tests/behaviour/test_chaos.py",
     "platform",
     "tests/deploy/test_two_machines.py",
-    "tests/tuning/test_autoscaling.py",
     "tests/deploy/test_postgresql.py",
     "tests/test_quality.py",
     "tests/tuning/test_deepspeed_engine.py",
@@ -40,11 +39,13 @@ FIRST = (
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give each test the group that one process runs, and put the long groups first."""
+    """Give each test the group that one process runs, put the long groups first, and mark what needs a server."""
 
     def place(item: pytest.Item) -> int:
         group = group_of(item)
         item.add_marker(pytest.mark.xdist_group(group))
+        if "s3_server" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.server)
         return FIRST.index(group) if group in FIRST else len(FIRST)
 
     items.sort(key=place)

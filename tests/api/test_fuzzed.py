@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from mlflow import MlflowClient
 
 from registry.settings import RegistrySettings
@@ -25,6 +26,7 @@ UNCHECKED = "positive_data_acceptance"
 """What the schema allows may still be refused for a reason that no schema tells, such as `fps` together with `seconds`."""
 
 
+@pytest.mark.slow
 def test_no_request_that_the_description_leads_to_is_answered_otherwise_than_it_says(
     start_gateway: Callable[..., Gateway],
     version: ModelVersion,

@@ -17,6 +17,7 @@ from registry.settings import RegistrySettings
 from services.api.keys import KeyFile, make_key
 from services.platform import PlatformSettings, Stack
 from tav_client import TavClient
+from tests.api.conftest import start_gateway  # noqa: F401 - a fixture
 from tests.certificate import write_certificate
 
 CLIP = Path(__file__).parents[2] / "examples" / "clips" / "red-ball-grass.mp4"

@@ -11,7 +11,7 @@ from playwright.sync_api import Page, Route, expect, sync_playwright
 
 from services.api.keys import KeyFile, make_key
 from services.settings import Settings
-from tests.api.conftest import Gateway, start_gateway  # noqa: F401 - a fixture
+from tests.api.conftest import Gateway
 
 pytestmark = pytest.mark.slow
 
@@ -28,13 +28,12 @@ def page() -> Iterator[Page]:
 
 
 def test_the_docs_page_works_without_the_internet_and_calls_with_the_key_that_it_is_given(
-    page: Page, request: pytest.FixtureRequest, tmp_path: Path
+    page: Page, start_gateway: Callable[..., Gateway], tmp_path: Path
 ) -> None:
-    start: Callable[..., Gateway] = request.getfixturevalue("start_gateway")
     key, record = make_key("first")
     place = str(tmp_path / "keys.json")
     KeyFile(place, Settings()).write({record.id: record})
-    root, elsewhere = str(start(api_keys_file=place).http.base_url).rstrip("/"), []
+    root, elsewhere = str(start_gateway(api_keys_file=place).http.base_url).rstrip("/"), []
 
     def only_ours(route: Route) -> None:
         if route.request.url.startswith((f"{root}/", "data:")):

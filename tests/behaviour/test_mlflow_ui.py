@@ -20,7 +20,7 @@ from registry.videos import VideoStore
 from services.api.keys import KeyFile, make_key
 from tav.bases import OFFLINE
 from tav_client.schemas import ClipInfo, TuningJob, TuningJobCreate, Video, VideoCreate
-from tests.api.conftest import Gateway, start_gateway  # noqa: F401 - a fixture
+from tests.api.conftest import Gateway
 
 pytestmark = pytest.mark.slow
 
@@ -86,10 +86,10 @@ def operator(tmp_path: Path, settings: RegistrySettings) -> tuple[str, str]:
 
 
 @pytest.fixture
-def door(request: pytest.FixtureRequest, operator: tuple[str, str], settings: RegistrySettings) -> str:
+def door(start_gateway: Callable[..., Gateway], operator: tuple[str, str], settings: RegistrySettings) -> str:
     """Where the gateway shows MLflow to whoever has that key."""
-    start: Callable[..., Gateway] = request.getfixturevalue("start_gateway")
-    return f"{str(start(api_keys_file=operator[1], experiment=settings.experiment).http.base_url).rstrip('/')}/mlflow"
+    gateway = start_gateway(api_keys_file=operator[1], experiment=settings.experiment)
+    return f"{str(gateway.http.base_url).rstrip('/')}/mlflow"
 
 
 @pytest.fixture

@@ -234,9 +234,12 @@ def test_a_log_is_followed_over_cuts_to_its_end_and_nothing_comes_twice(service:
 def running(service: Any, *words: str) -> Iterator[subprocess.Popen[str]]:
     """The command as a process of its own, which a terminal's Ctrl-C would reach."""
     command = [str(Path(sys.executable).with_name("tav")), "--url", service.url, *words]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    ) as process:
+    heard = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so would it
+    try:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    finally:
+        signal.signal(signal.SIGINT, heard)
+    with process:
         try:
             yield process
         finally:

@@ -68,6 +68,7 @@ def test_every_method_makes_the_clips_frames_and_the_same_ones_again(name: str, 
     assert (first.frames == again.frames).all()
 
 
+@pytest.mark.slow
 def test_each_ablation_changes_the_video(bench: Workbench) -> None:
     videos = {name: METHODS[name].sample(bench, CLIP, EDIT).frames for name in METHODS}
     for name in METHODS:
@@ -117,6 +118,7 @@ def test_image_to_image_draws_the_same_noise_for_every_frame(base: Base, source:
     assert difference(edited[0], edited[1]) < 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_baselines_work_in_half_precision_where_the_vae_may_stay_in_fp32(source: Clip, dtype: torch.dtype) -> None:
     half = Base.load("offline", dtype=dtype)

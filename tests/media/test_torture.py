@@ -49,6 +49,7 @@ def check_frames(path: Path, expected: Good) -> None:
         assert max(combing(frame) for frame in frames) < 3
 
 
+@pytest.mark.slow
 def test_files_with_bytes_changed_at_random_end_with_frames_or_a_sentence() -> None:
     done = subprocess.run([sys.executable, "-m", "tests.media.fuzz", "7", "3000"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -54,6 +54,7 @@ def off(one: Any, other: Any) -> int:
     return int(np.abs(one.frames.astype(int) - other.frames).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -75,6 +76,7 @@ def test_a_compiled_network_samples_the_same_video(
         assert off(free, other) > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_a_compiled_network_tunes_to_the_same_delta(base: Base, clip: Clip, delta: Delta, checkpointing: bool) -> None:
     tuner = Tuner(base)
@@ -84,6 +86,7 @@ def test_a_compiled_network_tunes_to_the_same_delta(base: Base, clip: Clip, delt
     assert all((again.tensors[n].float() - t.float()).abs().max() < 0.1 * moved for n, t in delta.tensors.items())
 
 
+@pytest.mark.slow
 def test_blocks_alike_are_compiled_once_and_a_shape_seen_before_not_again(base: Base, delta: Delta) -> None:
     graphs = Counter[str]()
 

@@ -64,6 +64,7 @@ def test_a_job_that_is_resumed_elsewhere_ends_in_the_same_delta(half: Base, clip
         assert all(torch.equal(tensor, kept[number].optimizer[name]) for name, tensor in state.optimizer.items())
 
 
+@pytest.mark.slow
 def test_a_job_whose_gradients_never_fit_leaves_the_tuner_to_the_next(half: Base, clip: Clip) -> None:
     expected = Tuner(half).tune(clip, CONFIG)
     tuner = tuner_of(half, 1e30)

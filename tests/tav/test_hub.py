@@ -44,6 +44,7 @@ def revisions(base_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> di
     return {"main": base_folder, "v2": write_random_base(tmp_path_factory.mktemp("v2"), seed=9)}
 
 
+@pytest.mark.slow
 def test_a_base_of_the_hub_is_of_the_revision_that_is_asked_for_and_its_name_says_so(
     revisions: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -65,6 +66,7 @@ def test_a_base_of_the_hub_is_of_the_revision_that_is_asked_for_and_its_name_say
     assert "'some/other' is neither a folder nor in the hub's cache, and the hub does not answer" in again[1]
 
 
+@pytest.mark.slow
 def test_a_base_that_is_not_on_the_hub_is_told_with_what_there_is(revisions: dict[str, Path], tmp_path: Path) -> None:
     with hub({"some/base": revisions}) as endpoint:
         names = [*MOVED, "stabilityai/stable-diffusion-2-1@fp16", "nobody/nothing", GATED, "not a name"]

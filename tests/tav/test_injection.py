@@ -97,6 +97,7 @@ def called_in_a_prediction(net: VideoUNet) -> set[str]:
     return seen
 
 
+@pytest.mark.slow
 def test_every_layer_and_block_that_the_network_calls_can_be_injected_and_every_other_is_refused(
     sampler: Sampler, delta: Delta, latents: Latents
 ) -> None:

@@ -22,7 +22,11 @@ def test_exports_are_exactly_what_can_be_imported() -> None:
         ("tav.probe", ["torch", "diffusers", "ray"]),
         ("tav.eval, tav.eval.suite, tav.eval.layout", ["torch", "diffusers", "transformers", "cv2", "jinja2", "ray"]),
         ("tav.estimate, services.tuning.estimates", ["torch", "diffusers", "transformers", "ray", "mlflow", "fastapi"]),
-        ("tav.eval.local", ["ray", "mlflow", "boto3", "fastapi", "deepspeed", "tav_client", "services"]),
+        pytest.param(
+            "tav.eval.local",
+            ["ray", "mlflow", "boto3", "fastapi", "deepspeed", "tav_client", "services"],
+            marks=pytest.mark.slow,
+        ),
         ("tav.eval.scores", ["torch", "diffusers", "transformers", "jinja2", "ray"]),
         ("tav_client", ["torch", "ray", "mlflow", "tav"]),
     ],

@@ -218,6 +218,7 @@ def test_a_public_pipeline_that_lacks_a_tensor_gives_no_base(base_folder: Path, 
         extract_base(public, tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_loading_a_base_says_nothing(base_folder: Path) -> None:
     code = f"import tav\nfor name in ('offline', {str(base_folder)!r}): tav.Base.load(name)"
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)

@@ -55,6 +55,7 @@ def test_every_attribute_is_read_off_ground_truth(
     assert_read_right(np.stack([harm(p) for p in pictures]), scenes)
 
 
+@pytest.mark.slow
 def test_every_attribute_is_read_after_the_autoencoder(scenes: list[Scene], pictures: np.ndarray) -> None:
     torch = pytest.importorskip("torch")
     from diffusers import AutoencoderKL
