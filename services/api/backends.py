@@ -8,7 +8,7 @@ from registry.jobs import JobStore
 from registry.objects import ObjectStore
 from registry.versions import VersionStore
 from registry.videos import VideoStore
-from services.sampling.client import Samples
+from services.sampling.client import ServeSampler
 from services.sampling.driver import VideoDriver
 from services.settings import Settings
 from services.tuning.client import SchedulerClient
@@ -27,7 +27,7 @@ class Backends:
     driver: VideoDriver
 
     @classmethod
-    def create(cls, settings: Settings, scheduler: SchedulerClient, sampler: Samples) -> Backends:
+    def create(cls, settings: Settings, scheduler: SchedulerClient, sampler: ServeSampler) -> Backends:
         """Create the stores and the driver; contact nothing yet."""
         objects = ObjectStore(settings)
         versions, videos = VersionStore(settings, objects), VideoStore(settings, objects)

@@ -1,4 +1,4 @@
-"""Deltas on demand, in three tiers: S3, host memory and, on CUDA, the device's memory."""
+"""Versions on demand, in three tiers: S3, host memory and, on CUDA, the device's memory."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 from torch import Tensor
 
 from registry.tenants import DEFAULT_TENANT, registered
+from registry.versions import VersionStore
 from services import metrics
-from services.sampling.client import version_id
+from services.sampling.messages import version_id
 from services.sampling.tiers import Budget, Tier
 from services.scratch import Scratch
 from tav.base import Base
@@ -26,60 +26,53 @@ from tav_client.schemas import ModelVersion
 
 log = logging.getLogger(__name__)
 
-_REFUSAL_SECONDS = 5.0
-
-
-class Fetches(Protocol):
-    """Where versions come from; `registry.versions.VersionStore` is one."""
-
-    def fetch(self, version: ModelVersion, folder: Path) -> Path:
-        """Download the version's files into `folder`, each checked against its registered digest."""
-        ...
+_ERROR_SECONDS = 5.0
+"""How long an error is repeated from memory."""
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """What sampling needs of a version, on one device."""
+class LoadedVersion:
+    """What sampling needs of a version, in the memory of the host or of the device."""
 
     delta: Delta
     latents: Latents
 
     @property
     def nbytes(self) -> int:
-        """Of all its tensors."""
+        """Bytes of all its tensors."""
         return sum(tensor.nbytes for tensor in (*self.delta.tensors.values(), self.latents.tensor))
 
-    def moved(self, move: Callable[[Tensor], Tensor]) -> Loaded:
-        """The same with every tensor moved."""
+    def map(self, move: Callable[[Tensor], Tensor]) -> LoadedVersion:
+        """Return a copy with `move` applied to every tensor."""
         tensors = {name: move(tensor) for name, tensor in self.delta.tensors.items()}
-        return Loaded(replace(self.delta, tensors=tensors), replace(self.latents, tensor=move(self.latents.tensor)))
+        return LoadedVersion(replace(self.delta, tensors=tensors), replace(self.latents, tensor=move(self.latents.tensor)))
 
 
 def _key(version: ModelVersion) -> str:
-    """What it is kept under: once a model is deleted, its name and numbers may come again with other deltas."""
+    """Return the version's name in the tiers: a deleted model's name and numbers may come again with other deltas."""
     return f"{version.job_id}:{version_id(version)}"
 
 
 class DeltaCache:
-    """Versions of one base, the most recently used at hand. One load per version, however many ask for it at a time.
+    """The most recently used versions of one base. A version is loaded once, however many requests wait for it.
 
     Lives in one event loop. A swap copies from the last tier into the network's tensors: on CUDA from device to device, on
     the CPU, where the tiers coincide, from host memory.
 
     Args:
-        store: Where versions come from.
-        base: What they must have been made with.
-        host: Kept in host memory, pinned on CUDA.
-        device: Kept on the device as well.
-        work_dir: Holds the files while they are read.
-        pinned: References (`name`, `name@alias`, `name/version`, of a tenant `TENANT~name…`) whose versions are never dropped
+        store: where versions are fetched.
+        base: what they must have been made with.
+        host: budget of host memory, whose pages are pinned on CUDA.
+        device: budget of the device's memory.
+        work_dir: for the files while they are read.
+        pinned: references (`name`, `name@alias`, `name/version`, of a tenant `TENANT~name…`) whose versions are never dropped
             once loaded. An alias that moves takes its pin along with the next request for its new version.
-        clock: Seconds that only grow.
+        clock: returns seconds that only grow.
     """
 
     def __init__(
         self,
-        store: Fetches,
+        store: VersionStore,
         base: Base,
         host: Budget,
         device: Budget,
@@ -92,82 +85,82 @@ class DeltaCache:
         self._work_dir = work_dir
         self._clock = clock
         self._pins: dict[str, str | None] = dict.fromkeys(registered(ref, DEFAULT_TENANT) for ref in pinned)
-        self.host: Tier[Loaded] = Tier(host, _nbytes, self._is_pinned)
-        self.device: Tier[Loaded] | None = Tier(device, _nbytes, self._is_pinned) if base.device.type != "cpu" else None
-        self._loading: dict[str, asyncio.Task[Loaded]] = {}
-        self._refused: dict[str, tuple[float, TavError]] = {}
+        self.host: Tier[LoadedVersion] = Tier(host, _nbytes, self._is_pinned)
+        self.device: Tier[LoadedVersion] | None = Tier(device, _nbytes, self._is_pinned) if base.device.type != "cpu" else None
+        self._loading: dict[str, asyncio.Task[LoadedVersion]] = {}
+        self._errors: dict[str, tuple[float, TavError]] = {}
+        """By version, the last load's error and until when it is repeated."""
 
     def preload(self, version: ModelVersion) -> None:
-        """Load a version into host memory now; blocks.
+        """Load a version into host memory. Blocks.
 
         Raises:
-            TavError: as of `use`.
+            TavError: see `use`.
         """
         self.check(version)
         self._repin(version)
         self.host.put(_key(version), self._load(version))
 
     @asynccontextmanager
-    async def use(self, version: ModelVersion) -> AsyncIterator[Loaded]:
-        """The version's delta and inverted latents, which stay while the context lasts.
+    async def use(self, version: ModelVersion) -> AsyncIterator[LoadedVersion]:
+        """Load a version, and hold it in the last tier during the block.
 
-        Nothing is dropped for a version before it has loaded. A caller that is cancelled does not stop the load: others may
-        wait for it, and the next one will.
+        Nothing is dropped for a version before it has loaded. Cancelling does not stop a load: other requests may wait for it.
 
         Raises:
-            BaseMismatch: made with another base.
+            BaseMismatch: it was made with another base.
             CorruptVersion: an object is missing or not what was registered. Repeated from memory for some seconds.
             StorageUnavailable: S3 does not answer.
         """
         self.check(version)
         self._repin(version)
         key, began = _key(version), time.perf_counter()
-        found = "device" if self.device is not None and key in self.device else "host" if key in self.host else "store"
+        tier = "device" if self.device is not None and key in self.device else "host" if key in self.host else "store"
         if self.device is None:
             with self.host.using(key, await self._on_host(key, version)) as loaded:
-                _count(found, began)
+                _count(tier, began)
                 yield loaded
             return
         placed = self.device.get(key)
         if placed is None:
             with self.host.using(key, await self._on_host(key, version)) as loaded:
-                placed = await asyncio.to_thread(loaded.moved, self._to_device)
+                placed = await asyncio.to_thread(loaded.map, self._to_device)
         with self.device.using(key, placed) as loaded:
-            _count(found, began)
+            _count(tier, began)
             yield loaded
 
-    async def _on_host(self, key: str, version: ModelVersion) -> Loaded:
-        if (kept := self.host.get(key)) is not None:
-            return kept
-        self._repeat_refusal(key)
+    async def _on_host(self, key: str, version: ModelVersion) -> LoadedVersion:
+        if (loaded := self.host.get(key)) is not None:
+            return loaded
+        self._repeat_error(key)
         task = self._loading.get(key)
         if task is None:
             task = self._loading[key] = asyncio.ensure_future(self._fill(key, version))
-            task.add_done_callback(lambda done: None if done.cancelled() else done.exception())  # somebody has seen it
+            task.add_done_callback(lambda done: None if done.cancelled() else done.exception())  # is retrieved, whoever waits
         return await asyncio.shield(task)
 
-    async def _fill(self, key: str, version: ModelVersion) -> Loaded:
+    async def _fill(self, key: str, version: ModelVersion) -> LoadedVersion:
         try:
             loaded = await asyncio.to_thread(self._load, version)
         except TavError as error:
-            self._refused[key] = (self._clock() + _REFUSAL_SECONDS, error.with_traceback(None))
+            self._errors[key] = (self._clock() + _ERROR_SECONDS, error.with_traceback(None))
             raise
         finally:
             del self._loading[key]
         self.host.put(key, loaded)
         return loaded
 
-    def _repeat_refusal(self, key: str) -> None:
+    def _repeat_error(self, key: str) -> None:
         now = self._clock()
-        self._refused = {name: refusal for name, refusal in self._refused.items() if now < refusal[0]}
-        if key in self._refused:
-            raise self._refused[key][1].with_traceback(None)
+        self._errors = {name: (until, error) for name, (until, error) in self._errors.items() if now < until}
+        if key in self._errors:
+            raise self._errors[key][1].with_traceback(None)
 
     def check(self, version: ModelVersion) -> None:
-        """Refuse what was made with another base, by the registry's record alone.
+        """Check a version's base by the registry's record alone.
 
         Raises:
-            BaseMismatch: names both bases.
+            BaseMismatch: it was made with another base; both are named.
         """
         if version.base_fingerprint != self._base.fingerprint:
             raise BaseMismatch(
@@ -175,15 +168,15 @@ class DeltaCache:
                 f"{self._base.name!r} ({self._base.fingerprint[:12]}) is in use here: tune the clip again on this one."
             )
 
-    def _load(self, version: ModelVersion) -> Loaded:
+    def _load(self, version: ModelVersion) -> LoadedVersion:
         with Scratch(self._work_dir, "version") as folder:
             self._store.fetch(version, folder)
             delta = Delta.load(folder / "delta.safetensors")
             latents = Latents.load(folder / "latents.safetensors")
         for origin in (delta.meta.origin, latents.meta.origin):
             origin.check(self._base)
-        # safetensors may hand out views of the file, which is gone after this
-        return Loaded(delta, latents).moved(Tensor.pin_memory if self._base.device.type == "cuda" else Tensor.clone)
+        # safetensors may return views of the file, which is gone after this
+        return LoadedVersion(delta, latents).map(Tensor.pin_memory if self._base.device.type == "cuda" else Tensor.clone)
 
     def _to_device(self, tensor: Tensor) -> Tensor:
         return tensor.to(self._base.device, non_blocking=True)
@@ -192,7 +185,7 @@ class DeltaCache:
         return key in self._pins.values()
 
     def _repin(self, version: ModelVersion) -> None:
-        """Let the pins follow what the references mean now."""
+        """Pin what the references refer to now."""
         key = _key(version)
         names = {version_id(version), *(f"{version.name}@{alias}" for alias in version.aliases)}
         for ref, pinned in self._pins.items():
@@ -207,5 +200,5 @@ def _count(tier: str, began: float) -> None:
     metrics.SWAP_SECONDS.observe(time.perf_counter() - began, {"tier": tier})
 
 
-def _nbytes(loaded: Loaded) -> int:
+def _nbytes(loaded: LoadedVersion) -> int:
     return loaded.nbytes

@@ -1,4 +1,4 @@
-"""What a sampler computes with."""
+"""What a sampler computes with: a base, its inflated network, and the deltas at hand."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import logging
 import time
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any
 
 import torch
 
@@ -15,8 +14,9 @@ from registry.pictures import contact_sheet
 from registry.versions import VersionStore
 from services import metrics
 from services.compute import default_precision, load_base, sampler_memory
-from services.sampling.deltas import DeltaCache, Loaded
+from services.sampling.deltas import DeltaCache, LoadedVersion
 from services.sampling.estimates import refusal
+from services.sampling.messages import SampledVideo
 from services.sampling.tiers import Budget
 from services.settings import Settings
 from tav import Sampler, compile_blocks, prompts
@@ -28,16 +28,20 @@ from tav.estimate.profile import of_configs
 from tav.estimate.video import VideoWork
 from tav.eval.scores import ScoreConfig, Scorer
 from tav.tuning import is_out_of_memory
-from tav.video import CONTENT_TYPES
 from tav_client.schemas import VideoCreate
 
 log = logging.getLogger(__name__)
 
-Item = dict[str, Any]
-
 
 class Engine:
-    """A loaded base, its inflated network, and the deltas at hand."""
+    """Samples, scores and encodes videos on one base. Methods block.
+
+    Args:
+        settings: the service's; `base` is the base to load.
+
+    Raises:
+        BaseUnavailable: no such base.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self.name, self.settings = settings.base, settings
@@ -60,42 +64,42 @@ class Engine:
 
     @cached_property
     def profile(self) -> Profile:
-        """What the base's network costs; of an architecture that no packaged profile describes it is counted, in seconds."""
+        """What the base's network costs. For an architecture that no packaged profile describes it is counted, in seconds."""
         base = self.sampler.base
         unet, vae, text = (json.loads(part.to_json_string()) for part in (base.unet, base.vae, base.text_encoder.config))
         if (packaged := of_configs(unet, vae)) is not None:
             return packaged
         from tav.estimate.trace import profile_of
 
-        log.info("the work of %s is counted: no packaged profile describes its architecture", self.name)
+        log.info("counting the work of %s: no packaged profile describes its architecture", self.name)
         return profile_of(self.name, unet, vae, text, kinds=("inference", "decoding"))
 
     def unread(self, request: VideoCreate) -> dict[str, str]:
-        """What of the request's texts the base does not read.
+        """Return the ends of the request's texts that the base does not read, by field.
 
         Raises:
-            InvalidConfig: the request does not want them cut.
+            InvalidConfig: the request does not let them be cut.
         """
-        found = self.sampler.base.reader.unread_of({"prompt": request.prompt, "negative_prompt": request.negative_prompt})
-        if request.truncate == "error" and (refused := prompts.refusal(found)):
-            raise refused
-        return found
+        unread = self.sampler.base.reader.unread_of({"prompt": request.prompt, "negative_prompt": request.negative_prompt})
+        if request.truncate == "error" and (error := prompts.refusal(unread)):
+            raise error
+        return unread
 
-    def check_cost(self, request: VideoCreate, config: SampleConfig, loaded: Loaded) -> None:
-        """Refuse a video that there is no room or time for, before it takes what others on this machine need.
+    def check_cost(self, request: VideoCreate, config: SampleConfig, loaded: LoadedVersion) -> None:
+        """Refuse a video that the sampler has no memory or time for, before it takes what others on this machine need.
 
         Raises:
-            OutOfMemory: with what it takes and what would fit.
-            InvalidConfig: it would take too long, likewise.
+            OutOfMemory: it takes more memory; what would fit is named.
+            InvalidConfig: it takes more time; what would fit is named.
         """
         base, settings, origin = self.sampler.base, self.settings, loaded.delta.meta.origin
         precision = default_precision(settings)
         if base.device.type == "cuda":
-            device, whole = gpu(precision), torch.cuda.get_device_properties(base.device).total_memory
+            device, total = gpu(precision), torch.cuda.get_device_properties(base.device).total_memory
         else:
             device = probes.cpu(precision, settings.threads)
-            whole = device.memory_bytes
-        share = sampler_memory(settings, device.model_copy(update={"memory_bytes": whole}))
+            total = device.memory_bytes
+        share = sampler_memory(settings, device.model_copy(update={"memory_bytes": total}))
         device = device.model_copy(update={"memory_bytes": min(share, device.memory_bytes)})
         work = VideoWork.of(
             config,
@@ -106,31 +110,41 @@ class Engine:
         )
         tier = self.deltas.device or self.deltas.host
         free = not request.use_inverted_latents
-        refused = refusal(work, self.profile, precision, device, settings.max_video_seconds, free=free, beside=tier.nbytes)
-        if refused is not None:
-            raise refused
+        error = refusal(work, self.profile, precision, device, settings.max_video_seconds, free=free, beside=tier.nbytes)
+        if error is not None:
+            raise error
 
     def _preload(self, ref: str) -> None:
         try:
             version = self.versions.resolve(ref)
-            if version.base_fingerprint == self.sampler.base.fingerprint:  # or else it is for another base's samplers
+            if version.base_fingerprint == self.sampler.base.fingerprint:  # others are for another base's samplers
                 self.deltas.preload(version)
         except TavError as error:
             log.warning("%s is not preloaded: %s", ref, error)
 
     def config(self, request: VideoCreate) -> SampleConfig:
-        """A request's parameters over the base's recommended values.
+        """Return a request's parameters over the base's recommended values.
 
         Raises:
             InvalidConfig: they contradict each other.
         """
         return self.sampler.base.sample_config(**request.model_dump(include=set(SampleConfig.model_fields)))
 
-    def sample(self, request: VideoCreate, config: SampleConfig, loaded: Loaded, on_step: Callable[[Progress], None]) -> Item:
-        """Sample, score and encode one video; blocks.
+    def sample(
+        self, request: VideoCreate, config: SampleConfig, loaded: LoadedVersion, on_step: Callable[[Progress], None]
+    ) -> SampledVideo:
+        """Sample, score and encode one video.
+
+        Args:
+            request: the video.
+            config: see `config`.
+            loaded: its version.
+            on_step: called after every step; what it raises stops the sampling.
 
         Raises:
             OutOfMemory: on the device, or foreseen.
+            InvalidConfig: it is foreseen to take too long, or asks for what the latents do not have.
+            NanLoss: the arithmetic overflowed.
         """
         self.check_cost(request, config, loaded)
         latents = loaded.latents if request.use_inverted_latents else None
@@ -150,12 +164,11 @@ class Engine:
         log.info("sampled %d steps in %.2f s", config.num_inference_steps, seconds)
         frames, height, width = video.frames.shape[:3]
         scores = self.scorer.score(video.frames, request.prompt) if request.record and frames > 1 else {}
-        return {
-            "video": video.encode(request.format),
-            "content_type": CONTENT_TYPES[request.format],
-            "seconds": frames / video.fps,
-            "size": (width, height),
-            "latents_sha256": video.latents_sha256,
-            "sheet": contact_sheet(video.frames) if request.record else None,
-            "metrics": {"sampling_seconds": seconds, "steps": config.num_inference_steps, "frames": frames} | scores,
-        }
+        return SampledVideo(
+            content=video.encode(request.format),
+            seconds=frames / video.fps,
+            size=(width, height),
+            latents_sha256=video.latents_sha256,
+            contact_sheet=contact_sheet(video.frames) if request.record else None,
+            metrics={"sampling_seconds": seconds, "steps": config.num_inference_steps, "frames": frames} | scores,
+        )

@@ -4,12 +4,14 @@ TavError
 ├── TooManyVideos     the tenant has as many waiting videos as it may have
 ├── QueueFull         all tenants together have
 └── SamplingFailed    a video ended without content; its code is a `FailureCode`
+
+SamplerLost is no answer: the gateway asks another sampler.
 """
 
 from __future__ import annotations
 
 from tav.errors import TavError
-from tav_client.schemas import Failure, FailureCode
+from tav_client.schemas import Failure
 
 
 class TooManyVideos(TavError):
@@ -37,7 +39,5 @@ class SamplingFailed(TavError):
         self.code = failure.code.value
 
 
-def failure_of(error: TavError) -> Failure:
-    """Return an error as the reason of a failure; a code that videos do not have becomes `internal`."""
-    known = error.code in FailureCode.__members__
-    return Failure(code=FailureCode(error.code) if known else FailureCode.internal, message=str(error))
+class SamplerLost(Exception):
+    """The replica died, or none could be started: asking again may help."""

@@ -19,9 +19,14 @@ _UNITS = ((86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second"))
 
 
 def foreseen_refusal(request: VideoCreate, version: ModelVersion, settings: Settings) -> OutOfMemory | InvalidConfig | None:
-    """Return why no sampler of this service can sample a video; None where one can, or where it is not known here. Blocks.
+    """Return why no sampler of this service has memory or time for a video; None where one has. Blocks.
 
-    It is not known where the base's architecture or the samplers' device is not: then the sampler alone refuses.
+    None also where the gateway does not know the base's architecture or the samplers' device: then the sampler refuses.
+
+    Args:
+        request: the video.
+        version: what its `model` refers to.
+        settings: the service's.
     """
     profile, name = of_base(version.base), likely_device(settings)
     if profile is None or name not in KNOWN:
@@ -42,36 +47,36 @@ def foreseen_refusal(request: VideoCreate, version: ModelVersion, settings: Sett
 
 
 def refusal(
-    work: VideoWork, profile: Profile, precision: Precision, device: Device, most_seconds: float, *, free: bool, beside: int = 0
+    work: VideoWork, profile: Profile, precision: Precision, device: Device, max_seconds: float, *, free: bool, beside: int = 0
 ) -> OutOfMemory | InvalidConfig | None:
-    """Why a video cannot be drawn, for want of memory or of time: what it takes, what there is, and what would fit.
+    """Return why a sampler has no memory or time for a video: what it takes, what there is, and what would fit.
 
     Args:
         work: the video.
         profile: of its base.
         precision: of the sampler.
         device: the sampler's, with the memory that it may take.
-        most_seconds: that a video may take.
-        free: frames and size are the request's to choose; otherwise they are those of the clip.
-        beside: bytes of deltas that the sampler keeps on the device.
+        max_seconds: time that a video may take.
+        free: whether the request may choose frames and size; otherwise they are the clip's.
+        beside: bytes of deltas that the sampler holds on the device.
     """
-    found = estimate_video(profile, work, precision, device, beside)
-    if found.fits and found.seconds <= most_seconds:
+    estimate = estimate_video(profile, work, precision, device, beside)
+    if estimate.fits and estimate.seconds <= max_seconds:
         return None
 
     def fits(other: VideoWork) -> bool:
-        one = estimate_video(profile, other, precision, device, beside)
-        return one.fits and one.seconds <= most_seconds
+        estimate = estimate_video(profile, other, precision, device, beside)
+        return estimate.fits and estimate.seconds <= max_seconds
 
     kind: type[OutOfMemory] | type[InvalidConfig]
-    if not found.fits:
+    if not estimate.fits:
         kind = OutOfMemory
-        takes, has = _gib(found.peak_memory_bytes), _gib(found.device_memory_bytes)
+        takes, has = _gib(estimate.peak_memory_bytes), _gib(estimate.device_memory_bytes)
         problem = f"{_shape(work)} take about {takes} of memory, and a sampler has {has}"
     else:
         kind = InvalidConfig
         problem = (
-            f"{_shape(work)} in {work.steps} steps take about {_time(found.seconds)}, and {_time(most_seconds)} may be taken"
+            f"{_shape(work)} in {work.steps} steps take about {_time(estimate.seconds)}, and {_time(max_seconds)} may be taken"
         )
     frames, size = largest_that_fits(work, fits)
     if not frames and size == (0, 0):

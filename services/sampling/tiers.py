@@ -1,4 +1,4 @@
-"""One tier of deltas: the most recently used within a budget."""
+"""One tier of the delta cache: the most recently used entries within a budget."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Budget:
-    """How much a tier keeps: a number of entries, or bytes."""
+    """How much a tier may hold: a number of entries, or bytes."""
 
     count: int | None = None
     nbytes: int | None = None
 
     @classmethod
     def parse(cls, text: str) -> Budget:
-        """`16` is a number of entries, `8GiB` are bytes."""
+        """Parse `16` as a number of entries, `8GiB` as bytes."""
         if text.isdigit():
             return cls(count=int(text))
         return cls(nbytes=int(TypeAdapter(ByteSize).validate_python(text)))
 
     def holds(self, count: int, nbytes: int) -> bool:
-        """True when so much fits."""
+        """Return whether so much is within the budget."""
         return (self.count is None or count <= self.count) and (self.nbytes is None or nbytes <= self.nbytes)
 
 
@@ -43,9 +43,9 @@ class Tier(Generic[T]):
     """Entries by name, least recently used first. What is in use or pinned stays, even beyond the budget.
 
     Args:
-        budget: Above it the least recently used entries go. A budget of 0 keeps an entry as long as it is in use.
-        nbytes: Size of a value.
-        pinned: True for the names that never go.
+        budget: above it the least recently used entries are dropped. A budget of 0 holds an entry while it is in use.
+        nbytes: returns the size of a value.
+        pinned: returns whether a name is never dropped.
     """
 
     def __init__(self, budget: Budget, nbytes: Callable[[T], int], pinned: Callable[[str], bool]) -> None:
@@ -60,11 +60,11 @@ class Tier(Generic[T]):
 
     @property
     def nbytes(self) -> int:
-        """Of all entries together."""
+        """Bytes of all entries together."""
         return sum(entry.nbytes for entry in self._entries.values())
 
     def get(self, name: str) -> T | None:
-        """The value, which counts as used now."""
+        """Return the value, which counts as used now; None where there is none."""
         entry = self._entries.get(name)
         if entry is None:
             return None
@@ -72,7 +72,7 @@ class Tier(Generic[T]):
         return entry.value
 
     def put(self, name: str, value: T) -> None:
-        """Keep a value, unless the name is kept already."""
+        """Add a value, unless there is one of that name."""
         if name not in self._entries:
             self._entries[name] = _Entry(value, self._nbytes(value))
         self._entries.move_to_end(name)
@@ -80,7 +80,7 @@ class Tier(Generic[T]):
 
     @contextmanager
     def using(self, name: str, value: T) -> Iterator[T]:
-        """Keep a value while the context lasts, and afterwards as long as the budget allows."""
+        """Hold a value during the block, and afterwards as long as the budget allows."""
         entry = self._entries.setdefault(name, _Entry(value, self._nbytes(value)))
         self._entries.move_to_end(name)
         entry.users += 1
@@ -92,7 +92,7 @@ class Tier(Generic[T]):
             self.trim()
 
     def trim(self) -> None:
-        """Drop what is beyond the budget and may go."""
+        """Drop what is beyond the budget, neither in use nor pinned."""
         count, nbytes = len(self._entries), self.nbytes
         for name, entry in list(self._entries.items()):
             if self._budget.holds(count, nbytes):

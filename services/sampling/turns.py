@@ -1,8 +1,7 @@
 """Which videos are accepted, and whose is sampled next.
 
-Tenants take turns as with tuning jobs, by the rules of `services.fair_queue`: the one with the fewest videos
-at a sampler first, of equals the one served longest ago; then the oldest video. A base has as many places as it may have
-samplers.
+Tenants take turns by the rules of `services.fair_queue`, as with tuning jobs: first the tenant with the fewest videos at
+samplers, among equals the one served longest ago; then the oldest video. A base has a slot for every sampler it may have.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from services.settings import Settings
 
 
 class Turns:
-    """Lives in one event loop.
+    """Counts the open videos and gives out the samplers' slots. Lives in one event loop.
 
     Args:
         settings: `max_queued_videos`, the limits per tenant, and how many samplers a base may have.
@@ -28,23 +27,23 @@ class Turns:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._places = max(settings.sampler_min_replicas, settings.sampler_max_replicas)
+        self._slots = max(settings.sampler_min_replicas, settings.sampler_max_replicas)
         self._queue = FairQueue[str](settings.max_running_videos_per_tenant)
-        self._taken: Counter[str] = Counter()
-        self._called: dict[str, asyncio.Event] = {}
+        self._used_slots: Counter[str] = Counter()
+        self._turn_events: dict[str, asyncio.Event] = {}
         self._open: Counter[str] = Counter()
-        self._at_work: Counter[str] = Counter()
-        self._numbers = itertools.count()
+        self._running: Counter[str] = Counter()
+        self._ids = map(str, itertools.count())
 
     def admit(self, tenant: str) -> None:
         """Count one more open video of the tenant, until `leave`.
 
         Raises:
-            TooManyVideos: of the tenant.
-            QueueFull: of all tenants.
+            TooManyVideos: the tenant has as many waiting videos as it may have.
+            QueueFull: all tenants together have.
         """
         settings = self._settings
-        waiting, limit = self._open[tenant] - self._at_work[tenant], settings.max_queued_videos_per_tenant
+        waiting, limit = self._open[tenant] - self._running[tenant], settings.max_queued_videos_per_tenant
         if settings.api_keys_file is not None and limit is not None and waiting >= limit:
             raise TooManyVideos(f"{waiting} videos of yours wait, {limit} may: ask for more when some have begun.")
         if self._open.total() >= settings.max_queued_videos:
@@ -52,38 +51,37 @@ class Turns:
         self.enter(tenant)
 
     def enter(self, tenant: str) -> None:
-        """Likewise for a video that was accepted before."""
+        """Count one more open video of the tenant, whatever the limits: an earlier gateway has accepted it."""
         self._open[tenant] += 1
 
     def leave(self, tenant: str) -> None:
-        """One open video less."""
+        """Count one open video of the tenant less."""
         self._open[tenant] -= 1
 
     @asynccontextmanager
     async def turn(self, tenant: str, base: str) -> AsyncIterator[None]:
-        """Wait until it is the tenant's turn at a sampler of the base; the place is its during the block."""
-        name = str(next(self._numbers))
-        called = self._called[name] = asyncio.Event()
-        self._queue.add(Entry(name, base, tenant, 0, time.monotonic()))
-        self._call()
+        """Wait for the tenant's turn at a sampler of the base, and hold the slot during the block."""
+        entry_id = next(self._ids)
+        my_turn = self._turn_events[entry_id] = asyncio.Event()
+        self._queue.add(Entry(entry_id, base, tenant, 0, time.monotonic()))
+        self._fill_slots()
         try:
-            await called.wait()
-            self._at_work[tenant] += 1
+            await my_turn.wait()
+            self._running[tenant] += 1
             try:
                 yield
             finally:
-                self._at_work[tenant] -= 1
+                self._running[tenant] -= 1
         finally:
-            del self._called[name]
-            if called.is_set():
-                self._taken[base] -= 1
-            self._queue.remove(name)
-            self._queue.release(name)
-            self._call()
+            del self._turn_events[entry_id]
+            if my_turn.is_set():
+                self._used_slots[base] -= 1
+            self._queue.remove(entry_id)
+            self._queue.release(entry_id)
+            self._fill_slots()
 
-    def _call(self) -> None:
-        """Give every free place to whoever is next."""
+    def _fill_slots(self) -> None:
         for base in self._queue.kinds():
-            while self._taken[base] < self._places and (chosen := self._queue.take(base)) is not None:
-                self._taken[base] += 1
-                self._called[chosen.id].set()
+            while self._used_slots[base] < self._slots and (entry := self._queue.take(base)) is not None:
+                self._used_slots[base] += 1
+                self._turn_events[entry.id].set()

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from registry import JobStore
+from services.sampling.messages import Reply, SampledVideo, Step
 from services.tuning.client import SchedulerAway
 from tav_client.schemas import JobStatus, ModelVersion, TuningJob, VideoCreate
 
@@ -64,29 +65,27 @@ class FakeScheduler:
             raise SchedulerAway("The scheduler does not answer.")
 
 
+def sampled(content: bytes = MP4) -> SampledVideo:
+    """A sampler's last reply."""
+    return SampledVideo(content, seconds=1.0, size=(64, 64), metrics={"sampling_seconds": 0.5, "latency_seconds": 0.6})
+
+
 class FakeSampler:
     """Draws ten steps, waiting at the fifth for `gate`; then ends with `last`."""
 
     def __init__(self) -> None:
         self.gate = threading.Event()
         self.gate.set()
-        self.last: dict[str, Any] | Exception = {
-            "video": MP4,
-            "content_type": "video/mp4",
-            "seconds": 1.0,
-            "size": (64, 64),
-            "metrics": {"sampling_seconds": 0.5},
-            "latency_s": 0.6,
-        }
+        self.last: Reply | Exception = sampled()
         self.unread: dict[str, str] = {}
         self.asked: list[tuple[VideoCreate, ModelVersion]] = []
         self.closed = threading.Event()
 
-    async def sample(self, request: VideoCreate, version: ModelVersion) -> AsyncGenerator[dict[str, Any], None]:
+    async def sample(self, request: VideoCreate, version: ModelVersion) -> AsyncGenerator[Reply, None]:
         self.asked.append((request, version))
         try:
             for step in range(1, 11):
-                yield {"step": step, "total": 10, **({"unread": self.unread} if self.unread and step == 1 else {})}
+                yield Step(step, 10, self.unread if step == 1 else {})
                 while step == 5 and not self.gate.is_set():
                     await asyncio.sleep(0.01)
             if isinstance(self.last, Exception):

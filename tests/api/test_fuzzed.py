@@ -18,6 +18,7 @@ from services.api.keys import KeyFile, make_key
 from services.settings import Settings
 from tav_client.schemas import ModelVersion
 from tests.api.conftest import Gateway
+from tests.api.fakes import sampled
 
 CASES = int(os.environ.get("TAV_FUZZ_CASES", "300"))
 """About so many; `make fuzz` asks for all."""
@@ -39,7 +40,7 @@ def test_no_request_that_the_description_leads_to_is_answered_otherwise_than_it_
     KeyFile(place, Settings()).write({record.id: record})
     gateway = start_gateway(api_keys_file=place, requests_per_minute=None)
     gateway.http.headers["authorization"] = f"Bearer {key}"
-    gateway.sampler.last = {**dict(gateway.sampler.last), "video": mp4}  # type: ignore[call-overload]
+    gateway.sampler.last = sampled(mp4)
     video = gateway.http.post("/v1/videos/sync", json={"model": version.name, "prompt": "a blue ball"})
     known = {"job_id": version.job_id, "name": version.name, "video_id": video.headers["x-tav-video-id"]}
     for run in (known["job_id"], known["video_id"]):

@@ -11,15 +11,16 @@ import pytest
 from openai import OpenAI
 from PIL import Image
 
-from tav_client.schemas import ModelVersion
+from tav_client.schemas import Failure, FailureCode, ModelVersion
 from tests.api.conftest import Gateway
+from tests.api.fakes import sampled
 
 pytestmark = pytest.mark.filterwarnings("ignore:The Sora API:DeprecationWarning")
 
 
 @pytest.fixture
 def sdk(gateway: Gateway, mp4: bytes) -> Iterator[OpenAI]:
-    gateway.sampler.last = {**gateway.sampler.last, "video": mp4}  # type: ignore[dict-item]
+    gateway.sampler.last = sampled(mp4)
     with OpenAI(base_url=f"{gateway.http.base_url}/v1", api_key="none needed", max_retries=0) as client:
         yield client
 
@@ -76,7 +77,7 @@ def test_delete_removes_a_video(sdk: OpenAI, version: ModelVersion) -> None:
 
 
 def test_a_failure_is_told_in_openais_words(sdk: OpenAI, gateway: Gateway, version: ModelVersion) -> None:
-    gateway.sampler.last = {"error": {"code": "invalid_config", "message": "The reason."}}
+    gateway.sampler.last = Failure(code=FailureCode.invalid_config, message="The reason.")
     video = sdk.videos.create_and_poll(model=version.name, prompt="a blue ball")
     assert video.status == "failed" and video.error is not None
     assert (video.error.code, video.error.message) == ("invalid_config", "The reason.")

@@ -11,7 +11,7 @@ import pytest
 from mlflow import MlflowClient
 
 from services.runtime import without_addresses
-from services.sampling.client import SamplerLost
+from services.sampling.errors import SamplerLost
 from services.settings import Settings
 from tav_client.schemas import ModelVersion
 from tests.api.conftest import Gateway

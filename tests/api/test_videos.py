@@ -12,7 +12,9 @@ from typing import Any
 import httpx
 import pytest
 
-from services.sampling.client import SamplerLost
+from services.sampling.errors import SamplerLost
+from services.sampling.messages import failure_of
+from tav.errors import TavError
 from tav_client.schemas import Failure, FailureCode, ModelVersion, Video, VideoCreate, VideoStatus
 from tests.api.conftest import Gateway
 from tests.api.fakes import MP4
@@ -118,7 +120,9 @@ def test_a_video_that_is_ended_while_its_start_is_written_stays_ended(
 def test_a_sampling_that_fails_says_why(
     gateway: Gateway, version: ModelVersion, code: str, status: int, retry: str | None
 ) -> None:
-    gateway.sampler.last = {"error": {"code": code, "message": "the reason"}}
+    error = TavError("the reason")
+    error.code = code
+    gateway.sampler.last = failure_of(error)
     answer = gateway.http.post("/v1/videos/sync", json=body(version))
     known = code if code != "surprise" else "internal"
     assert (answer.status_code, answer.json()["code"], answer.json()["detail"]) == (status, known, "The reason.")
@@ -173,12 +177,22 @@ def test_a_gateway_that_starts_drives_the_videos_that_were_left_open(
     assert wait_until(gateway, lost.id, is_final)["error"]["code"] == "corrupt_version"
 
 
+def test_an_open_video_that_is_beyond_todays_bounds_fails_with_the_bound(
+    start_gateway: Callable[..., Gateway], version: ModelVersion
+) -> None:
+    store = start_gateway().backends.videos
+    request = VideoCreate.model_validate(body(version)).model_copy(update={"num_inference_steps": 5000})
+    left = store.create(request, version)
+    error = wait_until(start_gateway(), left.id, is_final)["error"]
+    assert error["code"] == "invalid_config" and "num_inference_steps" in error["message"] and "1000" in error["message"]
+
+
 def test_a_gateway_that_ends_leaves_its_videos_open(gateway: Gateway, version: ModelVersion) -> None:
     gateway.sampler.gate.clear()
     video = gateway.http.post("/v1/videos", json=body(version)).json()
     wait_until(gateway, video["id"], lambda v: v["status"] == "in_progress")
     driver = gateway.backends.driver
-    loop = driver._drives[video["id"]].task.get_loop()  # type: ignore[union-attr]
+    loop = driver._open[video["id"]].task.get_loop()  # type: ignore[union-attr]
     asyncio.run_coroutine_threadsafe(driver.close(), loop).result(10)
     assert not gateway.backends.videos.get(video["id"]).status.final
     gateway.backends.videos.fail(video["id"], Failure(code=FailureCode.internal, message="the end of the test"))

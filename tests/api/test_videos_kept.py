@@ -14,15 +14,15 @@ import pytest
 from PIL import Image
 
 from tav.video import Format, encode
-from tav_client.schemas import ModelVersion, Video
+from tav_client.schemas import Failure, FailureCode, ModelVersion, Video
 from tests.api.conftest import Gateway
-from tests.api.fakes import MP4
+from tests.api.fakes import MP4, sampled
 from tests.api.test_videos import body, is_final, wait_until
 
 
 def completed(gateway: Gateway, version: ModelVersion, mp4: bytes, **fields: Any) -> str:
     """Create a completed video with real bytes; return its id."""
-    gateway.sampler.last = {**gateway.sampler.last, "video": mp4}  # type: ignore[dict-item]
+    gateway.sampler.last = sampled(mp4)
     answer = gateway.http.post("/v1/videos/sync", json=body(version, **fields))
     assert answer.status_code == 200, answer.text
     return answer.headers["x-tav-video-id"]
@@ -249,7 +249,7 @@ def test_a_video_that_is_not_recorded_is_answered_and_leaves_nothing(gateway: Ga
         gateway.http.post("/v1/videos/sync", json=body(version, record=False), timeout=1)
     gateway.sampler.closed.clear()
     gateway.sampler.gate.set()
-    gateway.sampler.last = {"error": {"code": "invalid_config", "message": "the reason"}}
+    gateway.sampler.last = Failure(code=FailureCode.invalid_config, message="the reason")
     failed = gateway.http.post("/v1/videos/sync", json=body(version, record=False))
     assert (failed.status_code, failed.json()["detail"]) == (422, "The reason.")
 

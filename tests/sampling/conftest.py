@@ -31,8 +31,9 @@ from services.platform import Stack
 from services.platform.ports import any_free
 from services.sampling.client import ServeSampler
 from services.sampling.deployment import deployment_name
+from services.sampling.messages import Reply, SampledVideo, Step
 from services.settings import Settings
-from tav_client.schemas import ClipInfo, ModelVersion, TuningJobCreate, VideoCreate
+from tav_client.schemas import ClipInfo, Failure, ModelVersion, TuningJobCreate, VideoCreate
 from tests.eventually import eventually
 from tests.sampling.gate import Gate
 from tests.tav.conftest import write_random_base
@@ -169,28 +170,39 @@ def sampler(url: str, settings: Settings) -> ServeSampler:
 
 
 class Drawing:
-    """A sampling under way. Its items come as they are asked for."""
+    """A sampling under way. Its replies come as they are asked for."""
 
     def __init__(self, sampler: ServeSampler, version: ModelVersion, **fields: Any) -> None:
         request = VideoCreate.model_validate({"model": version.name, "prompt": "a blue square", **STEPS, **fields})
         self._stream = sampler.sample(request, version)
-        self.items: list[Item] = []
+        self.replies: list[Reply] = []
 
     async def to_step(self, step: int) -> None:
         """Until it has done so many steps."""
         async with asyncio.timeout(60):
-            async for item in self._stream:
-                self.items.append(item)
-                if item.get("step", 0) >= step:
+            async for reply in self._stream:
+                self.replies.append(reply)
+                if isinstance(reply, Step) and reply.step >= step:
                     return
-        raise AssertionError(f"it ended before step {step}: {self.items}")
+        raise AssertionError(f"it ended before step {step}: {self.replies}")
 
-    async def last(self) -> Item:
-        """To its end."""
+    async def video(self) -> SampledVideo:
+        """To its end, which is a video."""
+        last = await self._last()
+        assert isinstance(last, SampledVideo), last
+        return last
+
+    async def failure(self) -> Failure:
+        """To its end, which is the reason why there is none."""
+        last = await self._last()
+        assert isinstance(last, Failure), last
+        return last
+
+    async def _last(self) -> Reply:
         async with asyncio.timeout(60):
-            async for item in self._stream:
-                self.items.append(item)
-        return self.items[-1]
+            async for reply in self._stream:
+                self.replies.append(reply)
+        return self.replies[-1]
 
     async def leave(self) -> None:
         """As a caller that goes away."""

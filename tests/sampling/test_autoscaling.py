@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from services.sampling.client import ServeSampler
+from services.sampling.messages import SampledVideo
 from services.settings import Settings
 from tav_client import TavClient
 from tav_client.schemas import ModelVersion
@@ -80,24 +81,24 @@ async def test_each_version_goes_to_its_base_by_name_or_else_by_fingerprint(
     for of in (result, other):
         expected = of.sample("a blue square").latents_sha256
         for base in ("", "/called/otherwise/where/it/was/tuned"):
-            last = await Drawing(sampler, register(of=of, base=base)).last()
-            assert last["latents_sha256"] == expected
-    stranger = await Drawing(sampler, register(fingerprint="f" * 64, base="a stranger")).last()
-    assert stranger["error"]["code"] == "base_mismatch" and "a stranger" in stranger["error"]["message"]
+            video = await Drawing(sampler, register(of=of, base=base)).video()
+            assert video.latents_sha256 == expected
+    stranger = await Drawing(sampler, register(fingerprint="f" * 64, base="a stranger")).failure()
+    assert stranger.code == "base_mismatch" and "a stranger" in stranger.message
 
 
 async def test_whichever_replica_answers_and_whatever_it_drew_before_the_latents_are_the_same(
     sampler: ServeSampler, register: Callable[..., ModelVersion], result: Result
 ) -> None:
     version, between = register(), register()
-    drawn: list[dict[str, Any]] = []
+    videos: list[SampledVideo] = []
     async with asyncio.timeout(120):
-        while len({last["replica"] for last in drawn}) < 2:
-            asked = [Drawing(sampler, one, num_inference_steps=50) for one in (version, between) * 3]
-            drawn += (await asyncio.gather(*(drawing.last() for drawing in asked)))[::2]
-            last = await Drawing(sampler, between, use_inverted_latents=False, seed=7).last()
-    assert len({last["latents_sha256"] for last in drawn}) == 1
-    assert len({last["video"] for last in drawn}) == 1
-    assert last["latents_sha256"] != drawn[0]["latents_sha256"]
-    again = [await Drawing(sampler, version).last() for _ in range(2)]
-    assert {last["latents_sha256"] for last in again} == {result.sample("a blue square").latents_sha256}
+        while len({video.replica for video in videos}) < 2:
+            drawings = [Drawing(sampler, one, num_inference_steps=50) for one in (version, between) * 3]
+            videos += (await asyncio.gather(*(drawing.video() for drawing in drawings)))[::2]
+            other = await Drawing(sampler, between, use_inverted_latents=False, seed=7).video()
+    assert len({video.latents_sha256 for video in videos}) == 1
+    assert len({video.content for video in videos}) == 1
+    assert other.latents_sha256 != videos[0].latents_sha256
+    again = [await Drawing(sampler, version).video() for _ in range(2)]
+    assert {video.latents_sha256 for video in again} == {result.sample("a blue square").latents_sha256}

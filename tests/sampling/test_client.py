@@ -9,7 +9,9 @@ import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError, TaskCancelledError
 from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 
-from services.sampling.client import SamplerLost, ServeSampler
+from services.sampling.client import ServeSampler
+from services.sampling.errors import SamplerLost
+from services.sampling.messages import Reply, Step
 from tav_client.schemas import ModelVersion, VideoCreate
 
 VERSION = ModelVersion(
@@ -32,11 +34,11 @@ class Stream:
     def __init__(self, error: BaseException | None) -> None:
         self.error, self.cancelled = error, 0
 
-    async def __aiter__(self) -> AsyncIterator[dict[str, Any]]:
-        yield {"step": 0, "total": 3}
+    async def __aiter__(self) -> AsyncIterator[Reply]:
+        yield Step(0, 3)
         if self.error is not None:
             raise self.error
-        yield {"step": 1, "total": 3}
+        yield Step(1, 3)
 
     def cancel(self) -> None:
         self.cancelled += 1
@@ -75,7 +77,7 @@ async def test_whatever_takes_a_sampler_away_is_a_lost_sampler(error: RayError |
 
 async def test_a_caller_that_leaves_cancels_once_and_hears_nothing_of_a_cancel_that_fails() -> None:
     stream = Stream(None)
-    items = ServeSampler({"offline": Handle(stream)}).sample(REQUEST, VERSION)
-    assert (await anext(items))["step"] == 0
-    await items.aclose()
+    replies = ServeSampler({"offline": Handle(stream)}).sample(REQUEST, VERSION)
+    assert await anext(replies) == Step(0, 3)
+    await replies.aclose()
     assert stream.cancelled == 1

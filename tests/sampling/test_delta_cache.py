@@ -12,8 +12,8 @@ from typing import Any, cast
 import pytest
 import torch
 
-from services.sampling.client import version_id
-from services.sampling.deltas import DeltaCache, Loaded
+from services.sampling.deltas import DeltaCache, LoadedVersion
+from services.sampling.messages import version_id
 from services.sampling.tiers import Budget
 from services.settings import Settings
 from tav import Base, Delta, InvertConfig, Latents, TuneConfig
@@ -79,7 +79,7 @@ def make(store: Store, now: list[float], tmp_path: Path) -> Callable[..., DeltaC
     return cache
 
 
-async def load(cache: DeltaCache, *versions: ModelVersion) -> Loaded:
+async def load(cache: DeltaCache, *versions: ModelVersion) -> LoadedVersion:
     for one in versions:
         async with cache.use(one) as loaded:
             pass

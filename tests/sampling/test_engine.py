@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from services.sampling.deltas import Loaded
+from services.sampling.deltas import LoadedVersion
 from services.sampling.engine import Engine
+from services.sampling.messages import SampledVideo
 from services.settings import Settings
 from tav import Delta, Latents
 from tav.compiling import is_inside_compiled
@@ -26,27 +27,27 @@ def test_the_networks_blocks_are_compiled_where_the_service_is_set_so(compiled: 
 
 
 @pytest.fixture
-def loaded(result: Result) -> Loaded:
-    return Loaded(Delta.load(result.folder / "delta.safetensors"), Latents.load(result.folder / "latents.safetensors"))
+def loaded(result: Result) -> LoadedVersion:
+    return LoadedVersion(Delta.load(result.folder / "delta.safetensors"), Latents.load(result.folder / "latents.safetensors"))
 
 
 def test_a_sampler_refuses_what_it_has_no_memory_for_before_it_takes_any(
-    result: Result, loaded: Loaded, tmp_path: Path
+    result: Result, loaded: LoadedVersion, tmp_path: Path
 ) -> None:
     """Of a base whose architecture no packaged profile describes, too: its work is counted here."""
     settings = Settings(base=result.base.name, device="cpu", compute_threads=1, work_dir=tmp_path, sampler_memory=2 << 30)
     engine = Engine(settings)
 
-    def drawn(**fields: Any) -> dict[str, Any]:
+    def sample(**fields: Any) -> SampledVideo:
         request = REQUEST.model_copy(update=fields)
         return engine.sample(request, engine.config(request), loaded, lambda _: None)
 
     with pytest.raises(OutOfMemory, match=r"512 frames of 3840x2160 take about .* a sampler has 2 GiB: ask for"):
-        drawn(use_inverted_latents=False, num_frames=512, size=(3840, 2160))
-    assert drawn()["size"] == (16, 16)
+        sample(use_inverted_latents=False, num_frames=512, size=(3840, 2160))
+    assert sample().size == (16, 16)
     engine.settings = settings.model_copy(update={"max_video_seconds": 1e-6})
     with pytest.raises(TavError, match=r"tune the clip with|a larger sampler") as refused:
-        drawn()
+        sample()
     assert refused.value.code == "invalid_config"
 
 
@@ -59,7 +60,7 @@ def test_a_sampler_says_what_of_the_prompts_it_does_not_read_or_refuses_it(resul
 
 
 def test_an_allocation_that_the_system_refuses_is_out_of_memory_not_a_defect(
-    result: Result, loaded: Loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    result: Result, loaded: LoadedVersion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = Engine(Settings(base=result.base.name, device="cpu", compute_threads=1, work_dir=tmp_path))
 

@@ -17,8 +17,10 @@ from mlflow import MlflowClient
 from registry.objects import ObjectStore
 from registry.versions import VersionStore
 from registry.videos import VideoStore
-from services.sampling.client import SamplerLost, ServeSampler
+from services.sampling.client import ServeSampler
 from services.sampling.deployment import deployment_name
+from services.sampling.errors import SamplerLost
+from services.sampling.messages import Step
 from services.settings import Settings
 from tav_client.schemas import ModelVersion
 from tests.sampling.conftest import ENDLESS, STEPS, Drawing, Result, running, until
@@ -47,13 +49,13 @@ async def test_every_step_is_reported_and_the_video_is_the_one_of_the_library(
     sampler: ServeSampler, register: Callable[..., ModelVersion], result: Result
 ) -> None:
     drawing = Drawing(sampler, register())
-    last = await drawing.last()
-    assert drawing.items[:-1] == [{"step": i, "total": 3} for i in range(4)]
-    assert frames_of(last["video"]) == 5
+    video = await drawing.video()
+    assert drawing.replies[:-1] == [Step(i, 3) for i in range(4)]
+    assert frames_of(video.content) == 5
     expected = result.sample("a blue square")
-    assert (last["video"], last["latents_sha256"]) == (expected.encode("mp4"), expected.latents_sha256)
-    assert (last["content_type"], tuple(last["size"]), last["seconds"]) == ("video/mp4", (16, 16), 5 / 8)
-    assert last["latency_s"] >= last["metrics"]["sampling_seconds"] > 0
+    assert (video.content, video.latents_sha256) == (expected.encode("mp4"), expected.latents_sha256)
+    assert (video.size, video.seconds) == ((16, 16), 5 / 8)
+    assert video.metrics["latency_seconds"] >= video.metrics["sampling_seconds"] > 0
 
 
 async def test_a_version_that_cannot_be_used_gives_its_reason_and_the_replica_goes_on(
@@ -63,31 +65,32 @@ async def test_a_version_that_cannot_be_used_gives_its_reason_and_the_replica_go
     good, changed, gone, foreign = register(), register(), register(), register(fingerprint="f" * 64)
     objects.put_bytes(b"something else", changed.files["delta.safetensors"].uri)
     objects.delete(gone.files["latents.safetensors"].uri)
-    asked = (changed, changed, gone, foreign, good)
-    *failed, drawn = await asyncio.gather(*(Drawing(sampler, version).last() for version in asked))
-    assert [item["error"]["code"] for item in failed] == ["corrupt_version"] * 3 + ["base_mismatch"]
+    broken = (changed, changed, gone, foreign)
+    *failures, video = await asyncio.gather(
+        *(Drawing(sampler, version).failure() for version in broken), Drawing(sampler, good).video()
+    )
+    assert [failure.code for failure in failures] == ["corrupt_version"] * 3 + ["base_mismatch"]
     named = ("delta.safetensors", "delta.safetensors", "latents.safetensors", settings.base)
-    assert all(part in item["error"]["message"] for item, part in zip(failed, named, strict=True)), failed
-    assert frames_of(drawn["video"]) == 5
-    wrong = await Drawing(sampler, good, num_frames=3).last()
-    assert wrong["error"]["code"] == "invalid_config"
+    assert all(part in failure.message for failure, part in zip(failures, named, strict=True)), failures
+    assert frames_of(video.content) == 5
+    assert (await Drawing(sampler, good, num_frames=3).failure()).code == "invalid_config"
 
 
 async def test_pinned_versions_and_those_used_before_are_sampled_while_storage_does_not_answer(
     sampler: ServeSampler, register: Callable[..., ModelVersion], pinned: ModelVersion, gate: Gate
 ) -> None:
     used, new = register(), register()
-    assert "video" in await Drawing(sampler, used).last()
+    await Drawing(sampler, used).video()
     gate.shut()
     try:
         waiting = Drawing(sampler, new)
         await waiting.to_step(0)
         await waiting.leave()  # while its delta loads: the replica is free again
         for version in (pinned, used):
-            assert "video" in await Drawing(sampler, version).last()
+            await Drawing(sampler, version).video()
     finally:
         gate.open()
-    assert "video" in await Drawing(sampler, new).last()
+    await Drawing(sampler, new).video()
 
 
 async def test_a_caller_that_goes_away_frees_the_replica_at_the_next_step_or_its_place_in_the_queue(
@@ -97,27 +100,27 @@ async def test_a_caller_that_goes_away_frees_the_replica_at_the_next_step_or_its
     sampling = Drawing(sampler, version, **ENDLESS)
     await sampling.to_step(2)
     queued, behind = Drawing(sampler, version, **ENDLESS), Drawing(sampler, version)
-    in_queue, last = asyncio.ensure_future(queued.to_step(0)), asyncio.ensure_future(behind.last())
+    in_queue, last = asyncio.ensure_future(queued.to_step(0)), asyncio.ensure_future(behind.video())
     await sampling.to_step(4)
-    assert (running(settings.base), queued.items, behind.items) == (1, [], [])
+    assert (running(settings.base), queued.replies, behind.replies) == (1, [], [])
     in_queue.cancel()
     await asyncio.wait([in_queue])
     await sampling.leave()
-    assert "video" in await last
-    assert queued.items == []
+    await last
+    assert queued.replies == []
 
 
 async def test_a_caller_that_goes_away_inside_a_long_step_is_not_waited_for(
     sampler: ServeSampler, register: Callable[..., ModelVersion]
 ) -> None:
     version = register()
-    before = (await Drawing(sampler, version).last())["replica"]
+    before = (await Drawing(sampler, version).video()).replica
     long = Drawing(sampler, version, **LONG_STEPS)
     await long.to_step(1)
     await long.leave()
     while True:
         with suppress(SamplerLost):  # it was given to the replica that is ended; the gateway too asks again
-            assert (await Drawing(sampler, version).last())["replica"] != before
+            assert (await Drawing(sampler, version).video()).replica != before
             return
 
 

@@ -22,31 +22,22 @@ from tav_client.cli._common import (
     print_table,
     size_of,
 )
+from tav_client.cli._options import options_of
+from tav_client.schemas import MemorySetting, TuningParams
 
 BaseOption = Annotated[str | None, typer.Option(help="Base to tune on; left out, the service's own.")]
-Steps = Annotated[int | None, typer.Option(help="Optimizer steps.")]
-NumFrames = Annotated[int | None, typer.Option(help="Frames taken from the clip.")]
-Size = Annotated[str | None, typer.Option(metavar="WxH", help="Pixels, e.g. 512x512.")]
-FrameStart = Annotated[int | None, typer.Option(help="First source frame used.")]
-FrameStride = Annotated[int | None, typer.Option(help="Take every n-th source frame; left out, spread over the clip.")]
-LearningRate = Annotated[float | None, typer.Option(help="AdamW's constant rate.")]
-Seed = Annotated[int | None, typer.Option(help="Everything random is drawn from it.")]
-Attention = Annotated[str | None, typer.Option(help="ST-Attn mode: sparse_causal, causal, full or frame.")]
-GroupNorm = Annotated[str | None, typer.Option(help="ResNet GroupNorm over the video or each frame: video or frame.")]
-Checkpointing = Annotated[
-    bool | None,
-    typer.Option("--gradient-checkpointing/--no-gradient-checkpointing", help="Recompute activations to save memory."),
-]
-Memory = Annotated[
-    str | None,
-    typer.Option(
+TuningOptions = options_of(
+    TuningParams,
+    size=typer.Option(metavar="WxH", help="Pixels, e.g. 512x512."),
+    memory=typer.Option(
         metavar="SETTING",
-        help="auto, or fields such as zero_stage=3,offload_optimizer,offload_params,gradient_checkpointing,precision=bf16.",
+        help=f"auto, or fields such as zero_stage=3,offload_params; there are {', '.join(MemorySetting.model_fields)}.",
     ),
-]
+)
 Gpus = Annotated[int | None, typer.Option(help="GPUs that tune the clip together; left out, the service's own number.")]
 
 
+@TuningOptions
 def submit(
     ctx: typer.Context,
     clip: Annotated[str | None, typer.Argument(metavar="[CLIP]", help="A video file, or s3://bucket/key.")] = None,
@@ -59,17 +50,6 @@ def submit(
     batch: Annotated[str | None, typer.Option(help="A label for jobs that belong together.")] = None,
     model: Annotated[str | None, typer.Option(help="Registry name; left out, made from the caption.")] = None,
     base: BaseOption = None,
-    steps: Steps = None,
-    num_frames: NumFrames = None,
-    size: Size = None,
-    frame_start: FrameStart = None,
-    frame_stride: FrameStride = None,
-    learning_rate: LearningRate = None,
-    seed: Seed = None,
-    attention: Attention = None,
-    group_norm: GroupNorm = None,
-    gradient_checkpointing: Checkpointing = None,
-    memory: Memory = None,
     validation_prompt: Annotated[
         list[str] | None, typer.Option(metavar="TEXT", help="Sampled after tuning; may be given several times.")
     ] = None,
@@ -91,6 +71,7 @@ def submit(
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Follow the job until it ends.")] = False,
     json: JsonOption = False,
+    **params: Any,
 ) -> None:
     """Submit a clip; prints the job's id, or with --wait the version made."""
     fields = {
@@ -104,17 +85,7 @@ def submit(
         "queue_deadline_seconds": queue_deadline_seconds,
         "run_deadline_seconds": run_deadline_seconds,
         "metadata": pairs(metadata or ()) or None,
-        "steps": steps,
-        "num_frames": num_frames,
-        "size": size_of(size),
-        "frame_start": frame_start,
-        "frame_stride": frame_stride,
-        "learning_rate": learning_rate,
-        "seed": seed,
-        "attention": attention,
-        "group_norm": group_norm,
-        "gradient_checkpointing": gradient_checkpointing,
-        "memory": memory_of(memory),
+        **_parsed(params),
     }
     client = client_of(ctx)
     if (clip is None) == (manifest is None):
@@ -157,43 +128,25 @@ def follow(ctx: typer.Context, job: Job, *, json: bool, each: bool) -> None:
         typer.echo(job.model_ref)
 
 
+@TuningOptions
 def estimate(
     ctx: typer.Context,
     *,
     base: BaseOption = None,
-    steps: Steps = None,
-    num_frames: NumFrames = None,
-    size: Size = None,
-    frame_start: FrameStart = None,
-    frame_stride: FrameStride = None,
-    learning_rate: LearningRate = None,
-    seed: Seed = None,
-    attention: Attention = None,
-    group_norm: GroupNorm = None,
-    gradient_checkpointing: Checkpointing = None,
-    memory: Memory = None,
     videos: Annotated[int | None, typer.Option(help="Sampled after tuning; left out, one.")] = None,
     gpus: Gpus = None,
     device: Annotated[str | None, typer.Option(help="A GPU type, such as A100-80G, or cpu; left out, the service's.")] = None,
     json: JsonOption = False,
+    **params: Any,
 ) -> None:
     """Tell what a job would take on the service, in every memory setting that it would be tried in."""
-    options: dict[str, Any] = {
-        "steps": steps,
-        "num_frames": num_frames,
-        "size": size_of(size),
-        "frame_start": frame_start,
-        "frame_stride": frame_stride,
-        "learning_rate": learning_rate,
-        "seed": seed,
-        "attention": attention,
-        "group_norm": group_norm,
-        "gradient_checkpointing": gradient_checkpointing,
-        "memory": memory_of(memory),
-    }
-    found = client_of(ctx).jobs.estimate(base=base, videos=videos, gpus=gpus, device=device, **options)
+    found = client_of(ctx).jobs.estimate(base=base, videos=videos, gpus=gpus, device=device, **_parsed(params))
     if json:
         print_json(found)
         return
     typer.echo(title(found))
     print_table(COLUMNS, rows(found))
+
+
+def _parsed(params: dict[str, Any]) -> dict[str, Any]:
+    return params | {"size": size_of(params.get("size")), "memory": memory_of(params.get("memory"))}

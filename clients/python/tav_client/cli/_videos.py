@@ -23,7 +23,8 @@ from tav_client.cli._common import (
     unread_line,
     when,
 )
-from tav_client.schemas import Video
+from tav_client.cli._options import options_of
+from tav_client.schemas import Video, VideoCreate
 
 app = group("Make videos of edited prompts, and fetch them.")
 
@@ -31,76 +32,36 @@ VideoId = Annotated[str, typer.Argument(metavar="ID", help="A video's id.")]
 
 
 @app.command()
+@options_of(
+    VideoCreate,
+    guidance_interval=typer.Option(metavar="FROM-UNTIL"),
+    num_inference_steps=typer.Option("--steps", "--num-inference-steps"),
+    use_inverted_latents=typer.Option("--inverted-latents/--no-inverted-latents"),
+    size=typer.Option(metavar="WIDTHxHEIGHT"),
+)
 def create(
     ctx: typer.Context,
     *,
-    model: Annotated[str, typer.Option(help="name (its latest version), name@alias or name/version.")],
-    prompt: Annotated[str, typer.Option(help="The edited prompt.")],
     output: Annotated[Path, typer.Option("--output", "-o", dir_okay=False, help="Where to write it: .mp4, .webm or .gif.")],
     format: Annotated[str | None, typer.Option(help="mp4, webm or gif; left out, what the name ends with.")] = None,
-    negative_prompt: Annotated[str | None, typer.Option(help="What it should not show.")] = None,
-    truncate: Annotated[
-        Literal["end", "error"] | None,
-        typer.Option(help="Of a prompt longer than the base reads: cut the end, the default, or refuse."),
-    ] = None,
-    guidance_scale: Annotated[float | None, typer.Option(help="How closely it follows the prompt.")] = None,
-    guidance_interval: Annotated[
-        str | None,
-        typer.Option(metavar="FROM-UNTIL", help="Shares of the steps, as 0-0.6: guidance only there, which is cheaper."),
-    ] = None,
-    num_inference_steps: Annotated[int | None, typer.Option("--steps", "--num-inference-steps", help="Sampling steps.")] = None,
-    scheduler: Annotated[str | None, typer.Option(help="ddim, dpmpp_2m or unipc; the last two need fewer steps.")] = None,
-    cache_interval: Annotated[
-        int | None, typer.Option(help="Compute the whole network in one of so many steps, which is cheaper.")
-    ] = None,
-    strength: Annotated[float | None, typer.Option(help="0–1: how much of the clip the prompt may change.")] = None,
-    feature_injection: Annotated[
-        float | None, typer.Option(help="0–1: share of the steps that hold things where the clip has them.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the noise, where any is used.")] = None,
-    use_inverted_latents: Annotated[
-        bool, typer.Option("--inverted-latents/--no-inverted-latents", help="Keep the clip's motion.")
-    ] = True,
-    noise_blend: Annotated[float | None, typer.Option(help="0–1: how much noise replaces the inverted latents.")] = None,
-    num_frames: Annotated[int | None, typer.Option(help="Frames, without inverted latents.")] = None,
-    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT in pixels, without inverted latents.")] = None,
-    fps: Annotated[float | None, typer.Option(help="Frames a second; left out, the clip's.")] = None,
-    seconds: Annotated[float | None, typer.Option(help="How long it plays, instead of --fps.")] = None,
     record: Annotated[bool, typer.Option("--record/--no-record", help="Keep it in the service as well.")] = True,
     json: JsonOption = False,
+    **fields: Any,
 ) -> None:
     """Make a video and write it to a file; prints where it is."""
-    options: dict[str, Any] = {
-        "format": format_of_name(output, format),
-        "negative_prompt": negative_prompt,
-        "truncate": truncate,
-        "guidance_scale": guidance_scale,
-        "guidance_interval": guidance_interval,
-        "num_inference_steps": num_inference_steps,
-        "scheduler": scheduler,
-        "cache_interval": cache_interval,
-        "strength": strength,
-        "feature_injection": feature_injection,
-        "seed": seed,
-        "use_inverted_latents": None if use_inverted_latents else False,
-        "noise_blend": noise_blend,
-        "num_frames": num_frames,
-        "size": size,
-        "fps": fps,
-        "seconds": seconds,
-    }
+    fields["format"] = format_of_name(output, format)
     videos = client_of(ctx).videos
     if not record:
         if json:
             raise typer.BadParameter("--no-record leaves nothing to print as --json.")
         with interruptible("The service ends the video, of which nothing was to be kept."):
-            content = videos.sync(model=model, prompt=prompt, record=False, **options)
+            content = videos.sync(record=False, **fields)
         content.save(output)
         note_unread(content.unread)
         typer.echo(output)
         return
     with interruptible(f"Nothing was answered yet: {again(ctx, 'videos', 'list')} tells whether there is a video."):
-        video = videos.create(model=model, prompt=prompt, **options)
+        video = videos.create(**fields)
     with interruptible(_goes_on(ctx, video.id, output)):
         video.save(output, progress=True)
     note_unread(video.snapshot.unread)

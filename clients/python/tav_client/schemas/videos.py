@@ -59,17 +59,17 @@ class _VideoFields(BaseModel):
 
     model: ModelRef = Field(description="`name`, `name@alias` or `name/version`.")
     prompt: Prompt = Field(description="The edited prompt.")
-    negative_prompt: str = Field("", max_length=1000)
+    negative_prompt: str = Field("", max_length=1000, description="What the video should not show.")
     truncate: Truncate = Field(
         "end",
         description="Where a prompt is longer than the base reads: `end` cuts it and tells in `unread`, `error` refuses it.",
     )
-    guidance_scale: float | None = Field(None, ge=1, le=50)
+    guidance_scale: float | None = Field(None, ge=1, le=50, description="How closely it follows the prompt.")
     guidance_interval: StepInterval | None = Field(
         None,
         description="`[from, until]` or `FROM-UNTIL`, shares of the steps: guidance only there; other steps cost half.",
     )
-    num_inference_steps: int | None = Field(None, ge=1, le=1000)
+    num_inference_steps: int | None = Field(None, ge=1, le=1000, description="Sampling steps.")
     strength: float | None = Field(
         None,
         gt=0,
@@ -96,9 +96,9 @@ class _VideoFields(BaseModel):
     noise_blend: float | None = Field(
         None, ge=0, le=1, description="Share of the inverted latents' variance replaced by noise: 0 keeps the clip's motion."
     )
-    num_frames: int | None = Field(None, ge=1, le=512, description="Only without inverted latents.")
+    num_frames: int | None = Field(None, ge=1, le=512, description="Frames; only without inverted latents.")
     size: VideoSize | None = Field(None, description="`[width, height]` or `WIDTHxHEIGHT`; only without inverted latents.")
-    fps: float | None = Field(None, ge=0.01, le=120, description="Left out, the clip's sampled rate.")
+    fps: float | None = Field(None, ge=0.01, le=120, description="Frames a second; left out, the clip's sampled rate.")
     seconds: PlayedSeconds | None = Field(
         None, description="How long the frames play: sets their rate. Give fps or seconds, not both."
     )
