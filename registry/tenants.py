@@ -6,6 +6,13 @@ the plain `NAME`.
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from pydantic import StringConstraints
+
+TenantName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$")]
+"""1 to 64 of `a-z 0-9 . _ -`, letters or digits at both ends."""
+
 DEFAULT_TENANT = "default"
 """Whose things are those of a service without keys, or of a key without a tenant's name."""
 

@@ -1,6 +1,6 @@
-"""What the service computes on: its devices, as far as they are known where nothing is computed, and its bases there.
+"""What the service computes on: the device of this process with its base, and the devices of tuners and samplers.
 
-Imports no torch by itself, so that the gateway can ask.
+The gateway asks about devices that it does not have: torch is imported only by what computes in this process.
 """
 
 from __future__ import annotations
@@ -18,22 +18,28 @@ if TYPE_CHECKING:
     from tav import Base
 
 _TYPE = "accelerator_type:"
+"""How the names of Ray's resources for GPU types begin."""
 
 
 def on_cuda(settings: Settings) -> bool:
-    """Return whether this process computes on a GPU."""
+    """Return whether this process computes on a GPU. Imports torch."""
     import torch
 
     return settings.device == "cuda" or (settings.device == "auto" and torch.cuda.is_available())
 
 
 def default_precision(settings: Settings) -> Precision:
-    """Return the settings' precision, or the usual one of this process's device."""
+    """Return the settings' precision, or the default one of this process's device. Imports torch."""
     return settings.precision_on(on_cuda(settings))
 
 
 def load_base(name: str, settings: Settings, precision: Precision | None = None) -> Base:
-    """Load a base onto this process's device, in `precision` or the service's own.
+    """Load a base onto this process's device. Imports torch, and on a CPU sets its threads.
+
+    Args:
+        name: a hub id, a folder, or `offline`.
+        settings: the service's.
+        precision: of the base; None: `default_precision`.
 
     Raises:
         BaseUnavailable: no such base.
@@ -50,19 +56,27 @@ def load_base(name: str, settings: Settings, precision: Precision | None = None)
 
 
 def likely_device(settings: Settings) -> str | None:
-    """Return what samplers, and tuners of jobs without a GPU type, compute on; None: not known before they start."""
+    """Return the device of samplers, and of tuners of jobs that name no GPU type: `cpu` or a GPU type.
+
+    None where it is not known before they start: the cluster has GPUs of a type without a data sheet, or none yet.
+    """
     if settings.device == "cpu":
         return "cpu"
     cluster = ray.cluster_resources() if ray.is_initialized() else {}
     types = settings.gpu_types or [name.removeprefix(_TYPE) for name in sorted(cluster) if name.startswith(_TYPE)]
-    device = next((name for name in types if name in KNOWN), None)
-    if device is None and settings.device == "auto" and not cluster.get("GPU"):
+    gpu_type = next((name for name in types if name in KNOWN), None)
+    if gpu_type is None and settings.device == "auto" and not cluster.get("GPU"):
         return "cpu"
-    return device
+    return gpu_type
 
 
 def described(name: str, precision: Precision, settings: Settings) -> Device:
-    """Return a device in one precision: a GPU by its type, or `cpu`, this machine's, probed once. Blocks.
+    """Return a device as it is in one precision. Blocks: this machine's CPU is probed once.
+
+    Args:
+        name: a GPU type, or `cpu`.
+        precision: of the network's arithmetic.
+        settings: the service's, for the threads of a CPU.
 
     Raises:
         InvalidConfig: no such device.
@@ -71,7 +85,7 @@ def described(name: str, precision: Precision, settings: Settings) -> Device:
 
 
 def sampler_memory(settings: Settings, device: Device) -> int:
-    """Return the bytes that one sampler may take of that device: what is set, or its share of the GPU, or of its node's memory.
+    """Return the bytes that one sampler may take of a device: `sampler_memory`, or its share of the GPU or of its node.
 
     Args:
         settings: the service's.
@@ -86,18 +100,18 @@ def sampler_memory(settings: Settings, device: Device) -> int:
 
 
 def tuner_memory(settings: Settings) -> int | None:
-    """Return the bytes that a tuner on CPUs can have at most: those of the node with most memory. None: no node is known."""
-    memory = max((node["memory"] for node in _nodes() if node.get("CPU", 0) >= settings.tuner_cpus), default=None)
-    return None if memory is None else int(memory)
+    """Return the bytes that a tuner on CPUs can have: those of the largest node. None where no node is known."""
+    largest = max((node["memory"] for node in _nodes() if node.get("CPU", 0) >= settings.tuner_cpus), default=None)
+    return None if largest is None else int(largest)
 
 
 def _nodes() -> list[dict[str, Any]]:
-    """What Ray hands out on each node."""
+    """Return the resources of each node."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]] if ray.is_initialized() else []
 
 
 def _share(node: dict[str, Any], settings: Settings) -> float:
-    """Of a node's memory, for each sampler that may be there."""
-    most = settings.sampler_max_replicas * len(settings.served_bases)
-    places = int(node["CPU"] / settings.sampler_cpus) if settings.sampler_cpus else most
-    return float(node["memory"]) / max(1, min(most, places))
+    """Return the bytes of a node's memory for each of the samplers that can be on it."""
+    samplers = settings.sampler_max_replicas * len(settings.served_bases)
+    slots = int(node["CPU"] / settings.sampler_cpus) if settings.sampler_cpus else samplers
+    return float(node["memory"]) / max(1, min(samplers, slots))

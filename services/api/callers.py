@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 from pydantic import TypeAdapter, ValidationError
 
-from registry.tenants import DEFAULT_TENANT
+from registry.tenants import DEFAULT_TENANT, TenantName
 from services.api.http.errors import ApiError, invalid
-from services.api.keys import KeyRecord, TenantName
+from services.api.keys import KeyRecord
 
 log = logging.getLogger(__name__)
 

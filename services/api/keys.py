@@ -14,20 +14,18 @@ import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from registry.errors import ObjectMissing
 from registry.objects import ObjectStore
 from registry.settings import RegistrySettings
+from registry.tenants import TenantName
 from tav.errors import InvalidConfig
 
 _KEY = re.compile(r"tav_([0-9a-f]{8})_[A-Za-z0-9_-]{43}")
 _DAY = 24 * 3600.0
 _LONGEST_DAYS = 36_500
-
-TenantName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$")]
 
 
 class KeyRecord(BaseModel):

@@ -11,8 +11,7 @@ from typing import Annotated, Any
 import typer
 from pydantic import TypeAdapter, ValidationError
 
-from registry.tenants import DEFAULT_TENANT
-from services.api.keys import TenantName
+from registry.tenants import DEFAULT_TENANT, TenantName
 from services.cli.common import DataDir, ServerCommand, registry_settings
 from tav.config import AttentionMode, GroupNormMode
 from tav.errors import InvalidConfig
