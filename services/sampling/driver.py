@@ -94,7 +94,7 @@ class VideoDriver:
         return video
 
     @asynccontextmanager
-    async def attended(
+    async def create_for_caller(
         self, request: VideoCreate, version: ModelVersion, unread: Mapping[str, str], tenant: str = DEFAULT_TENANT
     ) -> AsyncIterator[Video]:
         """Create a video for a caller that waits for it: one that is open when the block ends is cancelled.
@@ -116,7 +116,7 @@ class VideoDriver:
         else:
             self.cancel(creating.result().id, "Whoever waited for the video went away.")
 
-    async def draw(
+    async def sample_unrecorded(
         self, request: VideoCreate, version: ModelVersion, tenant: str = DEFAULT_TENANT, unread: dict[str, str] | None = None
     ) -> bytes:
         """Return the content of a video that is stored nowhere. Cancelling stops the sampler at the next step.
@@ -186,7 +186,7 @@ class VideoDriver:
         await storage.call(self._videos.delete, video_id)
         self._unstored.pop(video_id, None)
 
-    def driven(self, ref: str) -> int:
+    def count_open(self, ref: str) -> int:
         """Return how many videos of a model (`name`) or a version (`name/version`), by MLflow's names, are open here."""
         videos = [open_video.newest for open_video in self._open.values()]
         names = [registered(video.model_version, video.tenant) for video in videos]

@@ -142,7 +142,7 @@ def refuse_in_use(driver: VideoDriver, ref: str, shown: str) -> None:
     Raises:
         ApiError: 409 `version_in_use`.
     """
-    if count := driver.driven(ref):
+    if count := driver.count_open(ref):
         videos = "A video" if count == 1 else f"{count} videos"
         raise _in_use(f"{videos} of {shown} will be drawn: wait until they are completed, or delete them first.")
 

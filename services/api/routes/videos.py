@@ -110,8 +110,8 @@ async def _sample(
     sampler_unread: dict[str, str] = {}
     try:
         if not request.record:
-            return await driver.draw(request, version, tenant, sampler_unread)
-        async with driver.attended(request, version, unread, tenant) as video:
+            return await driver.sample_unrecorded(request, version, tenant, sampler_unread)
+        async with driver.create_for_caller(request, version, unread, tenant) as video:
             headers["x-tav-video-id"] = video.id
             snapshots = driver.snapshots(video.id)
             data = await driver.wait(video.id)
