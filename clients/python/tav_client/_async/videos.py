@@ -141,7 +141,7 @@ class AsyncVideos:
     """Asks for videos and fetches them.
 
     The options of a video, passed to `create` by name, are the fields of `schemas.VideoCreate`: `negative_prompt`,
-    `guidance_scale`, `guidance_interval`, `num_inference_steps`, `scheduler`, `cache_interval`, `strength`,
+    `truncate`, `guidance_scale`, `guidance_interval`, `num_inference_steps`, `scheduler`, `cache_interval`, `strength`,
     `feature_injection`, `seed`, `use_inverted_latents`, `noise_blend`, `num_frames`, `size`, `fps`, `seconds`, `format`,
     `record`.
     """
