@@ -14,6 +14,9 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = {"tav": ROOT, "registry": ROOT, "services": ROOT, "tav_client": ROOT / "clients" / "python"}
 CODE = ("tav", "registry", "services", "clients", "tests", "benchmarks", "tools", "examples")
 
+BELOW = {"tav": set(), "tav_client": set(), "registry": {"tav", "tav_client"}, "services": {"registry", "tav", "tav_client"}}
+"""Which packages of ours each may import."""
+
 MOST_LINES = 400
 MAP_LINE = re.compile(r"^([a-z_0-9]+/?) {2,}\S", re.MULTILINE)
 ARGS = re.compile(r"^Args:\n((?: {4}.*\n|\n)+)", re.MULTILINE)
@@ -180,6 +183,25 @@ def names_of_the_field() -> Iterator[str]:
                 yield f"{place}:{line}: {name!r}: {min(words)} is no word of the field"
 
 
+def imports_go_one_way() -> Iterator[str]:
+    """A package imports those below it, and of these no private modules."""
+    for package, parent in PACKAGES.items():
+        for path in sorted((parent / package).rglob("*.py")):
+            for node in ast.walk(parsed(path)):
+                match node:
+                    case ast.ImportFrom(module=str(module), level=0, names=aliases):
+                        imported = [f"{module}.{alias.name}" for alias in aliases]
+                    case ast.Import(names=aliases):
+                        imported = [alias.name for alias in aliases]
+                    case _:
+                        continue
+                for name in imported:
+                    top, *rest = name.split(".")
+                    private = any(part.startswith("_") and not part.startswith("__") for part in rest)
+                    if top != package and top in PACKAGES and (private or top not in BELOW[package]):
+                        yield f"{path.relative_to(ROOT)}:{node.lineno}: imports {name}"
+
+
 def short_files() -> Iterator[str]:
     """A file above 400 lines is two ideas."""
     for room in CODE:
@@ -195,6 +217,7 @@ RULES = (
     arguments_in_lower_case,
     log_lines_in_lower_case,
     names_of_the_field,
+    imports_go_one_way,
     short_files,
 )
 
