@@ -43,11 +43,11 @@ def test_a_profile_foretells_a_shape_that_it_was_not_made_from(kind: Any) -> Non
     unet, vae, _ = benchmark.ARCHITECTURES["offline"]
     frames, height, width = 12, 24, 32
     counted = trace(unet, vae, kind, frames, height, width)
-    told = OFFLINE_PROFILE.passes[kind].cost(frames, height * width)
-    assert told.operations == counted.operations
-    assert told.flops + told.attention == pytest.approx(counted.flops, rel=0.02)
-    assert told.traffic_bytes == pytest.approx(counted.traffic_bytes, rel=0.02)
-    assert told.peak_bytes == pytest.approx(counted.peak_bytes, rel=0.1)
+    predicted = OFFLINE_PROFILE.passes[kind].cost(frames, height * width)
+    assert predicted.operations == counted.operations
+    assert predicted.flops + predicted.attention == pytest.approx(counted.flops, rel=0.02)
+    assert predicted.traffic_bytes == pytest.approx(counted.traffic_bytes, rel=0.02)
+    assert predicted.peak_bytes == pytest.approx(counted.peak_bytes, rel=0.1)
 
 
 def test_counts_are_those_of_a_real_pass() -> None:
@@ -66,16 +66,16 @@ def test_counts_are_those_of_a_real_pass() -> None:
 
 
 def test_a_peak_is_the_largest_of_its_parts() -> None:
-    told = PassProfile(peak=((100.0, 1.0), (10.0, 2.0)), traffic=(0.0, 1.0), flops=(0.0, 1.0, 0.0, 0.0), operations=1)
-    assert [told.cost(1, pixels).peak_bytes for pixels in (10, 90, 200)] == [110, 190, 410]
+    predicted = PassProfile(peak=((100.0, 1.0), (10.0, 2.0)), traffic=(0.0, 1.0), flops=(0.0, 1.0, 0.0, 0.0), operations=1)
+    assert [predicted.cost(1, pixels).peak_bytes for pixels in (10, 90, 200)] == [110, 190, 410]
 
 
 def test_more_frames_pixels_and_digits_take_more_and_leaner_settings_less() -> None:
     assert peak() < peak(work=PAPER.model_copy(update={"frames": 48})) < peak(work=PAPER.model_copy(update={"frames": 64}))
     assert peak() < peak(work=PAPER.model_copy(update={"width": 768})) < peak(precision="fp32", work=PAPER) * 2
     assert peak(offload_optimizer=True) < peak() and peak(gradient_checkpointing=True) < peak() / 2
-    found = [peak(**rung.model_dump(exclude={"precision"})) for rung in ladder("bf16")]
-    assert found[-1] == min(found)
+    peaks = [peak(**rung.model_dump(exclude={"precision"})) for rung in ladder("bf16")]
+    assert peaks[-1] == min(peaks)
 
 
 def test_a_tuner_holds_adamw_s_moments_while_it_tunes_alone() -> None:
@@ -98,16 +98,16 @@ def test_tuning_takes_longer_with_steps_checkpointing_and_parameters_that_travel
 
 def test_the_fastest_setting_that_fits_is_taken_and_the_leanest_where_none_does() -> None:
     rungs = ladder("bf16")
-    found = [estimate(SD1, PAPER, rung, A100) for rung in rungs]
+    estimates = [estimate(SD1, PAPER, rung, A100) for rung in rungs]
 
     def taken(gib: float) -> Estimate:
         device = A100.model_copy(update={"memory_bytes": int(gib * GIB)})
-        return found[fastest_that_fits(SD1, PAPER, rungs, device)]
+        return estimates[fastest_that_fits(SD1, PAPER, rungs, device)]
 
-    assert taken(200) is found[0]
-    assert taken(1) is found[-1]
-    room = max(entry.peak_memory_bytes for entry in found[2:]) * 1.2 / GIB
-    assert taken(room).memory.gradient_checkpointing and taken(room).seconds == min(e.seconds for e in found[2:])
+    assert taken(200) is estimates[0]
+    assert taken(1) is estimates[-1]
+    room = max(entry.peak_memory_bytes for entry in estimates[2:]) * 1.2 / GIB
+    assert taken(room).memory.gradient_checkpointing and taken(room).seconds == min(e.seconds for e in estimates[2:])
 
 
 def test_bases_are_known_by_their_configs_or_their_name_on_the_hub(tmp_path: Path) -> None:
@@ -135,14 +135,14 @@ def test_an_explicit_setting_is_the_only_one_and_settled_in_the_service_s_precis
     params = TuningParams.model_validate({"memory": {"zero_stage": 2}, "num_frames": 16})
     steps = rungs(params, Settings(precision="fp16"), cuda=True)
     assert steps == [MemorySetting(zero_stage=2, precision="fp16")]
-    found = forecast(work_of(params, {}), SD1, steps, lambda precision: known("H100", precision))
-    assert (len(found.settings), found.chosen, found.settings[0].memory.precision) == (1, 0, "fp16")
+    estimates = forecast(work_of(params, {}), SD1, steps, lambda precision: known("H100", precision))
+    assert (len(estimates.settings), estimates.chosen, estimates.settings[0].memory.precision) == (1, 0, "fp16")
     assert {rung.offload_optimizer for rung in rungs(TuningParams(), Settings(), cuda=False)} == {False}
 
 
 def test_the_packaged_figures_are_what_the_measured_runs_give() -> None:
-    kept, table = benchmark.fitted(json.loads(benchmark.RESULTS.read_text()))
-    assert kept == measurements()
+    fitted, table = benchmark.fitted(json.loads(benchmark.RESULTS.read_text()))
+    assert fitted == measurements()
     assert table == benchmark.RESULTS.with_suffix(".md").read_text()
 
 

@@ -37,39 +37,39 @@ def test_more_frames_pixels_guidance_and_injection_take_more_memory_and_time() -
         work(),
         work(guidance_scale=1.0, feature_injection=0.5),
     ):
-        found = estimated(larger)
-        assert found.peak_memory_bytes > plain.peak_memory_bytes and found.seconds > plain.seconds
+        other = estimated(larger)
+        assert other.peak_memory_bytes > plain.peak_memory_bytes and other.seconds > plain.seconds
     assert estimated(work(cache_interval=3)).seconds < estimated(work()).seconds / 2
     assert estimated(work(guidance_interval=(0.0, 0.5))).seconds < estimated(work()).seconds
 
 
 @pytest.mark.parametrize("shape", [(512, 3840, 2160), (512, 512, 512), (40, 4096, 8), (512, 8, 8), (3, 4096, 4096)])
 def test_what_is_said_to_fit_does_and_one_frame_more_does_not(shape: tuple[int, int, int]) -> None:
-    wanted = work(*shape)
+    video = work(*shape)
 
     def fits(other: VideoWork) -> bool:
         return estimated(other).fits
 
-    frames, (width, height) = largest_that_fits(wanted, fits)
-    assert fits(wanted) == (frames == wanted.frames) == ((width, height) == (wanted.width, wanted.height))
+    frames, (width, height) = largest_that_fits(video, fits)
+    assert fits(video) == (frames == video.frames) == ((width, height) == (video.width, video.height))
     if frames:
-        assert fits(wanted.model_copy(update={"frames": frames}))
-        assert frames == wanted.frames or not fits(wanted.model_copy(update={"frames": frames + 1}))
+        assert fits(video.model_copy(update={"frames": frames}))
+        assert frames == video.frames or not fits(video.model_copy(update={"frames": frames + 1}))
     if width:
-        assert fits(wanted.model_copy(update={"width": width, "height": height}))
-        assert width % 8 == height % 8 == 0 and width <= wanted.width and height <= wanted.height
+        assert fits(video.model_copy(update={"width": width, "height": height}))
+        assert width % 8 == height % 8 == 0 and width <= video.width and height <= video.height
 
 
 def test_a_refusal_says_what_it_takes_what_there_is_and_what_would_fit() -> None:
-    asked = work(512, 3840, 2160)
-    memory = refusal(asked, SD1, "fp32", CPU, DAY, free=True)
+    large = work(512, 3840, 2160)
+    memory = refusal(large, SD1, "fp32", CPU, DAY, free=True)
     assert isinstance(memory, OutOfMemory)
     assert "512 frames of 3840x2160 take about" in str(memory) and "has 16 GiB" in str(memory) and "ask for" in str(memory)
     time = refusal(work(num_inference_steps=1000), SHIPPED, "fp32", CPU, 3600.0, free=False)
     assert isinstance(time, InvalidConfig)
     assert "in 1000 steps take about" in str(time) and "60 minutes" in str(time) and "tune the clip with" in str(time)
     tiny = CPU.model_copy(update={"memory_bytes": GIB // 4})
-    assert "a larger sampler" in str(refusal(asked, SD1, "fp32", tiny, DAY, free=True))
+    assert "a larger sampler" in str(refusal(large, SD1, "fp32", tiny, DAY, free=True))
     assert refusal(work(8, 64, 64), SHIPPED, "fp32", CPU, DAY, free=True) is None
 
 

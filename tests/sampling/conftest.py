@@ -54,7 +54,7 @@ class Result:
     folder: Path
 
     def sample(self, prompt: str) -> tav.Video:
-        """With the library alone, on as many threads as the samplers have."""
+        """Sample with the library alone, on as many threads as the samplers have."""
         torch.set_num_threads(1)
         delta = tav.Delta.load(self.folder / "delta.safetensors")
         latents = tav.Latents.load(self.folder / "latents.safetensors")
@@ -62,7 +62,7 @@ class Result:
 
 
 def tuned(folder: Path, seed: int) -> Result:
-    """A version's files, on a base of its own."""
+    """Tune a clip on a base of its own, and invert it."""
     torch.set_num_threads(1)
     base = tav.Base.load(str(write_random_base(folder / "base", seed)))
     frames = np.random.default_rng(0).integers(0, 255, (5, 16, 16, 3), np.uint8)
@@ -88,9 +88,9 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Result:
 
 @pytest.fixture(scope="module")
 def gate(cluster: Stack) -> Iterator[Gate]:
-    """Between the samplers and S3."""
-    with Gate(cluster.settings().s3_endpoint_url or "") as made:
-        yield made
+    """Stand between the samplers and S3."""
+    with Gate(cluster.settings().s3_endpoint_url or "") as proxy:
+        yield proxy
 
 
 @pytest.fixture(scope="module")
@@ -117,20 +117,20 @@ def settings(
 
 @pytest.fixture(scope="module")
 def register(settings: Settings, result: Result, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., ModelVersion]:
-    """A new version, of a model of its own unless named."""
+    """Register a new version, of a model of its own unless named."""
 
     def make(model: str = "", of: Result = result, fingerprint: str = "", base: str = "") -> ModelVersion:
         folder = tmp_path_factory.mktemp("version")
         (folder / "source.mp4").write_bytes(uuid.uuid4().bytes)
         stored = ObjectStore(settings).put_clip(folder / "source.mp4")
         clip = ClipInfo(uri=stored.uri, sha256=stored.sha256, width=16, height=16, num_frames=5, fps=8.0)
-        asked = TuningJobCreate(caption="a red square")
-        job = JobStore(settings).create(asked, clip, of.base.name, model or f"square-{uuid.uuid4().hex[:8]}")
+        request = TuningJobCreate(caption="a red square")
+        job = JobStore(settings).create(request, clip, of.base.name, model or f"square-{uuid.uuid4().hex[:8]}")
         shutil.copytree(of.folder, folder / "files")
         info = VersionInfo(
             base=base or of.base.name,
             base_fingerprint=fingerprint or of.base.fingerprint,
-            caption=asked.caption,
+            caption=request.caption,
             num_frames=5,
             size=(16, 16),
         )
@@ -141,9 +141,9 @@ def register(settings: Settings, result: Result, tmp_path_factory: pytest.TempPa
 
 @pytest.fixture(scope="module")
 def pinned(settings: Settings, register: Callable[..., ModelVersion]) -> ModelVersion:
-    """`pinned-…@production`, loaded by every sampler that starts."""
-    made = register(f"pinned-{uuid.uuid4().hex[:8]}")
-    return VersionStore(settings).set_alias(made.name, "production", made.version)
+    """Register `pinned-…@production`, loaded by every sampler that starts."""
+    version = register(f"pinned-{uuid.uuid4().hex[:8]}")
+    return VersionStore(settings).set_alias(version.name, "production", version.version)
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +164,7 @@ def http(url: str) -> Iterator[httpx.Client]:
 
 @pytest.fixture
 def sampler(url: str, settings: Settings) -> ServeSampler:
-    """As the gateway has it."""
+    """Ask the samplers as the gateway does."""
     names = {base: deployment_name(base) for base in settings.served_bases}
     return ServeSampler({base: serve.get_deployment_handle(name, APPLICATION) for base, name in names.items()})
 
@@ -178,7 +178,7 @@ class Drawing:
         self.replies: list[Reply] = []
 
     async def to_step(self, step: int) -> None:
-        """Until it has done so many steps."""
+        """Read the replies until so many steps are done."""
         async with asyncio.timeout(60):
             async for reply in self._stream:
                 self.replies.append(reply)
@@ -187,13 +187,13 @@ class Drawing:
         raise AssertionError(f"it ended before step {step}: {self.replies}")
 
     async def video(self) -> SampledVideo:
-        """To its end, which is a video."""
+        """Read the replies to their end; return the video."""
         last = await self._last()
         assert isinstance(last, SampledVideo), last
         return last
 
     async def failure(self) -> Failure:
-        """To its end, which is the reason why there is none."""
+        """Read the replies to their end; return why there is no video."""
         last = await self._last()
         assert isinstance(last, Failure), last
         return last
@@ -205,12 +205,12 @@ class Drawing:
         return self.replies[-1]
 
     async def leave(self) -> None:
-        """As a caller that goes away."""
+        """Disconnect."""
         await self._stream.aclose()
 
 
 def until(http: httpx.Client, video_id: str, done: Callable[[Item], bool], seconds: float = 60) -> Item:
-    """The video, once `done` says so."""
+    """Wait until `done`; return the video."""
     video: Item = {}
 
     def met() -> bool:
@@ -225,6 +225,6 @@ def until(http: httpx.Client, video_id: str, done: Callable[[Item], bool], secon
 
 
 def running(base: str) -> int:
-    """Samplers of a base that Serve counts as running."""
-    found = serve.status().applications[APPLICATION].deployments[deployment_name(base)].replica_states
-    return found.get(ReplicaState.RUNNING, 0)
+    """Return how many samplers of a base Serve counts as running."""
+    states = serve.status().applications[APPLICATION].deployments[deployment_name(base)].replica_states
+    return states.get(ReplicaState.RUNNING, 0)

@@ -44,9 +44,9 @@ def test_load_takes_the_samplers_from_none_to_two_and_back_and_no_request_fails(
 
     def two_after_more_work() -> bool:
         while open_videos() < QUEUE - 2:
-            made = http.post("/v1/videos", json=body(versions[len(videos) % 3], num_inference_steps=100))
-            assert made.status_code == 200, made.text
-            videos.append(made.json()["id"])
+            response = http.post("/v1/videos", json=body(versions[len(videos) % 3], num_inference_steps=100))
+            assert response.status_code == 200, response.text
+            videos.append(response.json()["id"])
         return running(settings.base) == 2
 
     eventually(lambda: running(settings.base) == 0, "samplers stay")

@@ -56,8 +56,15 @@ class Store:
 
 
 def version(name: str, number: int = 1, fingerprint: str = BASE.fingerprint, aliases: tuple[str, ...] = ()) -> ModelVersion:
-    made = {"name": name, "version": number, "created_at": 0, "job_id": "j", "base": "offline", "base_fingerprint": fingerprint}
-    return ModelVersion.model_validate({**made, **FIELDS, "aliases": aliases})
+    fields = {
+        "name": name,
+        "version": number,
+        "created_at": 0,
+        "job_id": "j",
+        "base": "offline",
+        "base_fingerprint": fingerprint,
+    }
+    return ModelVersion.model_validate({**fields, **FIELDS, "aliases": aliases})
 
 
 @pytest.fixture
@@ -96,13 +103,13 @@ async def test_a_number_that_comes_again_with_another_delta_is_loaded_again(make
 async def test_many_that_ask_at_once_share_one_load_even_if_the_first_goes_away(make: Make, store: Store) -> None:
     cache = make()
     store.gate.clear()
-    asked = [asyncio.ensure_future(load(cache, version("a"))) for _ in range(4)]
+    loads = [asyncio.ensure_future(load(cache, version("a"))) for _ in range(4)]
     while not store.fetched:
         await asyncio.sleep(0.01)
-    asked[0].cancel()
+    loads[0].cancel()
     store.gate.set()
-    loaded = await asyncio.gather(*asked[1:])
-    assert store.fetched == ["a/1"] and asked[0].cancelled()
+    loaded = await asyncio.gather(*loads[1:])
+    assert store.fetched == ["a/1"] and loads[0].cancelled()
     assert all(one is loaded[0] for one in loaded)
     assert loaded[0].delta.tensors["w"].tolist() == [7.0, 7.0]
 

@@ -59,8 +59,8 @@ def test_a_video_has_every_option_of_sampling_and_no_other() -> None:
 def test_what_a_video_may_ask_for_can_be_sampled(name: str) -> None:
     """At its bounds, and by every word."""
     field = schemas.VideoCreate.model_fields[name]
-    asked = schemas.VideoCreate.model_validate({"model": "m", "prompt": "p", name: OTHER[name]})
-    assert getattr(SampleConfig(**{name: getattr(asked, name)}), name) == OTHER[name]
+    request = schemas.VideoCreate.model_validate({"model": "m", "prompt": "p", name: OTHER[name]})
+    assert getattr(SampleConfig(**{name: getattr(request, name)}), name) == OTHER[name]
     inside = [rule.ge if isinstance(rule, Ge) else rule.le for rule in field.metadata if isinstance(rule, Ge | Le)]
     words = [word for kind in get_args(field.annotation) for word in get_args(kind) if isinstance(word, str)]
     for value in [*inside, *words]:
@@ -80,7 +80,7 @@ def test_what_makes_a_video_dearer_is_in_its_estimate(name: str) -> None:
 
 
 def help_of(*words: str) -> dict[str, str | None]:
-    """A command's options by the field that they set, with their help."""
+    """Return the help of a command's options by the field that they set."""
     command: Any = typer.main.get_command(_app.app)
     for word in words:
         command = command.commands[word]

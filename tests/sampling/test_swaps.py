@@ -53,7 +53,7 @@ class Folders:
 
 
 def living() -> tuple[int, int]:
-    """How many tensors there are, and their bytes."""
+    """Count the tensors and their bytes."""
     gc.collect()
     tensors = [thing for thing in gc.get_objects() if isinstance(thing, torch.Tensor)]
     return len(tensors), sum(tensor.nbytes for tensor in tensors)

@@ -22,6 +22,7 @@ def test_exports_are_exactly_what_can_be_imported() -> None:
         ("tav.probe", ["torch", "diffusers", "ray"]),
         ("tav.eval, tav.eval.suite, tav.eval.layout", ["torch", "diffusers", "transformers", "cv2", "jinja2", "ray"]),
         ("tav.estimate, services.tuning.estimates", ["torch", "diffusers", "transformers", "ray", "mlflow", "fastapi"]),
+        ("services.sampling.driver, services.sampling.deployment", ["torch", "diffusers", "transformers", "services.api"]),
         pytest.param(
             "tav.eval.local",
             ["ray", "mlflow", "boto3", "fastapi", "deepspeed", "tav_client", "services"],
