@@ -70,7 +70,7 @@ def likely_device(settings: Settings) -> str | None:
     return gpu_type
 
 
-def described(name: str, precision: Precision, settings: Settings) -> Device:
+def device_of(name: str, precision: Precision, settings: Settings) -> Device:
     """Return a device as it is in one precision. Blocks: this machine's CPU is probed once.
 
     Args:

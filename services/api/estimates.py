@@ -6,7 +6,7 @@ from functools import partial
 
 from services.api.http.errors import invalid
 from services.api.job_requests import check_size
-from services.compute import described, likely_device, tuner_memory
+from services.compute import device_of, likely_device, tuner_memory
 from services.settings import Settings
 from services.tuning.estimates import beyond, forecast, rungs, work_of
 from tav.bases import recommended
@@ -62,4 +62,4 @@ def _forecast(request: EstimateCreate, base: str, profile: Profile, device: str,
     memory_settings = rungs(request.params, settings, cuda=device != "cpu")
     defaults = recommended(base) if _is_served(base, settings) else {}
     work = work_of(request.params, defaults, videos=request.videos, gpus=request.gpus)
-    return forecast(work, profile, memory_settings, partial(described, device, settings=settings))
+    return forecast(work, profile, memory_settings, partial(device_of, device, settings=settings))

@@ -33,7 +33,7 @@ def estimate(
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """Print peak memory and time of tuning and inverting one clip and sampling from it, by memory setting."""
-    from services.compute import described
+    from services.compute import device_of
     from services.settings import Settings
     from services.tuning.estimates import forecast, rungs, work_of
     from tav.bases import recommended
@@ -50,7 +50,7 @@ def estimate(
 
     def device_in(precision: Precision) -> Device:
         if not (cuda and device == "here"):
-            return described("cpu" if device == "here" else device, precision, settings)
+            return device_of("cpu" if device == "here" else device, precision, settings)
         from tav.estimate.measure import gpu
 
         return gpu(precision)

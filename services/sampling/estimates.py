@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.compute import described, likely_device, sampler_memory
+from services.compute import device_of, likely_device, sampler_memory
 from services.settings import Settings
 from tav.bases import recommended
 from tav.config import NetConfig, SampleConfig
@@ -32,7 +32,7 @@ def foreseen_refusal(request: VideoCreate, version: ModelVersion, settings: Sett
     if profile is None or name not in KNOWN:
         return None
     precision = settings.precision_on(name != "cpu")
-    device = described(name, precision, settings)
+    device = device_of(name, precision, settings)
     device = device.model_copy(update={"memory_bytes": sampler_memory(settings, device)})
     base = recommended(version.base)
     options = request.model_dump(include=set(SampleConfig.model_fields), exclude_none=True)
