@@ -1,4 +1,4 @@
-"""`tav caption`: what a clip shows, in words to tune it with."""
+"""`tav caption`: a clip's caption, to tune it with."""
 
 from __future__ import annotations
 
@@ -25,5 +25,5 @@ def caption(
     from tav.caption import DEFAULT, Captioner
 
     name = captioner or Settings().captioner or DEFAULT
-    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    typer.echo(Captioner(name, chosen).caption_clip(clip))
+    target = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    typer.echo(Captioner(name, target).caption_clip(clip))

@@ -14,7 +14,7 @@ app = ServerCommand("A cluster of many machines.")
 
 
 class Cloud(StrEnum):
-    """Where its machines come from."""
+    """Where a cluster's machines come from."""
 
     aws = "aws"
     gcp = "gcp"
@@ -30,10 +30,13 @@ def render(
 ) -> None:
     """Write the cluster file for `ray up` and the folder that every machine gets, or what `kubectl apply` takes."""
     from services.cluster import kubernetes
-    from services.cluster.render import render as write
+    from services.cluster.render import render as render_cluster
 
     out = out or Path(".deploy") / cloud.value
-    typer.echo(kubernetes.render(settings, out) if cloud is Cloud.kubernetes else write(cloud.value, settings, out, wheels))
+    if cloud is Cloud.kubernetes:
+        typer.echo(kubernetes.render(settings, out))
+    else:
+        typer.echo(render_cluster(cloud.value, settings, out, wheels))
 
 
 @app.command()
@@ -70,10 +73,10 @@ def backup(folder: Folder) -> None:
 @app.command()
 def restore(folder: Folder) -> None:
     """Bring a saved registry back into an empty database and an empty bucket, before the service starts."""
-    from services.cluster.backup import restore as bring_back
+    from services.cluster.backup import restore as restore_backup
     from services.settings import Settings
 
-    bring_back(_database(), Settings(), folder)
+    restore_backup(_database(), Settings(), folder)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""What the server's commands share: an expected error is one sentence on stderr and exit code 1."""
+"""What the server's commands share: expected errors as one sentence, and which service they are about."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tav.errors import TavError
-from tav_client._files import sentence as of_system
-from tav_client._texts import harmless
+from tav_client.cli.common import harmless, sentence
 
 if TYPE_CHECKING:
     from registry.settings import RegistrySettings
@@ -24,7 +23,10 @@ DataDir = Annotated[
 
 
 class ServerCommand(typer.Typer):
-    """One command (or a group of them); the context's `obj` holds the client's `base_url` and `api_key`."""
+    """A command or a group. An expected error is one sentence on stderr and exit code 1.
+
+    The context's `obj` has the client's `base_url` and `api_key`.
+    """
 
     def __init__(self, help: str) -> None:
         super().__init__(
@@ -32,25 +34,25 @@ class ServerCommand(typer.Typer):
         )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Runs it; without arguments on this process's words."""
+        """Run the command; without arguments, on this process's own."""
         try:
             return super().__call__(*args, **kwargs)
         except TavError as error:
-            sentence = str(error)
+            message = str(error)
         except OSError as error:
-            sentence = of_system(error)
-        typer.echo(f"tav: {harmless(sentence)}", err=True)
+            message = sentence(error)
+        typer.echo(f"tav: {harmless(message)}", err=True)
         sys.exit(1)
 
 
 def variables(data_dir: Path | None) -> Mapping[str, str]:
-    """The variables that say where the service is, by the one rule of all commands.
+    """Return the variables that say where the service is.
 
-    `--data-dir`, where it is given; else the `TAV_*` variables, where they name an MLflow server; else the one-machine stack
-    of `TAV_DATA_DIR`, or of `.data` where the command is called.
+    They are those of the stack in `data_dir` if that is given, otherwise this process's own if they name an MLflow server,
+    otherwise those of the stack in `TAV_DATA_DIR`, or in `.data` of the working directory.
 
     Raises:
-        PlatformError: No stack runs there.
+        PlatformError: no stack runs there.
     """
     if data_dir is None and os.environ.get("TAV_MLFLOW_TRACKING_URI"):
         return os.environ
@@ -60,10 +62,10 @@ def variables(data_dir: Path | None) -> Mapping[str, str]:
 
 
 def registry_settings(data_dir: Path | None) -> RegistrySettings:
-    """Where MLflow and S3 are, by the same rule."""
+    """Return where MLflow and S3 are, by the rule of `variables`."""
     from registry.settings import RegistrySettings
 
-    found = variables(data_dir)
-    named = {name: found.get(f"TAV_{name.upper()}") for name in RegistrySettings.model_fields}
-    given: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
-    return RegistrySettings(**given)
+    environment = variables(data_dir)
+    values = {name: environment.get(f"TAV_{name.upper()}") for name in RegistrySettings.model_fields}
+    present: dict[str, Any] = {name: value for name, value in values.items() if value is not None}
+    return RegistrySettings(**present)

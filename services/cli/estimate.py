@@ -1,4 +1,4 @@
-"""`tav estimate`: peak memory and time of a job in every memory setting, before it is paid for."""
+"""`tav estimate`: peak memory and time of a job in every memory setting, before it is submitted."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from services.cli.common import ServerCommand
-from tav_client.cli._common import memory_of, size_of
+from tav_client.cli.common import memory_of, request_of, size_of
 
 if TYPE_CHECKING:
     from tav.estimate import Device, Profile
@@ -37,7 +37,6 @@ def estimate(
     from services.settings import Settings
     from services.tuning.estimates import forecast, rungs, work_of
     from tav.bases import recommended
-    from tav_client._calls import request_of
     from tav_client.schemas import TuningParams
 
     settings = Settings()
@@ -56,11 +55,11 @@ def estimate(
         return gpu(precision)
 
     work = work_of(params, recommended(name), videos=videos, gpus=gpus)
-    found = forecast(work, _profile(name), rungs(params, settings, cuda=cuda), device_in)
+    estimates = forecast(work, _profile(name), rungs(params, settings, cuda=cuda), device_in)
     if as_json:
-        typer.echo(json.dumps(found.model_dump(mode="json"), indent=2))
+        typer.echo(json.dumps(estimates.model_dump(mode="json"), indent=2))
     else:
-        _print(name, found)
+        _print(name, estimates)
 
 
 def _on_cuda() -> bool:
@@ -70,30 +69,30 @@ def _on_cuda() -> bool:
 
 
 def _profile(name: str) -> Profile:
-    """Packaged, or else counted now, from the base's configs."""
+    """Return the base's packaged profile, or count one from its configs."""
     from tav.estimate.profile import of_base, of_configs
 
-    if (known := of_base(name)) is not None:
-        return known
+    if (profile := of_base(name)) is not None:
+        return profile
     from tav.bases.loading import find
     from tav.estimate.trace import profile_of
 
     folder = find(name)
     unet, vae, text = (json.loads((folder / part / "config.json").read_text()) for part in ("unet", "vae", "text_encoder"))
-    if (packaged := of_configs(unet, vae)) is not None:
-        return packaged
+    if (profile := of_configs(unet, vae)) is not None:
+        return profile
     typer.echo("No packaged profile describes this base: counting its network's work takes some minutes.", err=True)
     return profile_of(name, unet, vae, text)
 
 
-def _print(base: str, found: Estimates) -> None:
-    width, height = found.size
-    videos = f"{found.videos} video{'s' * (found.videos != 1)}"
-    typer.echo(f"{base}, {found.num_frames} frames of {width}x{height}, {found.steps} steps, {videos}")
-    first = found.settings[0]
+def _print(base: str, estimates: Estimates) -> None:
+    width, height = estimates.size
+    videos = f"{estimates.videos} video{'s' * (estimates.videos != 1)}"
+    typer.echo(f"{base}, {estimates.num_frames} frames of {width}x{height}, {estimates.steps} steps, {videos}")
+    first = estimates.settings[0]
     typer.echo(f"on {first.device} with {first.device_memory_bytes / _GIB:.0f} GiB")
-    for number, entry in enumerate(found.settings):
-        _print_setting(entry, number == found.chosen)
+    for index, estimate in enumerate(estimates.settings):
+        _print_setting(estimate, index == estimates.chosen)
     if first.memory_error is None or first.time_error is None:
         typer.echo("Predicted from counted operations and data sheets: no run was ever measured on such a device.")
     else:
@@ -103,14 +102,14 @@ def _print(base: str, found: Estimates) -> None:
         )
 
 
-def _print_setting(entry: Estimate, chosen: bool) -> None:
+def _print_setting(estimate: Estimate, chosen: bool) -> None:
     from tav.memory import MemorySetting
 
-    setting = MemorySetting.model_validate(entry.memory.model_dump())
-    parts = {name: f"{part.peak_memory_bytes / _GIB:.1f} GiB {_time(part.seconds)}" for name, part in entry.phases.items()}
-    host = f", and {entry.host_memory_bytes / _GIB:.1f} GiB on the host" if entry.host_memory_bytes else ""
-    typer.echo(f"{'→' if chosen else ' '} {setting.describe()}{'' if entry.fits else '  (does not fit)'}")
-    typer.echo(f"    {entry.peak_memory_bytes / _GIB:.1f} GiB{host}, {_time(entry.seconds)}")
+    setting = MemorySetting.model_validate(estimate.memory.model_dump())
+    parts = {name: f"{part.peak_memory_bytes / _GIB:.1f} GiB {_time(part.seconds)}" for name, part in estimate.phases.items()}
+    host = f", and {estimate.host_memory_bytes / _GIB:.1f} GiB on the host" if estimate.host_memory_bytes else ""
+    typer.echo(f"{'→' if chosen else ' '} {setting.describe()}{'' if estimate.fits else '  (does not fit)'}")
+    typer.echo(f"    {estimate.peak_memory_bytes / _GIB:.1f} GiB{host}, {_time(estimate.seconds)}")
     typer.echo("    " + ", ".join(f"{name} {text}" for name, text in parts.items()))
 
 

@@ -45,17 +45,17 @@ def videos(
 
     prompts, sources = _each("--prompt", prompt, len(videos)), _each("--source", source, len(videos))
     scorer = Scorer(_models(clip_model, pick_model, pick_processor, structure_model), device)
-    answers = []
-    for path, asked, origin in zip(videos, prompts, sources, strict=True):
+    rows = []
+    for path, prompt_, origin in zip(videos, prompts, sources, strict=True):
         frames = read_video(path)
         size = (frames.shape[2], frames.shape[1])
-        made_from = read_source(origin, len(frames), size, {"start": start, "stride": stride}) if origin else None
-        about = {"prompt": asked, "source": str(origin) if origin else None}
-        answers.append({"video": str(path)} | about | {"scores": scorer.score(frames, asked, made_from)})
+        source_frames = read_source(origin, len(frames), size, {"start": start, "stride": stride}) if origin else None
+        names = {"video": str(path), "prompt": prompt_, "source": str(origin) if origin else None}
+        rows.append(names | {"scores": scorer.score(frames, prompt_, source_frames)})
     if as_json:
-        typer.echo(json.dumps(answers, ensure_ascii=False))
+        typer.echo(json.dumps(rows, ensure_ascii=False))
     else:
-        _print_scores(answers)
+        _print_scores(rows)
 
 
 @app.command()
@@ -116,7 +116,7 @@ def run(
     )
     command = shlex.join(["tav", *sys.argv[1:]])
     if service:
-        from services.cli.eval_service import run_on_service
+        from services.evaluation.run import run_on_service
         from tav_client import TavClient
 
         with TavClient(**(ctx.find_root().obj or {})) as client:
@@ -134,7 +134,7 @@ def _models(clip: str | None, pick: str | None, processor: str | None, structure
 
 
 def _each(option: str, values: list[Any] | None, videos: int) -> list[Any]:
-    """One value a video."""
+    """Return one value for each video."""
     values = values or [None]
     if len(values) not in (1, videos):
         raise InvalidConfig(f"{option} is given {len(values)} times for {videos} videos: give it once, or once for each")
@@ -169,21 +169,21 @@ def _pairs(texts: list[str] | None) -> list[tuple[str, str]]:
 
 
 def _value(text: str) -> Any:
-    """`300`, `0.7`, `[480, 480]`, `true`; anything else is a word."""
+    """Parse `300`, `0.7`, `[480, 480]`, `true`; anything else is a string."""
     try:
         return json.loads(text)
     except json.JSONDecodeError:
         return text
 
 
-def _print_scores(answers: list[dict[str, Any]]) -> None:
+def _print_scores(videos: list[dict[str, Any]]) -> None:
     from tav.eval.scores import MEASURES
 
-    shown = [measure for measure in MEASURES if any(measure.name in answer["scores"] for answer in answers)]
+    shown = [measure for measure in MEASURES if any(measure.name in video["scores"] for video in videos)]
     rows = [["video", *(f"{m.name} {'↑' if m.better == 'higher' else '↓'}" for m in shown)]]
-    for answer in answers:
-        scores = answer["scores"]
-        rows.append([answer["video"], *(format(scores[m.name], m.format) if m.name in scores else "" for m in shown)])
+    for video in videos:
+        scores = video["scores"]
+        rows.append([video["video"], *(format(scores[m.name], m.format) if m.name in scores else "" for m in shown)])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

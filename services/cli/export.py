@@ -49,10 +49,10 @@ def export(
         delta = Delta.load(folder / "delta.safetensors")
         stored = folder / "latents.safetensors"
         latents = Latents.load(stored) if stored.is_file() else None
-        loaded = Base.load(base or delta.meta.origin.base)
+        pipeline_base = Base.load(base or delta.meta.origin.base)
         if format == "diffusers":
-            export_diffusers(loaded, delta, latents, out)
+            export_diffusers(pipeline_base, delta, latents, out)
         else:
-            for said in export_tune_a_video(loaded, delta, latents, out, torch.float16 if half else torch.float32):
-                typer.echo(f"Note: {said}", err=True)
+            for note in export_tune_a_video(pipeline_base, delta, latents, out, torch.float16 if half else torch.float32):
+                typer.echo(f"Note: {note}", err=True)
     typer.echo(str(out))

@@ -1,4 +1,4 @@
-"""`tav import`: a public Tune-A-Video checkpoint as a delta, inverted latents and, on request, a version of the registry."""
+"""`tav import`: a public Tune-A-Video checkpoint as a delta and inverted latents, and as a version of the registry."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from registry.tenants import DEFAULT_TENANT, TenantName
 from services.cli.common import DataDir, ServerCommand, registry_settings
 from tav.config import AttentionMode, GroupNormMode
 from tav.errors import InvalidConfig
-from tav_client.cli._common import size_of
+from tav_client.cli.common import size_of
 from tav_client.schemas import ModelName
 
 app = ServerCommand("Make a public Tune-A-Video checkpoint this project's own.")
@@ -49,8 +49,8 @@ def import_(
         raise InvalidConfig("where shall it go? Give a folder with --out, a model's name with --register, or both")
     if out is None and base is None:
         raise InvalidConfig("without --base, the folder's own base is kept in --out: give --out as well")
-    name = None if register is None else _checked(ModelName, register, "model")
-    _checked(TenantName, tenant, "tenant")
+    name = None if register is None else _check_name(ModelName, register, "model")
+    _check_name(TenantName, tenant, "tenant")
     from tav.base import Base
     from tav.interop import Facts, extract_base, import_checkpoint
 
@@ -59,7 +59,7 @@ def import_(
         typer.echo(f"Took the base out of the folder: {base}", err=True)
     assert base is not None
     loaded = Base.load(base)
-    made = import_checkpoint(
+    imported = import_checkpoint(
         folder,
         loaded,
         facts=Facts(caption=caption, num_frames=frames, size=size_of(size), fps=fps, inversion_steps=inversion_steps),
@@ -68,34 +68,34 @@ def import_(
         attention=attention,
         group_norm=group_norm,
     )
-    for part, deviation in made.deviation.items():
+    for part, deviation in imported.deviation.items():
         typer.echo(f"{part}: frozen tensors differ from the base's by at most {deviation:.2g}", err=True)
-    if made.latents is None and name is not None:
+    if imported.latents is None and name is not None:
         raise InvalidConfig("a version needs inverted latents: give the file with --latents, or the video with --clip")
     from registry.versions import VersionInfo, version_config
 
     with tempfile.TemporaryDirectory(prefix="tav-import-") as scratch:
         files = Path(scratch)
-        made.delta.save(files / "delta.safetensors")
-        if made.latents is not None:
-            made.latents.save(files / "latents.safetensors")
-            config = version_config(loaded, made.delta, made.latents)
+        imported.delta.save(files / "delta.safetensors")
+        if imported.latents is not None:
+            imported.latents.save(files / "latents.safetensors")
+            config = version_config(loaded, imported.delta, imported.latents)
             (files / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False))
         if name is not None:
             from registry.imported import ImportStore
 
             store = ImportStore(registry_settings(data_dir))
-            version = store.register(name, files, VersionInfo.of(made.delta), str(folder), made.deviation, tenant)
+            version = store.register(name, files, VersionInfo.of(imported.delta), str(folder), imported.deviation, tenant)
             typer.echo(f"{version.name}/{version.version}")
         if out is not None:
             shutil.copytree(files, out, dirs_exist_ok=True)
             typer.echo(str(out))
 
 
-def _checked(kind: Any, name: str, what: str) -> str:
+def _check_name(kind: Any, name: str, what: str) -> str:
     try:
-        checked: str = TypeAdapter(kind).validate_python(name)
-        return checked
+        valid: str = TypeAdapter(kind).validate_python(name)
+        return valid
     except ValidationError as error:
         raise InvalidConfig(
             f"{name!r} cannot name a {what}: 1-64 of a-z 0-9 . _ -, first and last a letter or digit"

@@ -1,4 +1,4 @@
-"""`tav keys create|list|revoke`: who may use the gateway."""
+"""`tav keys create|list|revoke`: the keys of the gateway."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 from services.api.keys import KeyFile, KeyRecord, make_key
 from services.cli.common import ServerCommand
 from tav.errors import InvalidConfig
-from tav_client._texts import one_line
+from tav_client.cli.common import one_line
 
 app = ServerCommand("Make, list and revoke API keys. A running gateway follows within seconds.")
 
@@ -41,8 +41,8 @@ def list_(file: Where = None) -> None:
     for record in _file(file).read().values():
         until = "expires " + _day(record.expires_at) if record.expires_at else "does not expire"
         rights = "operator " if record.operator else ""
-        made = f"made {_day(record.created_at)}"
-        typer.echo(one_line(f"{record.id}  {record.tenant}  {made}  {until}  {rights}{record.note}"))
+        created = f"made {_day(record.created_at)}"
+        typer.echo(one_line(f"{record.id}  {record.tenant}  {created}  {until}  {rights}{record.note}"))
 
 
 @app.command()
@@ -51,21 +51,21 @@ def revoke(
 ) -> None:
     """Let keys open nothing any more."""
     keys = _file(file)
-    known, gone = keys.read(), {_id(text) for text in ids}
-    if missing := gone - known.keys():
+    records, revoked = keys.read(), {_id(text) for text in ids}
+    if missing := revoked - records.keys():
         raise InvalidConfig(f"There is no key {', '.join(sorted(missing))} in {keys.place}: `tav keys list` shows them all.")
-    left: dict[str, KeyRecord] = {key_id: record for key_id, record in known.items() if key_id not in gone}
+    left: dict[str, KeyRecord] = {key_id: record for key_id, record in records.items() if key_id not in revoked}
     keys.write(left)
-    typer.echo(f"{len(gone)} revoked, {len(left)} left.")
+    typer.echo(f"{len(revoked)} revoked, {len(left)} left.")
 
 
 def _file(place: str | None) -> KeyFile:
     from registry.settings import RegistrySettings
 
-    chosen = place or os.environ.get("TAV_API_KEYS_FILE")
-    if not chosen:
+    place = place or os.environ.get("TAV_API_KEYS_FILE")
+    if not place:
         raise InvalidConfig("Say where the keys are kept: --file, or TAV_API_KEYS_FILE.")
-    return KeyFile(chosen, RegistrySettings())
+    return KeyFile(place, RegistrySettings())
 
 
 def _id(text: str) -> str:

@@ -18,7 +18,7 @@ from services.platform.errors import PlatformError
 from services.platform.processes import tail
 from services.platform.settings import PlatformSettings
 from services.platform.stack import PARTS, Stack
-from tav_client.cli._common import print_table
+from tav_client.cli.common import print_table
 
 app = ServerCommand("Run a whole service on this machine: S3, MLflow, Ray and the services.")
 
@@ -42,7 +42,7 @@ def up(
     """Start what is not running, and print where everything is."""
     if unknown := set(part or []) - set(PARTS):
         raise _no_part(*unknown)
-    config = _config(
+    settings = _settings(
         data_dir=data_dir,
         host=host,
         port=port,
@@ -51,8 +51,11 @@ def up(
         ray_port=ray_port,
         base=base,
     )
-    config = config.with_free_ports() if free_ports else config.with_offset(port_offset) if port_offset else config
-    stack = Stack(config)
+    if free_ports:
+        settings = settings.with_free_ports()
+    elif port_offset:
+        settings = settings.with_offset(port_offset)
+    stack = Stack(settings)
     stack.up(part or PARTS, say=typer.echo)
     running = {row.name for row in stack.status() if row.state == "running"}
     if "services" in running:
@@ -65,7 +68,7 @@ def up(
 @app.command()
 def status(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """Tell which parts run, and where."""
-    rows = Stack(_config(data_dir=data_dir)).status()
+    rows = Stack(_settings(data_dir=data_dir)).status()
     if as_json:
         typer.echo(json.dumps([asdict(row) for row in rows]))
     else:
@@ -83,12 +86,12 @@ def env(
 
     For a shell: eval "$(tav platform env)"
     """
-    variables = Stack(_config(data_dir=data_dir)).joined()
+    variables = Stack(_settings(data_dir=data_dir)).joined()
     if not command:
         for name, value in variables.items():
             typer.echo(f"export {name}={shlex.quote(value)}")
         return
-    own = Path(sys.executable).parent  # where pip puts `mlflow`, whether the environment is activated or not
+    own = Path(sys.executable).parent  # where pip puts `mlflow`; the environment may not be activated
     path = os.pathsep.join(filter(None, [str(own), os.environ.get("PATH")]))
     program = shutil.which(command[0], path=path)
     if program is None:
@@ -99,7 +102,7 @@ def env(
 @app.command()
 def down(data_dir: DataDir = None) -> None:
     """Stop everything and keep the data."""
-    stack = Stack(_config(data_dir=data_dir))
+    stack = Stack(_settings(data_dir=data_dir))
     stack.down(say=typer.echo)
     typer.echo(f"Nothing is running. The data is in {stack.root}.")
 
@@ -107,8 +110,8 @@ def down(data_dir: DataDir = None) -> None:
 @app.command()
 def gc(data_dir: DataDir = None) -> None:
     """Remove for good what was deleted: MLflow keeps the rows of deleted runs until then."""
-    said = Stack(_config(data_dir=data_dir)).gc()
-    typer.echo(f"{said.count('permanently deleted')} removed for good.")
+    output = Stack(_settings(data_dir=data_dir)).gc()
+    typer.echo(f"{output.count('permanently deleted')} removed for good.")
 
 
 @app.command()
@@ -120,11 +123,11 @@ def log(
     """Print the end of a part's log."""
     if part not in PARTS:
         raise _no_part(part)
-    typer.echo(tail(Stack(_config(data_dir=data_dir)).log(part), lines=lines))
+    typer.echo(tail(Stack(_settings(data_dir=data_dir)).log(part), lines=lines))
 
 
-def _config(**given: Any) -> PlatformSettings:
-    return PlatformSettings(**{name: value for name, value in given.items() if value is not None})
+def _settings(**options: Any) -> PlatformSettings:
+    return PlatformSettings(**{name: value for name, value in options.items() if value is not None})
 
 
 def _no_part(*names: str) -> PlatformError:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from services.cli.eval_service import run_on_service
+from services.evaluation.run import run_on_service
 from tav import Video
 from tav.errors import InvalidConfig, TavError
 from tav.eval.plan import Plan

@@ -9,7 +9,7 @@ import typer
 
 from tav_client._version import __version__
 from tav_client.cli import _jobs, _models, _videos
-from tav_client.cli._common import fail, group
+from tav_client.cli.common import fail, group
 
 SERVER_COMMANDS = {
     "eval": ("services.cli.eval", "Score videos, and compare methods on a suite of clips and edits."),

@@ -16,7 +16,7 @@ from rich.text import Text
 from tav_client import Batch, ClipsRefused, JobStatus, Manifest, TavClient, TuningJob
 from tav_client._progress import read_job
 from tav_client._texts import one_line
-from tav_client.cli._common import again, fail, interruptible, print_json
+from tav_client.cli.common import again, fail, interruptible, print_json
 
 EVERY_SECONDS = 2.0
 """Between two looks at a batch."""

@@ -11,7 +11,8 @@ from tav_client._estimates import setting
 from tav_client._progress import duration, read_job
 from tav_client._texts import harmless
 from tav_client.cli._batches import print_batch, watch_batch
-from tav_client.cli._common import (
+from tav_client.cli._submit import estimate, follow, submit
+from tav_client.cli.common import (
     JsonOption,
     again,
     client_of,
@@ -24,7 +25,6 @@ from tav_client.cli._common import (
     unread_line,
     when,
 )
-from tav_client.cli._submit import estimate, follow, submit
 from tav_client.schemas import ClipInfo, JobStatus, TuningJob
 
 app = group("Submit clips to be tuned, and follow them.")

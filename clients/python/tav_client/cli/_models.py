@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tav_client.cli._common import JsonOption, client_of, group, print_fields, print_json, print_table, when
+from tav_client.cli.common import JsonOption, client_of, group, print_fields, print_json, print_table, when
 
 app = group("Look into the registry, name versions, remove them.")
 

@@ -10,7 +10,7 @@ import typer
 from tav_client import Job, Manifest
 from tav_client._estimates import COLUMNS, rows, title
 from tav_client.cli._batches import submit_batch
-from tav_client.cli._common import (
+from tav_client.cli.common import (
     JsonOption,
     again,
     client_of,

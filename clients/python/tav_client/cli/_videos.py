@@ -10,7 +10,7 @@ import typer
 
 from tav_client._content import format_of_name
 from tav_client._progress import read_video
-from tav_client.cli._common import (
+from tav_client.cli.common import (
     JsonOption,
     again,
     client_of,

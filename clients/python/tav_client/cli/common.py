@@ -14,10 +14,11 @@ from rich.cells import cell_len
 from typer.core import TyperGroup
 
 from tav_client import TavClient
-from tav_client._calls import request_of
+from tav_client._calls import request_of as request_of
 from tav_client._errors import TavClientError
-from tav_client._files import sentence
-from tav_client._texts import harmless, one_line
+from tav_client._files import sentence as sentence
+from tav_client._texts import harmless as harmless
+from tav_client._texts import one_line as one_line
 from tav_client._texts import when as when
 from tav_client.schemas import MemorySetting
 
