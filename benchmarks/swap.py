@@ -26,7 +26,8 @@ from diffusers import UNet2DConditionModel
 
 from benchmarks import record
 from registry.objects import ObjectStore
-from registry.versions import NEEDED, VersionStore
+from registry.registration import NEEDED
+from registry.versions import VersionStore
 from services.platform import PlatformSettings, Stack
 from services.sampling.deltas import DeltaCache
 from services.sampling.tiers import Budget

@@ -1,16 +1,22 @@
 """What is kept: jobs and videos as MLflow runs, model versions, objects in S3.
 
-settings    where MLflow and S3 are
-objects     files in and out of S3, every upload verified
-tracking    MLflow's runs with our errors, paging and long tags
-jobs        a tuning job is a run; the one table of statuses
-videos      a video is a run nested under its job's
-imported    a version from elsewhere is a run of its own kind
-versions    a model version is visible only when all its objects are there
+settings      where MLflow and S3 are
+errors        what can go wrong
+tenants       whose a model is, in MLflow's names
+objects       files in and out of S3, every upload verified
+tracking      MLflow's runs with our errors, paging and long tags
+jobs          a tuning job is a run; the one table of statuses
+videos        a video is a run nested under its job's
+imported      a version that was not tuned here is a run of its own kind
+versions      models, versions and aliases: look them up, name them, share them, delete them
+registration  a version is visible only when all its objects are there
+entries       the registry of models as MLflow has it, with copies and other people's entries
 descriptions  what MLflow's pages say of models and versions
-pictures    contact sheets by which MLflow compares runs
-entries     the registry of models as MLflow has it, with copies and what other people put there
-pyfunc      what `mlflow.pyfunc.load_model` loads
+pictures      contact sheets by which MLflow compares runs
+signature     what MLflow says of a version's inputs and outputs
+pyfunc        what `mlflow.pyfunc.load_model` loads
+removal       delete a job, or what has been kept long enough, with everything made of it
+migration     bring what an earlier release stored into this one's form
 
 Names are imported on first use, so that reading settings does not pay for MLflow.
 """
@@ -31,8 +37,9 @@ if TYPE_CHECKING:
     from registry.imported import ImportStore
     from registry.jobs import JobStore
     from registry.objects import ObjectStore
+    from registry.registration import VersionInfo
     from registry.settings import RegistrySettings
-    from registry.versions import VersionInfo, VersionStore
+    from registry.versions import VersionStore
     from registry.videos import VideoStore
 
 _HOME = {
@@ -47,7 +54,7 @@ _HOME = {
     "StorageRefused": "errors",
     "StorageUnavailable": "errors",
     "VersionInUse": "errors",
-    "VersionInfo": "versions",
+    "VersionInfo": "registration",
     "VersionStore": "versions",
     "VideoStore": "videos",
 }

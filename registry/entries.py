@@ -70,6 +70,12 @@ class Entries:
                 return
 
 
+def originals(versions: list[MlflowVersion]) -> list[MlflowVersion]:
+    """Return which of a run's versions the run registered: one, or several of that name until its registration has ended."""
+    own = [mv for mv in versions if not is_copy(mv) and version_of(mv) is not None]
+    return [mv for mv in own if mv.name == own[0].name]
+
+
 def is_copy(found: MlflowVersion) -> bool:
     """Whether MLflow made it of another version."""
     return str(found.source).startswith("models:")

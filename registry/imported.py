@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from registry.objects import ObjectStore
+from registry.registration import VersionInfo
 from registry.settings import RegistrySettings
 from registry.tenants import DEFAULT_TENANT, TENANT
 from registry.tracking import Runs, artifact_uri
-from registry.versions import VersionInfo, VersionStore
+from registry.versions import VersionStore
 from tav_client.schemas import ModelVersion
 
 

@@ -72,7 +72,7 @@ def import_(
         typer.echo(f"{part}: frozen tensors differ from the base's by at most {deviation:.2g}", err=True)
     if imported.latents is None and name is not None:
         raise InvalidConfig("a version needs inverted latents: give the file with --latents, or the video with --clip")
-    from registry.versions import VersionInfo, version_config
+    from registry.registration import VersionInfo, version_config
 
     with tempfile.TemporaryDirectory(prefix="tav-import-") as scratch:
         files = Path(scratch)

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from registry.errors import ObjectMissing
-from registry.versions import VersionInfo
+from registry.registration import VersionInfo
 from services.api.routes.uploads import remove_old_uploads
 from tav.probe import ClipLimits
 from tav_client.schemas import ModelVersion, TuningJobCreate, Upload

@@ -15,8 +15,8 @@ import httpx
 import pytest
 from fastapi.routing import iter_route_contexts
 
+from registry.registration import VersionInfo
 from registry.settings import RegistrySettings
-from registry.versions import VersionInfo
 from services.api.app import create_app
 from services.api.keys import KeyFile, make_key
 from tav_client.schemas import ModelVersion, TuningJob, Upload

@@ -14,8 +14,9 @@ import tav
 from registry.jobs import JobStore
 from registry.objects import ObjectStore
 from registry.pictures import contact_sheet
+from registry.registration import VersionInfo
 from registry.settings import RegistrySettings
-from registry.versions import VersionInfo, VersionStore
+from registry.versions import VersionStore
 from registry.videos import VideoStore
 from services.api.keys import KeyFile, make_key
 from tav.bases import OFFLINE

@@ -18,7 +18,8 @@ from typer.testing import CliRunner
 
 from registry.jobs import JobStore
 from registry.objects import ObjectStore
-from registry.versions import VersionInfo, VersionStore
+from registry.registration import VersionInfo
+from registry.versions import VersionStore
 from services.cli.cluster import app
 from services.cluster.settings import ClusterError
 from services.platform import PlatformSettings, Stack

@@ -12,7 +12,7 @@ import torch
 
 from registry.jobs import JobStore
 from registry.objects import ObjectStore
-from registry.versions import VersionInfo
+from registry.registration import VersionInfo
 from tav.base import Base
 from tav.config import InvertConfig, TuneConfig
 from tav.delta import Delta, DeltaMeta, Origin

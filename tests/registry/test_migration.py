@@ -15,9 +15,10 @@ from registry.errors import InvalidReference, NotFound
 from registry.jobs import JobStore
 from registry.migration import give_owners
 from registry.objects import ObjectStore
+from registry.registration import NEEDED
 from registry.removal import Removal
 from registry.settings import RegistrySettings
-from registry.versions import NEEDED, VersionStore
+from registry.versions import VersionStore
 from registry.videos import VideoStore
 from tav_client.schemas import ClipInfo, TuningJob, TuningJobCreate
 

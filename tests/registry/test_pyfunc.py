@@ -19,7 +19,8 @@ import mlflow
 import pandas as pd
 import pytest
 
-from registry.versions import VersionInfo, VersionStore
+from registry.registration import VersionInfo
+from registry.versions import VersionStore
 from services.platform import Stack
 from services.platform.ports import any_free
 from tav.config import SampleConfig

@@ -16,9 +16,10 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 
 from registry.jobs import JobStore
 from registry.objects import ObjectStore
+from registry.registration import VersionInfo
 from registry.removal import Removal
 from registry.settings import RegistrySettings
-from registry.versions import VersionInfo, VersionStore
+from registry.versions import VersionStore
 from registry.videos import VideoStore
 from services.api.keys import KeyFile
 from services.api.routes.uploads import PREFIX

@@ -12,8 +12,9 @@ from mlflow import MlflowClient
 
 from registry.errors import CorruptVersion, InvalidReference, NotFound, ObjectMissing, StorageUnavailable
 from registry.objects import ObjectStore
+from registry.registration import NEEDED, VersionInfo
 from registry.settings import RegistrySettings
-from registry.versions import NEEDED, VersionInfo, VersionStore
+from registry.versions import VersionStore
 from tav_client.schemas import StoredFile, TuningJob
 
 INFO = VersionInfo(base="offline", base_fingerprint="f" * 64, caption="a red ball is moving", num_frames=8, size=(64, 48))

@@ -12,8 +12,9 @@ from mlflow import MlflowClient
 
 from registry.errors import NotFound, NotReady
 from registry.jobs import JobStore
+from registry.registration import VersionInfo
 from registry.settings import RegistrySettings
-from registry.versions import VersionInfo, VersionStore
+from registry.versions import VersionStore
 from registry.videos import VideoStore
 from tav_client.schemas import Failure, FailureCode, ModelVersion, TuningJob, VideoCreate, VideoPage, VideoStatus
 

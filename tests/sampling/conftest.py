@@ -25,7 +25,8 @@ from ray.serve.schema import ReplicaState
 import tav
 from registry.jobs import JobStore
 from registry.objects import ObjectStore
-from registry.versions import VersionInfo, VersionStore
+from registry.registration import VersionInfo
+from registry.versions import VersionStore
 from services.api.app import build
 from services.platform import Stack
 from services.platform.ports import any_free

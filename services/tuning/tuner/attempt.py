@@ -14,7 +14,8 @@ import ray.train
 from registry.errors import StorageUnavailable
 from registry.jobs import JobStore
 from registry.objects import ObjectStore
-from registry.versions import VersionInfo, VersionStore, version_config
+from registry.registration import VersionInfo, version_config
+from registry.versions import VersionStore
 from services import logs
 from services.compute import on_cuda, tuner_memory
 from services.retries import pauses, retry
