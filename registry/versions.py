@@ -195,7 +195,7 @@ class VersionStore:
             self._client.delete_registered_model_alias(name, alias)
 
     def delete_version(self, name: str, version: int) -> None:
-        """Remove a version's objects, unless other versions name them, and then its entry, so that a failure can be repeated."""
+        """Remove a version's objects, unless other versions name them, then its entry, so that a failure can be repeated."""
         folder = folder_of(self.get(name, version))
         shared = folder is not None and self._remove_unnamed(folder, besides=(name, version))
         with mlflow_errors(self.settings):

@@ -1,10 +1,19 @@
-"""The command line `tav`."""
+"""The command line `tav`.
+
+_app      the root: options about the service, and the commands of the server package
+_jobs     `tav jobs`
+_submit   `tav jobs submit` and `tav jobs estimate`
+_batches  batches: submitted from a manifest, watched in one table
+_models   `tav models`
+_videos   `tav videos`
+common    what the commands share, those of the server package too
+"""
 
 from __future__ import annotations
 
 
 def main() -> None:
-    """Entry point of `tav`."""
+    """Run `tav`."""
     from tav_client.cli._app import app
 
     app(prog_name="tav")

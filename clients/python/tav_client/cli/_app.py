@@ -1,4 +1,4 @@
-"""The root of `tav`."""
+"""The root of `tav`: options about the service, and the commands of the server package."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SERVER_COMMANDS = {
     "estimate": ("services.cli.estimate", "Peak memory and time of a job, before it is paid for."),
     "caption": ("services.cli.caption", "Say what a clip shows, in words to tune it with."),
 }
-"""Commands of the server package: the module, imported when the command is called, whose `app` takes the words that follow."""
+"""Commands of the server package: a module, imported when the command is called, whose `app` gets the arguments, and a help."""
 
 app = group("One-shot video tuning: submit a clip, then sample edited prompts with its motion.")
 app.add_typer(_jobs.app, name="jobs")
@@ -29,8 +29,8 @@ app.add_typer(_models.app, name="models")
 app.add_typer(_videos.app, name="videos")
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _print_version(value: bool) -> None:
+    if value:
         typer.echo(__version__)
         raise typer.Exit()
 
@@ -43,7 +43,7 @@ def root(
     tenant: Annotated[
         str | None, typer.Option(help="With an operator's key, whose things it is about; '*' for all tenants'.")
     ] = None,
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print it.")] = False,
 ) -> None:
     """One-shot video tuning: submit a clip, then sample edited prompts with its motion."""
     ctx.obj = {"base_url": url, "api_key": api_key, "tenant": tenant}
@@ -55,7 +55,7 @@ def _attach(name: str, module: str, help: str) -> None:
         help=help,
         context_settings={
             "allow_extra_args": True,
-            "allow_interspersed_args": False,  # a `--` among them is theirs
+            "allow_interspersed_args": False,  # a `--` among the arguments is theirs
             "ignore_unknown_options": True,
             "help_option_names": [],
         },

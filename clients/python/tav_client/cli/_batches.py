@@ -1,4 +1,4 @@
-"""Batches on the command line: submitted from a manifest, watched in one table."""
+"""Batches: submitted from a manifest, watched in one table."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from tav_client._texts import one_line
 from tav_client.cli.common import again, fail, interruptible, print_json
 
 EVERY_SECONDS = 2.0
-"""Between two looks at a batch."""
+"""Interval between two requests about a batch."""
 _ROWS = 30
-"""Shown at most on a terminal: open jobs first."""
+"""At most so many jobs are shown on a terminal, open ones first."""
 
 
 def submit_batch(ctx: typer.Context, client: TavClient, manifest: Manifest, *, wait: bool, json: bool) -> None:
-    """Submits every clip; prints the jobs' ids, or with `wait` what became of them. Exit code 1 if clips were refused."""
+    """Submit every clip; print the jobs' ids, or with `wait` how they ended. Exit code 1 if clips were refused."""
     total = len(manifest.entries)
     watch = again(ctx, "jobs", "watch", "--batch", manifest.batch)
     cancel = again(ctx, "jobs", "cancel", "--batch", manifest.batch)
@@ -55,7 +55,7 @@ def submit_batch(ctx: typer.Context, client: TavClient, manifest: Manifest, *, w
 
 
 def watch_batch(ctx: typer.Context, client: TavClient, batch: str, *, json: bool) -> None:
-    """Shows the batch's jobs until none is open; exit code 1 if any did not succeed."""
+    """Show the batch's jobs until none is open; exit code 1 if any did not succeed."""
     watch, cancel = (again(ctx, "jobs", word, "--batch", batch) for word in ("watch", "cancel"))
     with interruptible(f"Batch {batch} goes on: follow it with {watch}, end it with {cancel}."):
         counted = _watch_as_json(client, batch) if json else _watch(client, batch)
@@ -64,7 +64,7 @@ def watch_batch(ctx: typer.Context, client: TavClient, batch: str, *, json: bool
 
 
 def print_batch(batch: Batch, *, json: bool) -> None:
-    """The counts, on one line."""
+    """Print the counts on one line."""
     if json:
         print_json(batch)
     else:

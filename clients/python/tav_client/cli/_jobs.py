@@ -1,4 +1,4 @@
-"""`tav jobs`"""
+"""`tav jobs`: list tuning jobs, follow, cancel and delete them."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ def list_(
     json: JsonOption = False,
 ) -> None:
     """List jobs, newest first."""
-    found = client_of(ctx).jobs.list(
+    jobs = client_of(ctx).jobs.list(
         status=status, model=model, batch=batch, metadata=pairs(metadata or ()), page_size=min(limit, 100)
     )
-    snapshots = [job.snapshot for job in islice(found, limit)]
+    snapshots = [job.snapshot for job in islice(jobs, limit)]
     if json:
         print_json(snapshots)
         return
@@ -140,7 +140,7 @@ def logs(
 
 
 def one_of(id: str | None, batch: str | None) -> bool:
-    """Whether it is about a job, and not a batch."""
+    """Return whether a command is about a job, and not a batch."""
     if (id is None) == (batch is None):
         raise typer.BadParameter("give either a job's ID or --batch.")
     return id is not None

@@ -1,4 +1,4 @@
-"""`tav models`"""
+"""`tav models`: list models and versions, name, share and delete them."""
 
 from __future__ import annotations
 
@@ -71,9 +71,9 @@ def versions(
     json: JsonOption = False,
 ) -> None:
     """List a model's versions, newest first."""
-    found = list(islice(client_of(ctx).models.versions(name, page_size=min(limit, 100)), limit))
+    entries = list(islice(client_of(ctx).models.versions(name, page_size=min(limit, 100)), limit))
     if json:
-        print_json(found)
+        print_json(entries)
         return
     rows = [
         (
@@ -84,7 +84,7 @@ def versions(
             version.job_id,
             version.caption,
         )
-        for version in found
+        for version in entries
     ]
     print_table(("VERSION", "ALIASES", "FRAMES", "CREATED", "JOB", "CAPTION"), rows)
 

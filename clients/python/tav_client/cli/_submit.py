@@ -85,7 +85,7 @@ def submit(
         "queue_deadline_seconds": queue_deadline_seconds,
         "run_deadline_seconds": run_deadline_seconds,
         "metadata": pairs(metadata or ()) or None,
-        **_parsed(params),
+        **_parse(params),
     }
     client = client_of(ctx)
     if (clip is None) == (manifest is None):
@@ -95,13 +95,13 @@ def submit(
         submit_batch(ctx, client, Manifest.read(manifest, batch=batch, defaults=shared), wait=wait, json=json)
         return
     assert clip is not None
-    given: dict[str, Any] = {name: value for name, value in fields.items() if value is not None}
+    options: dict[str, Any] = {name: value for name, value in fields.items() if value is not None}
     with interruptible(f"Nothing was answered yet: {again(ctx, 'jobs', 'list')} tells whether there is a job."):
         if direct and not clip.startswith("s3://"):
             clip = client.uploads.create(clip)
         stored = clip.startswith("s3://")
         job = client.jobs.create(
-            None if stored else clip, clip_uri=clip if stored else None, caption=caption, batch=batch, **given
+            None if stored else clip, clip_uri=clip if stored else None, caption=caption, batch=batch, **options
         )
     if not json:
         typer.echo(f"Submitted as job {job.id}, model {job.model}.", err=True)
@@ -116,7 +116,7 @@ def submit(
 
 
 def follow(ctx: typer.Context, job: Job, *, json: bool, each: bool) -> None:
-    """Follows a job; `each` prints every snapshot as JSON instead of the last one."""
+    """Follow a job until it ends; with `json`, `each` prints every snapshot instead of the last one."""
     watch, cancel = again(ctx, "jobs", "watch", job.id), again(ctx, "jobs", "cancel", job.id)
     with interruptible(f"Job {job.id} goes on: follow it with {watch}, end it with {cancel}."):
         try:
@@ -140,13 +140,13 @@ def estimate(
     **params: Any,
 ) -> None:
     """Tell what a job would take on the service, in every memory setting that it would be tried in."""
-    found = client_of(ctx).jobs.estimate(base=base, videos=videos, gpus=gpus, device=device, **_parsed(params))
+    estimates = client_of(ctx).jobs.estimate(base=base, videos=videos, gpus=gpus, device=device, **_parse(params))
     if json:
-        print_json(found)
+        print_json(estimates)
         return
-    typer.echo(title(found))
-    print_table(COLUMNS, rows(found))
+    typer.echo(title(estimates))
+    print_table(COLUMNS, rows(estimates))
 
 
-def _parsed(params: dict[str, Any]) -> dict[str, Any]:
+def _parse(params: dict[str, Any]) -> dict[str, Any]:
     return params | {"size": size_of(params.get("size")), "memory": memory_of(params.get("memory"))}

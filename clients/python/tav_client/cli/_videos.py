@@ -1,4 +1,4 @@
-"""`tav videos`"""
+"""`tav videos`: sample, list, follow, download and delete videos."""
 
 from __future__ import annotations
 
@@ -80,8 +80,8 @@ def list_(
     json: JsonOption = False,
 ) -> None:
     """List videos, newest first."""
-    found = client_of(ctx).videos.list(model=model, order=order, page_size=min(limit, 100))
-    snapshots = [video.snapshot for video in islice(found, limit)]
+    videos = client_of(ctx).videos.list(model=model, order=order, page_size=min(limit, 100))
+    snapshots = [video.snapshot for video in islice(videos, limit)]
     if json:
         print_json(snapshots)
         return
@@ -146,7 +146,7 @@ def _goes_on(ctx: typer.Context, id: str, output: Path | None = None) -> str:
 
 
 def _fields(video: Video) -> dict[str, object]:
-    asked = video.request.model_dump(exclude_none=True, exclude_defaults=True, exclude={"model", "prompt"})
+    request = video.request.model_dump(exclude_none=True, exclude_defaults=True, exclude={"model", "prompt"})
     return {
         "id": video.id,
         "status": video.status,
@@ -155,7 +155,7 @@ def _fields(video: Video) -> dict[str, object]:
         "prompt": video.prompt,
         "not read": unread_line(video.unread),
         "model": video.model_version,
-        "request": "  ".join(f"{name}={value}" for name, value in asked.items()),
+        "request": "  ".join(f"{name}={value}" for name, value in request.items()),
         "video": "  ".join(filter(None, [video.format, video.size, f"{video.seconds} s" if video.seconds else None])),
         "created": when(video.created_at),
         "completed": when(video.completed_at),

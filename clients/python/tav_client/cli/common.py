@@ -1,4 +1,4 @@
-"""What the commands share: the client, errors as sentences, output for people and for scripts."""
+"""What the commands share, those of the server package too: the client, options, errors as sentences, output."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print what the service
 
 
 class Commands(TyperGroup):
-    """A group that tells an expected error as one sentence on stderr, with exit code 1."""
+    """A group of commands. An expected error is one sentence on stderr, with exit code 1."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Runs the command."""
+        """Run the command."""
         try:
             return super().invoke(ctx)
         except TavClientError as error:
@@ -44,7 +44,7 @@ class Commands(TyperGroup):
 
 
 def group(help: str) -> typer.Typer:
-    """A group of commands."""
+    """Return a group of commands."""
     return typer.Typer(
         cls=Commands,
         help=help,
@@ -56,14 +56,14 @@ def group(help: str) -> typer.Typer:
 
 
 def fail(sentence: str) -> NoReturn:
-    """Ends the command with exit code 1."""
+    """Print the sentence to stderr and end the command with exit code 1."""
     typer.echo(f"tav: {harmless(sentence)}", err=True)
     raise typer.Exit(1)
 
 
 @contextmanager
 def interruptible(sentence: str) -> Iterator[None]:
-    """Ctrl-C ends the command, not what it waits for: the sentence says what goes on, and how to end that."""
+    """End the command at Ctrl-C, with a sentence that says what goes on in the service and how to end that."""
     try:
         yield
     except KeyboardInterrupt:
@@ -72,13 +72,13 @@ def interruptible(sentence: str) -> Iterator[None]:
 
 
 def again(ctx: typer.Context, *words: str) -> str:
-    """A further command about the same service, to be copied."""
+    """Return a further command about the same service, to be copied."""
     url = (ctx.find_root().obj or {}).get("base_url")
     return f"`{shlex.join(['tav', *(['--url', url] if url else []), *words])}`"
 
 
 def client_of(ctx: typer.Context) -> TavClient:
-    """The client that the options before the command describe, closed when the command ends."""
+    """Return the client that the options before the command describe; it is closed when the command ends."""
     root = ctx.find_root()
     client = TavClient(**(root.obj or {}))
     root.call_on_close(client.close)
@@ -86,16 +86,16 @@ def client_of(ctx: typer.Context) -> TavClient:
 
 
 def pairs(texts: Iterable[str]) -> dict[str, str]:
-    """`KEY=VALUE` texts as a mapping."""
-    given = [text.partition("=") for text in texts]
-    for key, equals, _ in given:
+    """Parse `KEY=VALUE` options."""
+    parts = [text.partition("=") for text in texts]
+    for key, equals, _ in parts:
         if not key or not equals:
             raise typer.BadParameter(f"{key!r} is not KEY=VALUE.")
-    return {key: value for key, _, value in given}
+    return {key: value for key, _, value in parts}
 
 
 def size_of(text: str | None) -> tuple[int, int] | None:
-    """`512x512` as width and height."""
+    """Parse `512x512` as width and height."""
     if text is None:
         return None
     width, _, height = text.lower().partition("x")
@@ -105,10 +105,10 @@ def size_of(text: str | None) -> tuple[int, int] | None:
 
 
 def memory_of(text: str | None) -> Literal["auto"] | MemorySetting | None:
-    """`auto`, or a setting's fields such as `zero_stage=3,offload_params,precision=bf16`.
+    """Parse `auto`, or a setting's fields such as `zero_stage=3,offload_params,precision=bf16`.
 
     Raises:
-        InvalidRequest: No such field or value.
+        InvalidRequest: there is no such field or value.
     """
     if text is None:
         return None
@@ -120,12 +120,12 @@ def memory_of(text: str | None) -> Literal["auto"] | MemorySetting | None:
 
 
 def print_json(value: BaseModel | Sequence[BaseModel]) -> None:
-    """One JSON document on one line."""
+    """Print one JSON document on one line."""
     typer.echo(TypeAdapter(Any).dump_json(value).decode())
 
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Columns as wide as their widest entry, one line a row, whatever the entries hold."""
+    """Print a table with columns as wide as their widest entry, one line per row, whatever the entries hold."""
     texts = [[one_line(cell) for cell in row] for row in rows]
     widths = [max(map(cell_len, column)) for column in zip(header, *texts, strict=True)]
     for row in [list(header), *texts]:
@@ -134,18 +134,18 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None
 
 
 def unread_line(unread: Mapping[str, str]) -> str:
-    """What of a job's or video's texts its base does not read, being too long for it."""
+    """Return on one line what the base does not read of a job's or video's texts, which are too long for it."""
     return "; ".join(f"{name} … {end}" for name, end in unread.items())
 
 
 def note_unread(unread: Mapping[str, str]) -> None:
-    """Say it on stderr, if there is something to say."""
+    """Print to stderr what the base does not read, if there is any."""
     if unread:
         typer.echo(f"The base does not read all of it. Not read: {one_line(unread_line(unread))}", err=True)
 
 
 def print_fields(fields: Mapping[str, object]) -> None:
-    """One `name  value` a line, leaving out what is not there."""
+    """Print one `name  value` per line, without those that are empty."""
     shown = {name: one_line(value) for name, value in fields.items() if value not in (None, "", [], {})}
     width = max(map(len, shown), default=0)
     for name, value in shown.items():
