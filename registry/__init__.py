@@ -1,4 +1,4 @@
-"""What is kept: jobs and videos as MLflow runs, model versions, objects in S3.
+"""The registry: jobs and videos as MLflow runs, model versions, objects in S3.
 
 settings      where MLflow and S3 are
 errors        what can go wrong

@@ -1,11 +1,11 @@
-"""What can go wrong with what is kept.
+"""What can go wrong with the registry.
 
 TavError
 ├── StorageUnavailable   S3 or MLflow did not answer, or refused the credentials
-├── StorageRefused       S3 or MLflow answered that it does not take what was asked
-├── VersionInUse         something relies on what is to be deleted
+├── StorageRefused       S3 or MLflow refused the request itself
+├── VersionInUse         an alias or a copy relies on what is to be deleted
 ├── NotFound             no such job, batch, video, model, version, alias or cursor
-├── NotReady             a video's content that does not exist, or not yet
+├── NotReady             a video has no content, or not yet
 ├── InvalidReference     a name, alias or `s3://` address that is not well-formed or not allowed
 └── CorruptVersion       (tav.errors) an object's digest differs from the registered one
     └── ObjectMissing    an object is not in the bucket
@@ -28,16 +28,16 @@ __all__ = [
 
 
 class StorageUnavailable(TavError):
-    """S3 or MLflow did not answer, or refused the credentials: asking again may help.
+    """S3 or MLflow did not answer, or refused the credentials. A retry may help.
 
-    Callers of the service read the sentence, so it names settings, never addresses; the log has those.
+    Callers of the service read the message, so it names settings, never addresses; the log has those.
     """
 
     code = "storage_unavailable"
 
 
 class StorageRefused(TavError):
-    """S3 or MLflow answered that it does not take what was asked: asking again does not help."""
+    """S3 or MLflow refused the request itself. A retry does not help."""
 
     code = "storage_refused"
 
@@ -49,12 +49,12 @@ class VersionInUse(TavError):
 
 
 class NotFound(TavError):
-    """Nothing of that name is kept.
+    """There is nothing of that name.
 
     Args:
         kind: `job`, `batch`, `video`, `model`, `version`, `alias` or `cursor`.
-        name: What was asked for.
-        hint: A sentence that says what to do; left out, one that fits the kind.
+        name: in the request.
+        hint: a sentence that says what to do; left out, one that fits the kind.
     """
 
     def __init__(self, kind: str, name: str, hint: str = "") -> None:
@@ -64,7 +64,7 @@ class NotFound(TavError):
         super().__init__(f"There is no {kind} {name!r}. {hint or _HINTS[kind]}")
 
     def __reduce__(self) -> tuple[type[NotFound], tuple[str, str], dict[str, object]]:
-        """Pickle across Ray actors: the sentence is kept as it is."""
+        """Keep the message when the error crosses Ray actors."""
         return type(self), (self.kind, self.name), {"args": self.args}
 
 
@@ -81,7 +81,7 @@ _HINTS = {
 
 
 class NotReady(TavError):
-    """A video's content is asked for that does not exist, or not yet."""
+    """A video has no content, or not yet."""
 
     code = "video_not_ready"
 

@@ -1,4 +1,4 @@
-"""A version that was not tuned here: an MLflow run of its own kind (`import`) stands where a tuning job's would."""
+"""Versions that were not tuned here: an MLflow run of kind `import` takes the place of a tuning job's."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Import:
     id: str
     """The MLflow run's, which videos of the version are nested under."""
     model: str
-    """What its tenant calls it."""
+    """The model's name, as its tenant writes it."""
     tenant: str = DEFAULT_TENANT
     """Whose it is."""
 
@@ -43,15 +43,15 @@ class ImportStore:
         deviation: dict[str, float] | None = None,
         tenant: str = DEFAULT_TENANT,
     ) -> ModelVersion:
-        """Make a version of a folder's files, samplable like any other. Nothing is left behind when that fails.
+        """Register a folder's files as a version, which is sampled like any other. If that fails, nothing is left behind.
 
         Args:
-            model: What its tenant calls the model; a version is added where it exists.
-            folder: What `VersionStore.register` takes.
-            info: What the delta was made with.
-            source: Where it came from, for people.
-            deviation: By part of the base, the largest difference of a frozen tensor from the checkpoint's.
-            tenant: Whose the model is.
+            model: the model's name, as its tenant writes it; an existing model gets one more version.
+            folder: the files, as `VersionStore.register` takes them.
+            info: what the delta was made with.
+            source: where it came from, for people.
+            deviation: by part of the base, the largest difference of a frozen tensor from the checkpoint's.
+            tenant: whose the model is.
         """
         tags = {
             "tav.model": model,
@@ -63,11 +63,11 @@ class ImportStore:
             "mlflow.source.name": "tav",
         }
         with self._runs.creating(model, tags) as run:
-            made = Import(run.info.run_id, model, tenant)
+            imported = Import(run.info.run_id, model, tenant)
             metrics = [(f"deviation.{part}", value, 0, run.info.start_time) for part, value in (deviation or {}).items()]
-            self._runs.log(made.id, metrics=metrics, params={"base": info.base, "caption": info.caption, "source": source})
+            self._runs.log(imported.id, metrics=metrics, params={"base": info.base, "caption": info.caption, "source": source})
             self._objects.put_file(folder / "config.json", artifact_uri(run, "config.json"))
-            version = self._versions.register(made, folder, info)
-            self._runs.log(made.id, tags={"tav.version": str(version.version)})
-            self._runs.set_status(made.id, "FINISHED")
+            version = self._versions.register(imported, folder, info)
+            self._runs.log(imported.id, tags={"tav.version": str(version.version)})
+            self._runs.set_status(imported.id, "FINISHED")
         return version

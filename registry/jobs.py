@@ -1,7 +1,7 @@
-"""A tuning job is an MLflow run; there is no other job database.
+"""Tuning jobs. A job is an MLflow run; there is no other job database.
 
-Whatever a job is, is rebuilt from its run alone. The live fields (step, loss, ETA) are the scheduler's to add.
-MLflow has no compare-and-set, so one party, the scheduler, changes statuses.
+A job is rebuilt from its run alone; the scheduler adds the live fields (step, loss, ETA). MLflow has no compare-and-set, so
+only the scheduler changes statuses.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ _SEEN = 256
 
 
 REACHED = ("phase", "step", "total_steps", "progress")
-"""What is kept of how far a job came that failed or was cancelled."""
+"""Fields that are stored of a job that failed or was cancelled: how far it came."""
 _REACHED = "tav.reached"
 
 
@@ -81,7 +81,7 @@ def _reached_tag(reached: Mapping[str, Any] | None) -> dict[str, str]:
 
 
 def _progress(status: JobStatus, tags: Mapping[str, str]) -> dict[str, Any]:
-    """How far a job is, as far as its run knows."""
+    """Return the fields that say how far a job is, as its run has them."""
     if status is JobStatus.succeeded:
         return {"progress": 1.0}
     if status is JobStatus.running:
@@ -93,12 +93,12 @@ def _progress(status: JobStatus, tags: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _key(idempotency_key: str, tenant: str) -> str:
-    """Two tenants' keys never meet."""
+    """Return a digest of a tenant's key: two tenants' keys never collide."""
     return key_digest(f"{tenant}\n{idempotency_key}")
 
 
 class JobStore:
-    """Tuning jobs. Methods block; every change is kept when they return."""
+    """Tuning jobs. Methods block; a change is stored when they return."""
 
     def __init__(self, settings: RegistrySettings, objects: ObjectStore | None = None) -> None:
         self._runs = Runs(settings, "tuning", "job")
@@ -120,20 +120,20 @@ class JobStore:
         unread: Mapping[str, str] | None = None,
         request_id: str | None = None,
     ) -> TuningJob:
-        """Keep a new job, queued, with its clip and request among the run's artifacts.
+        """Store a new job, queued, with its clip and request among the run's artifacts.
 
         Args:
-            request: As the user sent it.
-            clip: The stored clip.
-            base: What to tune on; the request's, or the service's own.
-            model: What its tenant calls the model that gets the version.
-            idempotency_key: Lets `find` give the same job for a repeated request.
-            tenant: Whose job it is.
-            gpus: That tune it together; the request's, or the service's own number.
-            retry_of: The job that this one repeats.
-            estimate: What it is expected to take.
-            unread: What of its texts the base does not read, as far as that is known.
-            request_id: Of the call that makes it, for the logs of all who work on it.
+            request: as the user sent it.
+            clip: the stored clip.
+            base: to tune on: the request's, or the service's own.
+            model: the name of the model that gets the version, as its tenant writes it.
+            idempotency_key: lets `find` return the same job for a repeated request.
+            tenant: whose job it is.
+            gpus: number that tunes it together: the request's, or the service's own.
+            retry_of: id of the job that this one repeats.
+            estimate: of its memory and time.
+            unread: what the base does not read of its texts, as far as that is known.
+            request_id: of the call that creates it, for the log lines of all processes.
         """
         tags = {
             **split_tag("tav.request", request.model_dump_json(exclude_none=True)),
@@ -159,35 +159,35 @@ class JobStore:
             self._objects.copy(clip.uri, artifact_uri(run, "source.mp4"))
             config = json.dumps(request.model_dump(mode="json"), indent=2, ensure_ascii=False).encode()
             self._objects.put_bytes(config, artifact_uri(run, "config.json"))
-            shown = request.params.model_dump(mode="json", exclude_none=True)
+            params = request.params.model_dump(mode="json", exclude_none=True)
             if request.caption is not None:
-                shown["caption"] = request.caption
-            self._runs.log(run.info.run_id, params={"base": base, **shown})
+                params["caption"] = request.caption
+            self._runs.log(run.info.run_id, params={"base": base, **params})
             info = self._runs.set_status(run.info.run_id, RUN_STATUS[JobStatus.queued])
         return self._job(Run(info, run.data))
 
     def find(self, idempotency_key: str, tenant: str = DEFAULT_TENANT) -> TuningJob | None:
-        """The newest job that the tenant created with that key."""
+        """Return the newest job that the tenant created with a key."""
         run = next(self._runs.search([tag_equals(_KEY, _key(idempotency_key, tenant))]), None)
         return None if run is None else self._job(run)
 
     def get(self, job_id: str, tenant: str | None = None) -> TuningJob:
-        """One job; another tenant's counts as missing."""
+        """Return a job; another tenant's counts as missing."""
         job = self._job(self._runs.get(job_id))
         if tenant not in (None, job.tenant):
             raise NotFound("job", job_id)
         return job
 
     def request(self, job_id: str) -> TuningJobCreate:
-        """What was asked for."""
+        """Return the request that created a job."""
         return self._request(self._runs.get(job_id))
 
     def open(self, since: float = 0.0) -> list[TuningJob]:
-        """All jobs made since then (UNIX seconds) that have not ended, oldest first."""
+        """Return all jobs created after `since` (UNIX seconds) that have not ended, oldest first."""
         return [self._job(run) for run in self._runs.open(begun="tav.attempt", since=since)]
 
     def deleted(self) -> Sequence[str]:
-        """Ids of the jobs whose run somebody deleted in MLflow before they had ended."""
+        """Return the ids of jobs whose run was deleted in MLflow before they had ended."""
         return self._runs.deleted()
 
     def list(
@@ -201,7 +201,7 @@ class JobStore:
         batch: str | None = None,
         metadata: Mapping[str, str] | None = None,
     ) -> Page[TuningJob]:
-        """Jobs, newest first, that meet every condition given."""
+        """Return a page of the jobs that meet every condition, newest first."""
         for key in metadata or {}:
             if not _LABEL.fullmatch(key):
                 raise InvalidReference(
@@ -222,29 +222,29 @@ class JobStore:
         return Page[TuningJob](data=jobs, next_cursor=cursor, has_more=cursor is not None)
 
     def of_batch(self, batch: str, tenant: str | None = None) -> Sequence[TuningJob]:
-        """All jobs of a batch, newest first.
+        """Return all jobs of a batch, newest first.
 
         Raises:
             NotFound: there are none.
         """
-        found = self.list(limit=_MANY, batch=batch, tenant=tenant).data
-        if not found:
+        jobs = self.list(limit=_MANY, batch=batch, tenant=tenant).data
+        if not jobs:
             raise NotFound("batch", batch)
-        return found
+        return jobs
 
     def batch(self, batch: str, tenant: str | None = None) -> Batch:
-        """A batch's jobs, counted by status."""
+        """Return a batch's jobs, counted by status."""
         jobs = self.of_batch(batch, tenant)
         counts = Counter(job.status for job in jobs)
         return Batch(id=batch, total=len(jobs), counts=counts, finished=all(job.status.final for job in jobs))
 
     def ended_before(self, when: float) -> Sequence[TuningJob]:
-        """Jobs that ended before then (UNIX seconds), newest first."""
+        """Return the jobs that ended before `when` (UNIX seconds), newest first."""
         ended = [f"attributes.end_time < {int(when * 1000)}", "attributes.end_time > 0"]
         return [job for job in map(self._job, self._runs.search(ended)) if job.status.final]
 
     def uses_clip(self, sha256: str, tenant: str | None = None) -> bool:
-        """True when any job, or any of a tenant's, was made with that clip."""
+        """Return whether any job, or any of a tenant's, has that clip."""
         conditions = [tag_equals("tav.clip_sha256", sha256)]
         if tenant is not None:
             conditions.append(tag_equals(TENANT, tenant))
@@ -256,7 +256,7 @@ class JobStore:
         self._runs.delete(job_id)
 
     def start(self, job_id: str, attempt: int) -> None:
-        """A tuner begins the job, for the `attempt`-th time."""
+        """Record that a tuner starts the job, for the `attempt`-th time."""
         tags = {"tav.attempt": str(attempt), "tav.phase": JobPhase.preparing.value}
         if attempt == 1:
             tags["tav.started_at"] = str(now_ms())
@@ -264,69 +264,75 @@ class JobStore:
         self._runs.set_status(job_id, RUN_STATUS[JobStatus.running])
 
     def requeue(self, job_id: str, attempt: int, excused: int = 0) -> None:
-        """The job waits for a tuner again, `attempt` having ended without a result; `excused` attempts do not count."""
+        """Record that the job waits for a tuner again after an attempt without a result; `excused` attempts do not count."""
         self._runs.log(job_id, tags={"tav.attempt": str(attempt), "tav.excused": str(excused), "tav.phase": ""})
         self._runs.set_status(job_id, RUN_STATUS[JobStatus.queued])
 
     def set_phase(self, job_id: str, phase: JobPhase) -> None:
-        """What the running job does now."""
+        """Record what the running job does."""
         self._runs.log(job_id, tags={"tav.phase": JobPhase(phase).value})
 
     def succeed(self, job_id: str, version: int) -> None:
-        """The job ended with a registered version."""
+        """Record that the job ended with a registered version."""
         self._runs.end(job_id, RUN_STATUS[JobStatus.succeeded], {"tav.version": str(version), "tav.phase": ""})
 
     def fail(
         self, job_id: str, failure: Failure, traceback: str | None = None, *, reached: Mapping[str, Any] | None = None
     ) -> None:
-        """The job ended for a reason, having `reached` a phase and step; the traceback becomes the artifact `traceback.txt`."""
+        """Record why the job ended and the phase and step it `reached`; the traceback becomes the artifact `traceback.txt`."""
         if traceback:
-            with suppress(NotFound):  # of a run that was deleted
+            with suppress(NotFound):  # the run was deleted
                 self.log_bytes(job_id, traceback.encode(), "traceback.txt")
         tags = {"tav.error": failure.message, "tav.error_code": failure.code.value, "tav.phase": ""} | _reached_tag(reached)
         self._runs.end(job_id, RUN_STATUS[JobStatus.failed], tags)
 
     def request_cancel(self, job_id: str) -> None:
-        """The job runs, but is to stop."""
+        """Record that the running job is to stop."""
         self._runs.log(job_id, tags={_CANCEL: "requested"})
 
     def set_caption(self, job_id: str, caption: str) -> None:
-        """What the clip of a job without a caption shows, as a captioner said."""
+        """Record the captioner's caption of a job that came without."""
         self._runs.log(job_id, tags={"tav.caption": caption, "mlflow.note.content": f"{caption} (automatic caption)"})
 
     def set_unread(self, job_id: str, unread: Mapping[str, str]) -> None:
-        """What of the job's texts the base does not read, as its tuner says."""
+        """Record what the base does not read of the job's texts."""
         self._runs.log(job_id, tags=unread_tags(unread))
 
     def set_estimate(self, job_id: str, estimate: Estimate) -> None:
-        """What the job is expected to take, as its tuner says."""
+        """Record the estimate of the job's tuner."""
         self._runs.log(job_id, tags={_ESTIMATE: estimate.model_dump_json()})
 
     def cancel(self, job_id: str, *, reached: Mapping[str, Any] | None = None) -> None:
-        """The job ended by a cancel call, or by the deletion of its run, having `reached` a phase and step."""
+        """Record that a cancel call, or the deletion of its run, ended the job, and the phase and step it `reached`."""
         self._runs.end(job_id, RUN_STATUS[JobStatus.cancelled], {"tav.phase": ""} | _reached_tag(reached))
 
     def log_metrics(self, job_id: str, points: Iterable[tuple[str, float, int, int]]) -> None:
-        """Metrics as (key, value, step, UNIX milliseconds); collect some seconds' worth before calling."""
+        """Log metrics as (key, value, step, UNIX milliseconds); collect those of some seconds before calling."""
         self._runs.log(job_id, metrics=points)
 
     def log_bytes(self, job_id: str, data: bytes, name: str) -> StoredFile:
-        """Bytes as the run's artifact `name`, straight to S3."""
+        """Store bytes as the run's artifact `name`, directly in S3."""
         return self._objects.put_bytes(data, artifact_uri(self._seen(job_id), name))
 
     def log_sheet(self, job_id: str, key: str, frames: np.ndarray[Any, Any]) -> None:
-        """A contact sheet of a video, `[F, H, W, 3]`, as a picture by which MLflow compares runs."""
+        """Log a contact sheet of a video, by which MLflow compares runs.
+
+        Args:
+            job_id: the job's.
+            key: what MLflow calls the picture.
+            frames: uint8 `[F, H, W, 3]`.
+        """
         run = self._seen(job_id)
         for name, data in artifacts(run, key, contact_sheet(frames)).items():
             self._objects.put_bytes(data, artifact_uri(run, name))
         self._runs.log(job_id, tags=LOGGED)
 
     def read_artifact(self, job_id: str, name: str) -> bytes:
-        """An artifact's content, such as the log."""
+        """Return an artifact's content."""
         return self._objects.get_bytes(artifact_uri(self._runs.get(job_id), name))
 
     def logs(self, job_id: str) -> bytes:
-        """What the tuners said while they worked on the job, attempt after attempt."""
+        """Return the tuners' logs of the job, attempt after attempt."""
         prefix = artifact_uri(self._runs.get(job_id), "logs") + "/"
         return b"".join(self._objects.get_bytes(uri) for uri in sorted(item.uri for item in self._objects.list(prefix)))
 
@@ -336,9 +342,9 @@ class JobStore:
         try:
             return TuningJobCreate.model_validate_json(text)
         except ValidationError:  # accepted by an earlier release, whose bounds were others
-            asked = json.loads(text)
-            params = TuningParams.model_construct(**asked.pop("params", {}))
-            return TuningJobCreate.model_construct(**asked, params=params)
+            fields = json.loads(text)
+            params = TuningParams.model_construct(**fields.pop("params", {}))
+            return TuningJobCreate.model_construct(**fields, params=params)
 
     def _job(self, run: Run) -> TuningJob:
         tags = run.data.tags
@@ -346,7 +352,7 @@ class JobStore:
         attempt = int(tags.get("tav.attempt", 0))
         status = _JOB_STATUS[run.info.status]
         if status is JobStatus.running and attempt == 0:
-            status = JobStatus.queued  # its creation broke off before MLflow's RUNNING was changed
+            status = JobStatus.queued  # its creation failed before MLflow's RUNNING was changed
         error = None
         if status is JobStatus.failed:
             message = tags.get("tav.error") or "The job's run was marked as failed in MLflow."

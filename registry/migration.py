@@ -1,7 +1,7 @@
-"""What was kept before models and videos had owners becomes its tenant's, once, before a service starts on it.
+"""Migration of models and videos from before they had owners, once, before a service starts on them.
 
-Models and videos were common to all tenants; only a job told whose it was. So a version becomes its job's tenant's, and a
-video that of the job that its version was made by. Numbers, aliases and objects stay as they are.
+They were common to all tenants; only a job had a tenant. So a version becomes its job's tenant's, and a video that of the job
+that made its version. Numbers, aliases and objects stay as they are.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from registry.tracking import KIND, Runs, connect, mlflow_errors, quoted
 log = logging.getLogger(__name__)
 
 _DONE = "tav.tenants"
-"""Tag of an experiment whose things have their owners."""
+"""Tag of an experiment whose models and videos have owners."""
 
 _KINDS = {"tuning": "job", "import": "import", "video": "video"}
 _THREADS = 8
 _PLAIN = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-"""Of names without an owner those that a service can have given; what others name otherwise it does not see."""
+"""Names without an owner that a service can have given; it does not see models that others name differently."""
 _COPY = re.compile(r"models:/([^/]+)/([0-9]+)")
 
 
 def give_owners(settings: RegistrySettings) -> None:
-    """Do what is left to do; broken off, it is finished by the next call. Nothing else may write meanwhile.
+    """Give models and videos their owners. A call that fails can be repeated; nothing else may write meanwhile.
 
     Raises:
         StorageUnavailable: MLflow does not answer.
@@ -59,7 +59,7 @@ class _Migration:
             self._client.set_experiment_tag(experiment, _DONE, "true")
 
     def _own_runs(self) -> None:
-        """Jobs first: a video's owner is its job's."""
+        """Give runs their owners, jobs first: a video's owner is its job's."""
         for kind in _KINDS:
             without = [run for run in self._runs[kind].search() if TENANT not in run.data.tags]
             if without:
@@ -79,7 +79,7 @@ class _Migration:
         self._runs[run.data.tags[KIND]].log(run.info.run_id, tags=tags)
 
     def _owner_of_run(self, run_id: str) -> str:
-        """Whose a job or import is, also one that has been deleted."""
+        """Return the owner of a job or import, also of a deleted one."""
         if run_id not in self._owners:
             try:
                 self._owners[run_id] = self._client.get_run(run_id).data.tags.get(TENANT, DEFAULT_TENANT)
@@ -90,7 +90,7 @@ class _Migration:
         return self._owners[run_id]
 
     def _own_models(self) -> None:
-        """A model whose versions are all of one tenant is renamed; of others, versions are moved one by one, copies last."""
+        """Rename a model whose versions are all of one tenant; move the versions of others one by one, copies last."""
         mixed = []
         for name in filter(_PLAIN.fullmatch, self._names()):
             versions = list(self._versions(name))
@@ -125,17 +125,17 @@ class _Migration:
             self._client.delete_registered_model(name)
 
     def _create(self, target: str, version: MlflowVersion) -> None:
-        """The same version under another name, with its number: those before it are made and removed.
+        """Create the same version under another name, with its number: those before it are created and deleted.
 
-        It is ours, and so visible, with the last tag.
+        It becomes visible as ours with the last tag.
         """
-        number, there = int(version.version), {int(each.version): each for each in self._versions(target)}
-        while not there or max(there) < number:
-            made = self._empty(target, version)
-            there[int(made.version)] = made
-            if int(made.version) < number:
-                self._client.delete_model_version(target, made.version)
-        if number not in there or there[number].tags.get(JOB, version.tags[JOB]) != version.tags[JOB]:
+        number, present = int(version.version), {int(each.version): each for each in self._versions(target)}
+        while not present or max(present) < number:
+            empty = self._empty(target, version)
+            present[int(empty.version)] = empty
+            if int(empty.version) < number:
+                self._client.delete_model_version(target, empty.version)
+        if number not in present or present[number].tags.get(JOB, version.tags[JOB]) != version.tags[JOB]:
             raise InvalidReference(
                 f"Model {target} in MLflow has had a version {number} already, as which {version.name}/{number} shall go on: "
                 "rename one of the two models in MLflow, then start again."
@@ -168,7 +168,7 @@ class _Migration:
                 return names
 
     def _versions(self, name: str) -> Iterator[MlflowVersion]:
-        """Oldest first."""
+        """Yield a model's versions, oldest first."""
         token = None
         while True:
             page = self._client.search_model_versions(f"name = {quoted(name)}", 1000, ["version_number ASC"], token)

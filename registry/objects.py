@@ -1,7 +1,7 @@
-"""Files in and out of S3; every upload is verified before anybody is told of it.
+"""Objects in S3. Every upload is verified before the call returns.
 
-An upload is sent with its MD5, which every S3 server checks, and its SHA-256. A server that has checked the SHA-256
-says so in its answer; where it does not (the embedded one), the object is read back and hashed.
+An upload is sent with its MD5, which every S3 server checks, and its SHA-256. A server that has checked the SHA-256 says so in
+its response; where it does not (the embedded one), the object is read back and hashed.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _CHUNK = 1 << 20
 _SINGLE_PUT_LIMIT = 5 * 1024**3
 _MISSING = {"404", "NoSuchKey", "NotFound", "NoSuchBucket"}
 _REFUSALS = {"400", "InvalidArgument", "InvalidBucketName", "InvalidRequest", "InvalidURI", "KeyTooLongError"}
-"""Codes by which S3 says that the request is at fault; after HEAD there is only the status."""
+"""Codes by which S3 refuses a request as such; after HEAD there is only the status."""
 _FORBIDDEN = {"401", "403", "AccessDenied", "AllAccessDisabled"}
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _LONGEST_KEY = 1024
@@ -68,9 +68,11 @@ class ObjectInfo:
 
 
 def parse_uri(uri: str) -> tuple[str, str]:
-    """`s3://bucket/key` → bucket and key; anything else is refused.
+    """Return the bucket and key of `s3://bucket/key`.
 
-    So are keys that S3 servers and proxies do not all read alike: with `.` or `..` as a part, or with control characters.
+    Raises:
+        InvalidReference: it is no such address, or S3 servers and proxies read its key differently, because it has `.` or `..`
+            as a part, or control characters.
     """
     scheme, _, rest = uri.partition("://")
     bucket, _, key = rest.partition("/")
@@ -90,7 +92,7 @@ def _check_key(key: str) -> None:
 class ObjectStore:
     """Objects of one S3 account; keys without `s3://` are in the settings' bucket.
 
-    Safe to share among threads. Nothing is contacted until the first call.
+    It may be shared among threads, and connects at the first call.
     """
 
     def __init__(self, settings: RegistrySettings) -> None:
@@ -123,7 +125,7 @@ class ObjectStore:
         )
 
     def uri(self, key: str) -> str:
-        """The address of a key in the settings' bucket."""
+        """Return the address of a key in the settings' bucket."""
         return f"s3://{self.settings.s3_bucket}/{key}"
 
     def ensure_bucket(self) -> None:
@@ -165,7 +167,7 @@ class ObjectStore:
         if size > _SINGLE_PUT_LIMIT:
             raise InvalidReference(f"{uri} would be {size} bytes; S3 takes at most {_SINGLE_PUT_LIMIT} in one upload.")
         with self._errors(uri):
-            answer = self._client.put_object(
+            response = self._client.put_object(
                 Bucket=bucket,
                 Key=key,
                 Body=body,
@@ -174,7 +176,7 @@ class ObjectStore:
                 ChecksumSHA256=base64.b64encode(sha256).decode(),
                 Metadata={"sha256": sha256.hex()},
             )
-        if answer.get("ChecksumSHA256") != base64.b64encode(sha256).decode():
+        if response.get("ChecksumSHA256") != base64.b64encode(sha256).decode():
             self._verify(uri, sha256.hex(), size)
         return StoredFile(uri=uri, sha256=sha256.hex(), size=size)
 
@@ -208,7 +210,7 @@ class ObjectStore:
             self._client.copy_object(Bucket=to_bucket, Key=to_key, CopySource={"Bucket": from_bucket, "Key": from_key})
 
     def get_file(self, uri: str, path: str | Path, sha256: str | None = None) -> Path:
-        """Download to `path`, which appears only when it is whole and has the digest asked for."""
+        """Download to `path`, which appears only when it is complete and has the given digest."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
@@ -225,23 +227,23 @@ class ObjectStore:
         return path
 
     def get_bytes(self, uri: str, sha256: str | None = None) -> bytes:
-        """An object's content, with the digest asked for."""
+        """Return an object's content, if it has the given digest."""
         data = b"".join(self._stream(uri))
         _check_digest(uri, hashlib.sha256(data).hexdigest(), sha256)
         return data
 
     def _stream(self, uri: str) -> Iterator[bytes]:
-        """An object's chunks; a connection that breaks is taken up again where it broke."""
+        """Yield an object's chunks; a connection that breaks is resumed where it broke."""
         bucket, key = self._locate(uri)
         done, total, etag, attempt = 0, None, None, 1
         while total is None or done < total:
-            wanted: dict[str, str] = {"Range": f"bytes={done}-", "IfMatch": etag} if done and etag else {}
+            rest: dict[str, str] = {"Range": f"bytes={done}-", "IfMatch": etag} if done and etag else {}
             with self._errors(f"s3://{bucket}/{key}"):
                 try:
-                    answer = self._client.get_object(Bucket=bucket, Key=key, **wanted)
+                    response = self._client.get_object(Bucket=bucket, Key=key, **rest)
                     if total is None:
-                        total, etag = answer["ContentLength"], answer.get("ETag")
-                    for chunk in answer["Body"].iter_chunks(_CHUNK):
+                        total, etag = response["ContentLength"], response.get("ETag")
+                    for chunk in response["Body"].iter_chunks(_CHUNK):
                         done += len(chunk)
                         yield chunk
                     if done >= total:
@@ -254,14 +256,14 @@ class ObjectStore:
                     raise StorageUnavailable(f"s3://{bucket}/{key} breaks off after {done} of {total} bytes. Try again.")
 
     def stat(self, uri: str) -> ObjectInfo:
-        """Size and age, without the content."""
+        """Return an object's size and age."""
         bucket, key = self._locate(uri)
         with self._errors(f"s3://{bucket}/{key}"):
             head = self._client.head_object(Bucket=bucket, Key=key)
         return ObjectInfo(f"s3://{bucket}/{key}", head["ContentLength"], head["LastModified"].timestamp())
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """Every object whose key starts with `prefix` (a key's start, or a whole address's)."""
+        """Yield every object whose key, or whole address, starts with `prefix`."""
         bucket, prefix = self._locate(prefix)
         with self._errors(f"s3://{bucket}/{prefix}"):
             for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
@@ -270,29 +272,29 @@ class ObjectStore:
                     yield ObjectInfo(uri, item["Size"], item["LastModified"].timestamp())
 
     def delete(self, uri: str) -> None:
-        """Remove an object; one that is not there is no error."""
+        """Remove an object; a missing one is no error."""
         bucket, key = self._locate(uri)
         with self._errors(f"s3://{bucket}/{key}"):
             self._client.delete_object(Bucket=bucket, Key=key)
 
     def delete_prefix(self, prefix: str) -> int:
-        """Remove every object below `prefix`, which must end with `/`; answers how many there were."""
+        """Remove every object below `prefix`, which must end with `/`; return how many there were."""
         if not prefix.endswith("/"):
             raise InvalidReference(f"The prefix {prefix!r} must end with a slash, so that it names a folder.")
-        found = [item.uri for item in self.list(prefix)]
-        for uri in found:
+        uris = [item.uri for item in self.list(prefix)]
+        for uri in uris:
             self.delete(uri)
-        return len(found)
+        return len(uris)
 
     def presign_put(self, key: str, content_type: str, size: int, expires_seconds: int = 3600) -> str:
-        """A URL that takes one upload by PUT from whoever holds it: of just so many bytes, sent as that type.
+        """Return a URL that takes one upload by PUT without a key: of exactly `size` bytes, sent as `content_type`.
 
-        It names the settings' public endpoint, where there is one.
+        It has the settings' public endpoint, if there is one.
         """
         bucket, key = self._locate(key)
-        wanted = {"Bucket": bucket, "Key": key, "ContentType": content_type, "ContentLength": size}
+        params = {"Bucket": bucket, "Key": key, "ContentType": content_type, "ContentLength": size}
         with self._errors(f"s3://{bucket}/{key}"):
-            url: str = self._presigner.generate_presigned_url("put_object", Params=wanted, ExpiresIn=expires_seconds)
+            url: str = self._presigner.generate_presigned_url("put_object", Params=params, ExpiresIn=expires_seconds)
         return url
 
     def _locate(self, key: str) -> tuple[str, str]:
@@ -303,7 +305,7 @@ class ObjectStore:
 
     @contextmanager
     def _errors(self, uri: str) -> Iterator[None]:
-        """S3's exceptions as ours. What it said goes to the log, with its address: callers of the service shall see neither."""
+        """Raise S3's exceptions as ours. Its message and address go to the log: callers of the service must not see them."""
         try:
             yield
         except ClientError as e:
@@ -323,7 +325,7 @@ class ObjectStore:
             raise StorageUnavailable("S3 does not answer. Check that it runs, and TAV_S3_*; the log says more.") from e
 
     def _log(self, uri: str, error: Exception) -> None:
-        log.warning("S3 at %s, asked for %s, says: %s", self.settings.s3_endpoint_url or "Amazon", uri, error)
+        log.warning("S3 at %s answered a request for %s: %s", self.settings.s3_endpoint_url or "Amazon", uri, error)
 
 
 def _code(error: ClientError) -> str:
@@ -335,7 +337,7 @@ def _content_type(name: str) -> str:
 
 
 def _digests(body: IO[bytes] | bytes) -> tuple[bytes, bytes, int]:
-    """SHA-256, MD5 (S3's transport check) and size; a file is left at its start."""
+    """Return SHA-256, MD5 (S3's transport check) and size; a file is left at its start."""
     sha256, md5, size = hashlib.sha256(), hashlib.md5(usedforsecurity=False), 0
     chunks = [body] if isinstance(body, bytes) else iter(lambda: body.read(_CHUNK), b"")
     for chunk in chunks:
@@ -347,8 +349,8 @@ def _digests(body: IO[bytes] | bytes) -> tuple[bytes, bytes, int]:
     return sha256.digest(), md5.digest(), size
 
 
-def _check_digest(uri: str, found: str, wanted: str | None) -> None:
-    if wanted is not None and found != wanted:
+def _check_digest(uri: str, digest: str, registered: str | None) -> None:
+    if registered is not None and digest != registered:
         raise CorruptVersion(
-            f"{uri} has sha256 {found}, but {wanted} was registered. It was changed after that; tune the clip again."
+            f"{uri} has sha256 {digest}, but {registered} was registered. It was changed after that; tune the clip again."
         )

@@ -1,7 +1,7 @@
-"""Contact sheets of videos, kept where MLflow's comparison of runs looks for pictures.
+"""Contact sheets of videos, stored where MLflow's comparison of runs looks for pictures.
 
-MLflow's pages play videos in a run alone; side by side they show what `MlflowClient.log_image` logs, which is told by the
-names of artifacts and a tag. That call would upload by credentials of its own, so its names are made here.
+MLflow's pages play the videos of one run only; side by side they show what `MlflowClient.log_image` logs, recognised by the
+names of artifacts and a tag. That call uploads with credentials of its own, so the same names are built here.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SIDE = 256
 
 
 def contact_sheet(frames: np.ndarray[Any, Any]) -> bytes:
-    """Up to eight frames, evenly spaced, four in a row, as a PNG.
+    """Return up to eight frames, evenly spaced, four in a row, as a PNG.
 
     Args:
         frames: uint8 `[F, H, W, 3]`, F ≥ 1.
@@ -38,31 +38,31 @@ def contact_sheet(frames: np.ndarray[Any, Any]) -> bytes:
     width, height = pictures[0].size
     rows = -(-len(pictures) // _COLUMNS)
     sheet = Image.new("RGB", (min(len(pictures), _COLUMNS) * width, rows * height))
-    for place, picture in enumerate(pictures):
-        row, column = divmod(place, _COLUMNS)
+    for index, picture in enumerate(pictures):
+        row, column = divmod(index, _COLUMNS)
         sheet.paste(picture, (column * width, row * height))
-    return _encoded(sheet, "PNG")
+    return _encode(sheet, "PNG")
 
 
 def artifacts(run: Run, key: str, sheet: bytes) -> dict[str, bytes]:
-    """A sheet as artifacts of a run: the picture, and the small one that MLflow shows first, by name.
+    """Return a sheet as artifacts of a run, by name: the picture, and the small one that MLflow shows first.
 
-    Kept again under the same key it takes the same names.
+    The same run and key give the same names.
 
     Args:
-        run: Whose it is.
-        key: Under which runs are compared: letters, digits, spaces, `.`, `_` and `-`.
-        sheet: A PNG.
+        run: the job's or video's.
+        key: by which runs are compared: letters, digits, spaces, `.`, `_` and `-`.
+        sheet: a PNG.
     """
     if not re.fullmatch(r"[A-Za-z0-9 ._-]+", key):
         raise ValueError(f"{key!r} cannot be a picture's key.")
     number = uuid.uuid5(uuid.NAMESPACE_OID, f"{run.info.run_id}/{key}")
     name = f"images/{key}+step+0+timestamp+{run.info.start_time}+{number}"
     small = compress_image_size(Image.open(io.BytesIO(sheet)))
-    return {f"{name}.png": sheet, f"{name}+compressed.webp": _encoded(small, "WEBP")}
+    return {f"{name}.png": sheet, f"{name}+compressed.webp": _encode(small, "WEBP")}
 
 
-def _encoded(picture: Image.Image, form: str) -> bytes:
+def _encode(picture: Image.Image, form: str) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, form)
     return buffer.getvalue()

@@ -2,7 +2,7 @@
 
     model.predict([{"prompt": "spider man is skiing"}], params={"guidance_scale": 7.5})
 
-answers one dict per row with `video` (the encoded bytes), `format`, `fps`, `num_frames` and `size`. Over HTTP, the bytes are
+returns one dict per row with `video` (the encoded bytes), `format`, `fps`, `num_frames` and `size`. Over HTTP, the bytes are
 base64:
 
     tav platform env -- mlflow models serve -m models:/man-skiing@production --env-manager local --port 5001
@@ -44,12 +44,12 @@ class VersionModel:
         """Sample one video per row.
 
         Args:
-            model_input: A DataFrame, or dicts, with `prompt` and, as wanted, `format` (mp4, gif, webm),
+            model_input: a DataFrame, or dicts, with `prompt` and optionally `format` (mp4, gif, webm),
                 `use_inverted_latents` and the fields of `tav.SampleConfig`.
-            params: Fields for all rows; a row's own win.
+            params: fields for all rows; a row's own take precedence.
         """
         rows = model_input.to_dict("records") if hasattr(model_input, "to_dict") else list(model_input)
-        return [self._sample({**_given(params or {}), **_given(row)}) for row in rows]
+        return [self._sample({**_present(params or {}), **_present(row)}) for row in rows]
 
     def _sample(self, row: dict[str, Any]) -> dict[str, Any]:
         if not row.get("prompt"):
@@ -76,8 +76,8 @@ class VersionModel:
             return self._sampler
 
 
-def _given(row: dict[str, Any]) -> dict[str, Any]:
-    """A row without the cells that a DataFrame or MLflow's defaults fill: None, NaN, an empty list."""
+def _present(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row without the cells that a DataFrame or MLflow's defaults fill: None, NaN, an empty list."""
     return {key: value for key, value in row.items() if not _empty(value)}
 
 
@@ -86,5 +86,5 @@ def _empty(value: object) -> bool:
 
 
 def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> VersionModel:
-    """MLflow's entry point: `path` is the downloaded version."""
+    """Load the version that MLflow downloaded to `path`; MLflow's entry point."""
     return VersionModel(Path(path), **(model_config or {}))

@@ -1,4 +1,4 @@
-"""Deletion that deletes: a job with everything that was made of it."""
+"""Removal of jobs with everything made of them, on request or after their time."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ log = logging.getLogger(__name__)
 
 
 class Removal:
-    """Removes what users can see first and the run last, so that a removal that breaks off is finished by asking again.
+    """Removes what users can see first and the run last, so that a removal that fails can be repeated.
 
-    Objects are gone when a call returns. MLflow itself keeps a deleted run's and version's entries in its database, where
-    no call of its API reads them, until an operator runs `mlflow gc`.
+    Objects are gone when a call returns. MLflow keeps the rows of deleted runs and versions, which no call of its API reads,
+    until an operator runs `mlflow gc`.
     """
 
     def __init__(self, settings: RegistrySettings, objects: ObjectStore) -> None:
@@ -35,24 +35,28 @@ class Removal:
         """Remove a job that has ended: version, videos, checkpoint, artifacts and run; its clip if no other job has it.
 
         Raises:
-            VersionInUse: an alias or a copy relies on its version; nothing has been removed.
+            VersionInUse: an alias or a copy relies on its version; nothing was removed.
         """
         self._versions.delete_of_job(job)
         self._objects.delete_prefix(f"resume/{job.id}/")
         own = [tag_equals("mlflow.parentRunId", job.id), tag_equals(TENANT, job.tenant)]
-        for run in list(self._video_runs.search(own)):  # another tenant's, of a shared model, are that tenant's to delete
+        for run in list(self._video_runs.search(own)):  # another tenant's videos of a shared model stay
             self._videos.delete(run.info.run_id)
         try:
             self._jobs.delete(job.id)
         except NotFound:
-            return  # somebody else was faster
+            return  # another call was faster
         if not self._jobs.uses_clip(job.clip.sha256):
             self._objects.delete(job.clip.uri)
 
     def sweep(self, jobs_before: float | None, videos_before: float | None) -> int:
-        """Remove jobs and videos that ended before then (UNIX seconds; None: none). What cannot be removed is left for later.
+        """Remove jobs and videos that ended before a time; what cannot be removed now is left for the next call.
 
-        A job is kept while an alias points at its version or a copy of that exists: somebody relies on it.
+        A job stays while an alias points at its version, or a copy of it exists.
+
+        Args:
+            jobs_before: UNIX seconds; None: no jobs.
+            videos_before: UNIX seconds; None: no videos.
 
         Returns:
             How many were removed.

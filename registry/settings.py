@@ -12,19 +12,20 @@ from tav.sentences import Loc, dotted, faults
 
 
 class EnvironmentSettings(BaseSettings):
-    """Settings from the environment: those that will not do are told by their variables, and never their values."""
+    """Settings from the environment. Errors name the variables at fault, never their values.
 
-    def __init__(self, **given: Any) -> None:
-        """Raises:
+    Raises:
         InvalidConfig: one line for each variable at fault.
-        """
+    """
+
+    def __init__(self, **values: Any) -> None:
         try:
-            super().__init__(**given)
-        except SettingsError as error:  # a list or an object that is no JSON
+            super().__init__(**values)
+        except SettingsError as error:  # a list or an object that is not JSON
             raise InvalidConfig(f"{error}: lists and objects are written as JSON.") from None
         except ValidationError as error:
-            found = faults(error.errors(include_url=False), type(self), self._variable, show=False)
-            raise InvalidConfig("\n".join(fault.text for fault in found)) from None
+            lines = faults(error.errors(include_url=False), type(self), self._variable, show=False)
+            raise InvalidConfig("\n".join(fault.text for fault in lines)) from None
 
     @classmethod
     def _variable(cls, loc: Loc) -> str:
@@ -32,7 +33,7 @@ class EnvironmentSettings(BaseSettings):
 
 
 class RegistrySettings(EnvironmentSettings):
-    """Read once, at the edge, from `TAV_*`; travels as a typed object from there."""
+    """Settings of MLflow and S3, read once from `TAV_*`."""
 
     model_config = SettingsConfigDict(env_prefix="TAV_", frozen=True, extra="ignore")
 
@@ -50,15 +51,15 @@ class RegistrySettings(EnvironmentSettings):
     s3_timeout_seconds: int = Field(60, ge=1, description="Without a byte from S3 for so long, a request is retried.")
 
     def run_url(self, experiment_id: str, run_id: str | None = None) -> str:
-        """A run's page in the MLflow UI; without a run, the page of all."""
+        """Return a run's page in the MLflow UI; without a run, the page of all runs."""
         root = (self.mlflow_public_url or self.mlflow_tracking_uri).rstrip("/")
         return f"{root}/#{run_path(experiment_id, run_id)}"
 
 
 def run_path(experiment_id: str, run_id: str | None = None) -> str:
-    """Where a run, or without one all of them, is in the MLflow UI.
+    """Return the path in the MLflow UI of a run, or of all runs.
 
-    It says that these are runs of training: MLflow would else show an experiment as one of a chat's traces, and so empty.
+    It says that these are training runs: by default MLflow shows an experiment as one of LLM traces, and so empty.
     """
     page = f"runs/{run_id}" if run_id else "runs"
     return f"/experiments/{experiment_id}/{page}?workflowType=machine_learning"

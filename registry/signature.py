@@ -1,4 +1,4 @@
-"""What MLflow says about a version: its inputs, parameters and outputs, made from `tav.SampleConfig`."""
+"""A version's inputs, parameters and outputs in MLflow, derived from `tav.SampleConfig`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TYPES = {bool: "boolean", int: "long", float: "double", str: "string"}
 
 
 def signature() -> ModelSignature:
-    """A row has a `prompt`, and may have every field; parameters hold for all rows.
+    """Return the signature: a row has a `prompt`, and may have every field; parameters apply to all rows.
 
     The fields of a row are of any type: MLflow would refuse the integer 7 for a number, and None for an integer.
     """
@@ -38,7 +38,7 @@ def signature() -> ModelSignature:
 
 
 def _plain(annotation: Any) -> Any:
-    """The type of a field that may be None, or is one of some texts."""
+    """Return the type of a field without None; a literal is a string."""
     if get_origin(annotation) in (Union, types.UnionType):
         annotation, *_ = (kind for kind in get_args(annotation) if kind is not type(None))
     return str if get_origin(annotation) is Literal else annotation
@@ -56,7 +56,7 @@ def _param(name: str, kind: Any) -> ParamSpec | None:
 def describe(job_id: str, caption: str, folder: Path) -> None:
     """Write `MLmodel` and what MLflow keeps beside it into `folder`, which must not exist.
 
-    No package is required by it: it loads where this project is installed.
+    It requires no packages: it loads where this project is installed.
     """
     pyfunc.save_model(
         str(folder),

@@ -1,4 +1,4 @@
-"""MLflow's runs with our errors, stable paging, and tags of any length."""
+"""MLflow's runs, with our errors, stable paging, and tags of any length."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from registry.tenants import DEFAULT_TENANT, TENANT
 from tav.errors import TavError
 
 KIND = "tav.kind"
-"""Tag that tells a tuning job's run from a video's."""
+"""Tag with the kind of a run: a tuning job's, an import's or a video's."""
 
 OPEN = [f"attributes.status != '{status}'" for status in ("FINISHED", "FAILED", "KILLED")]
 """Conditions of a run that has not ended."""
 
 REQUEST_ID = "tav.request_id"
-"""Tag of the call that made a run."""
+"""Tag with the id of the call that created a run."""
 
 log = logging.getLogger(__name__)
 
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
 _REFUSALS = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST"}
-"""Codes by which MLflow says that the request is at fault. All others tell of its own state, its settings, or the way to it."""
+"""Codes by which MLflow refuses a request as such. All others are about its state, its settings, or the network."""
 _TAG_LIMIT = 8000
 _PARAM_LIMIT = 6000
 _METRICS_PER_CALL = 1000
@@ -46,18 +46,18 @@ T = TypeVar("T")
 
 
 def now_ms() -> int:
-    """UNIX milliseconds, MLflow's time."""
+    """Return UNIX milliseconds, MLflow's time."""
     return int(time.time() * 1000)
 
 
 def split_tag(key: str, text: str) -> dict[str, str]:
-    """A text of any length as tags `key`, `key.1`, `key.2`, … of MLflow's 8000 characters."""
+    """Split a text into tags `key`, `key.1`, `key.2`, … of MLflow's 8000 characters."""
     pieces = [text[i : i + _TAG_LIMIT] for i in range(0, len(text), _TAG_LIMIT)] or [""]
     return {key if i == 0 else f"{key}.{i}": piece for i, piece in enumerate(pieces)}
 
 
 def join_tag(tags: Mapping[str, str], key: str) -> str:
-    """The text that `split_tag` split."""
+    """Return the text that `split_tag` split."""
     pieces = [tags[key]]
     while (piece := tags.get(f"{key}.{len(pieces)}")) is not None:
         pieces.append(piece)
@@ -68,27 +68,31 @@ _UNREAD = "tav.unread"
 
 
 def unread_tags(unread: Mapping[str, str]) -> dict[str, str]:
-    """What of a job's or video's texts the base does not read."""
+    """Return the tags that say what the base does not read of a job's or video's texts."""
     return split_tag(_UNREAD, json.dumps(dict(unread), ensure_ascii=False))
 
 
 def unread_of(tags: Mapping[str, str]) -> dict[str, str]:
-    """What `unread_tags` kept; nothing where nobody has looked."""
+    """Return what `unread_tags` stored; empty if it is not known."""
     return dict(json.loads(join_tag(tags, _UNREAD))) if _UNREAD in tags else {}
 
 
 def key_digest(key: str) -> str:
-    """An idempotency key of any length and alphabet, as MLflow's search can take it."""
+    """Return a digest of a key of any length and alphabet, which MLflow can search for."""
     return hashlib.sha256(key.encode()).hexdigest()
 
 
 def tag_equals(key: str, value: str) -> str:
-    """A search condition."""
+    """Return a search condition."""
     return f"tags.`{key}` = {quoted(value)}"
 
 
 def quoted(value: str) -> str:
-    """A value in a search condition; one that MLflow's search cannot quote is refused."""
+    """Quote a value in a search condition.
+
+    Raises:
+        InvalidReference: MLflow's search has no way to quote it.
+    """
     check_text(value)
     quote = '"' if "'" in value else "'"
     if quote in value or value.endswith("\\"):
@@ -99,7 +103,11 @@ def quoted(value: str) -> str:
 
 
 def check_text(*texts: str) -> None:
-    """Refuse what no database keeps: PostgreSQL has no place for the character NUL, UTF-8 none for half a surrogate pair."""
+    """Refuse what no database stores: PostgreSQL has no NUL, UTF-8 no half of a surrogate pair.
+
+    Raises:
+        InvalidReference: a text has such a character.
+    """
     for text in texts:
         if "\0" in text or (not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text)):
             raise InvalidReference(
@@ -107,8 +115,8 @@ def check_text(*texts: str) -> None:
             )
 
 
-def _keepable(text: str) -> str:
-    """What a program says, without what no database keeps."""
+def _storable(text: str) -> str:
+    """Replace what no database stores in a program's output."""
     return text.encode(errors="replace").decode().replace("\0", "\ufffd")
 
 
@@ -116,12 +124,16 @@ def _keepable(text: str) -> str:
 def mlflow_errors(
     settings: RegistrySettings, missing: TavError | None = None, *, invalid_is_missing: bool = False
 ) -> Iterator[None]:
-    """MLflow's exceptions as ours. What it said goes to the log, with its address, which callers of the service shall not see.
+    """Raise MLflow's exceptions as ours. Its message and address go to the log: callers of the service must not see them.
 
     Args:
-        settings: Where MLflow is, for the log.
-        missing: Raised where MLflow finds nothing of that name.
-        invalid_is_missing: Also where MLflow finds the name itself not well-formed.
+        settings: say where MLflow is, for the log.
+        missing: raised if MLflow has nothing of that name.
+        invalid_is_missing: raise `missing` also if MLflow refuses the name as such.
+
+    Raises:
+        StorageRefused: MLflow refused the request as such.
+        StorageUnavailable: it did not answer, or failed.
     """
     codes = {"RESOURCE_DOES_NOT_EXIST", *(["INVALID_PARAMETER_VALUE"] if invalid_is_missing else [])}
     try:
@@ -129,7 +141,7 @@ def mlflow_errors(
     except MlflowException as e:
         if missing is not None and e.error_code in codes:
             raise missing from e
-        log.warning("MLflow at %s says %s: %s", settings.mlflow_tracking_uri, e.error_code, str(e)[:2000])
+        log.warning("MLflow at %s answered %s: %s", settings.mlflow_tracking_uri, e.error_code, str(e)[:2000])
         if e.error_code in _REFUSALS:
             raise StorageRefused("MLflow does not take this: leave out what is unusual in its names and texts.") from e
         raise StorageUnavailable(
@@ -138,7 +150,7 @@ def mlflow_errors(
 
 
 def connect(settings: RegistrySettings) -> MlflowClient:
-    """A client that gives up in seconds, not in MLflow's default of minutes, unless the operator has set that otherwise."""
+    """Return a client that gives up after seconds, not MLflow's default of minutes, unless the operator set its variables."""
     for variable, value in (
         (mlflow_env.MLFLOW_HTTP_REQUEST_TIMEOUT, settings.mlflow_timeout_seconds),
         (mlflow_env.MLFLOW_HTTP_REQUEST_MAX_RETRIES, settings.mlflow_max_retries),
@@ -151,7 +163,7 @@ def connect(settings: RegistrySettings) -> MlflowClient:
 
 
 class Runs:
-    """The runs of one kind (`tuning` or `video`) in the settings' experiment."""
+    """The runs of one kind (`tuning`, `import` or `video`) in the settings' experiment."""
 
     def __init__(self, settings: RegistrySettings, kind: str, noun: str) -> None:
         self.settings = settings
@@ -161,29 +173,29 @@ class Runs:
 
     @cached_property
     def experiment_id(self) -> str:
-        """The experiment, made at first use."""
+        """The experiment, created at first use."""
         name = self.settings.experiment
         with mlflow_errors(self.settings):
-            found = self._client.get_experiment_by_name(name)
-            if found is None:
+            experiment = self._client.get_experiment_by_name(name)
+            if experiment is None:
                 try:
                     return str(self._client.create_experiment(name))
                 except MlflowException as e:
                     if e.error_code != "RESOURCE_ALREADY_EXISTS":
                         raise
-                    found = self._client.get_experiment_by_name(name)
-        return self._active(found)
+                    experiment = self._client.get_experiment_by_name(name)
+        return self._active(experiment)
 
-    def _active(self, found: Experiment | None) -> str:
-        if found is None or found.lifecycle_stage != "active":
+    def _active(self, experiment: Experiment | None) -> str:
+        if experiment is None or experiment.lifecycle_stage != "active":
             raise StorageUnavailable(
                 f"The MLflow experiment {self.settings.experiment!r} was deleted. Restore it in the MLflow UI, or set "
                 "TAV_EXPERIMENT to another name."
             )
-        return str(found.experiment_id)
+        return str(experiment.experiment_id)
 
     def create(self, name: str, tags: Mapping[str, str]) -> Run:
-        """A new run; MLflow makes it RUNNING. Texts that no database keeps are refused."""
+        """Create a run; MLflow makes it RUNNING. Texts that no database stores are refused."""
         check_text(name, *tags, *tags.values())
         try:
             with mlflow_errors(self.settings):
@@ -197,7 +209,7 @@ class Runs:
 
     @contextmanager
     def creating(self, name: str, tags: Mapping[str, str]) -> Iterator[Run]:
-        """A new run for the block to complete; it is removed again when the block raises."""
+        """Yield a new run for the block to complete; it is removed if the block raises."""
         run = self.create(name, tags)
         try:
             yield run
@@ -207,12 +219,12 @@ class Runs:
             raise
 
     def open(self, begun: str, since: float = 0.0) -> list[Run]:
-        """All runs that have not ended, oldest first, save those that somebody is still creating.
+        """Return all runs that have not ended, oldest first, except those that are being created.
 
         Args:
-            since: Only runs made since then, in UNIX seconds.
-            begun: The tag that a run has once somebody works on it. One that MLflow has as RUNNING without it is being
-                created; after a minute its creation has broken off, and it counts as waiting.
+            begun: the tag that a run has once it is worked on. A run that is RUNNING without it is being created; after a
+                minute its creation has failed, and it counts as waiting.
+            since: only runs created after that, in UNIX seconds.
         """
         oldest_creation = now_ms() - _CREATION_MS
         return [
@@ -222,7 +234,7 @@ class Runs:
         ]
 
     def get(self, run_id: str) -> Run:
-        """A run of this kind; a deleted one counts as missing."""
+        """Return a run of this kind; a deleted one counts as missing."""
         missing = NotFound(self.noun, run_id)
         run = self._read(run_id, missing)
         if run.info.lifecycle_stage != "active":
@@ -230,7 +242,7 @@ class Runs:
         return run
 
     def _read(self, run_id: str, missing: NotFound) -> Run:
-        """A run of this kind, deleted or not."""
+        """Return a run of this kind, deleted or not."""
         if not _RUN_ID.fullmatch(run_id):
             raise missing
         with mlflow_errors(self.settings, missing, invalid_is_missing=True):
@@ -240,7 +252,7 @@ class Runs:
         return run
 
     def set_status(self, run_id: str, status: str) -> RunInfo:
-        """MLflow's status; the final ones note the end's time too. What the run is then, without its tags."""
+        """Set MLflow's status, with the time of the end if it is final. Return the run's info."""
         end = now_ms() if status in ("FINISHED", "FAILED", "KILLED") else None
         with self._writing(run_id):
             # The store itself: the client's `update_run` reads the whole run before it writes.
@@ -249,9 +261,9 @@ class Runs:
         return info
 
     def end(self, run_id: str, status: str, tags: Mapping[str, str]) -> None:
-        """A final status, and the tags that belong to it.
+        """Set a final status, and the tags that belong to it.
 
-        Also of a run that somebody deleted in MLflow meanwhile: should they restore it, it says how it ended.
+        This is done also for a run that was deleted in MLflow meanwhile, which may be restored.
         """
         try:
             self.log(run_id, tags=tags)
@@ -267,7 +279,7 @@ class Runs:
 
     @contextmanager
     def _writing(self, run_id: str) -> Iterator[None]:
-        """Writing to a run, which MLflow refuses when the run is deleted; that counts as missing."""
+        """Raise `NotFound` if MLflow refuses the write because the run is deleted."""
         try:
             with mlflow_errors(self.settings, NotFound(self.noun, run_id)):
                 yield
@@ -283,10 +295,10 @@ class Runs:
         tags: Mapping[str, str] | None = None,
         params: Mapping[str, object] | None = None,
     ) -> None:
-        """Metrics as (key, value, step, UNIX milliseconds), tags and params, in as few calls as MLflow's limits allow."""
+        """Log metrics as (key, value, step, UNIX milliseconds), tags and params, in as few calls as MLflow's limits allow."""
         points = [Metric(key, float(value), int(ms), int(step)) for key, value, step, ms in metrics]
-        run_tags = [RunTag(k, _keepable(str(v))[:_TAG_LIMIT]) for k, v in (tags or {}).items()]
-        run_params = [Param(k, _keepable(str(v))[:_PARAM_LIMIT]) for k, v in (params or {}).items()]
+        run_tags = [RunTag(k, _storable(str(v))[:_TAG_LIMIT]) for k, v in (tags or {}).items()]
+        run_params = [Param(k, _storable(str(v))[:_PARAM_LIMIT]) for k, v in (params or {}).items()]
         free = _METRICS_PER_CALL - len(run_tags) - len(run_params)
         with self._writing(run_id):
             self._client.log_batch(run_id, points[:free], run_params, run_tags)
@@ -294,18 +306,18 @@ class Runs:
                 self._client.log_batch(run_id, points[start : start + _METRICS_PER_CALL])
 
     def delete(self, run_id: str) -> None:
-        """MLflow keeps a deleted run until its own garbage collection."""
+        """Delete a run. MLflow keeps its row until its own garbage collection."""
         with mlflow_errors(self.settings, NotFound(self.noun, run_id)):
             self._client.delete_run(run_id)
 
     def deleted(self) -> list[str]:
-        """Ids of the runs that somebody deleted before they had ended."""
+        """Return the ids of runs that were deleted before they had ended."""
         return [run.info.run_id for run in self.search(OPEN, view=ViewType.DELETED_ONLY)]
 
     def search(
         self, conditions: Sequence[str] = (), *, oldest_first: bool = False, view: int = ViewType.ACTIVE_ONLY
     ) -> Iterator[Run]:
-        """All runs of this kind that meet the conditions, newest first unless told otherwise."""
+        """Yield all runs of this kind that meet the conditions, newest first by default."""
         query = " AND ".join([tag_equals(KIND, self.kind), *conditions])
         order = f"attributes.start_time {'ASC' if oldest_first else 'DESC'}"
         token: str | None = None
@@ -327,10 +339,10 @@ class Runs:
         oldest_first: bool = False,
         tenant: str | None = None,
     ) -> tuple[list[T], str | None]:
-        """Up to `limit` items, newest first unless told otherwise, and the id to go on after.
+        """Return up to `limit` items, newest first by default, and the cursor of the next page.
 
         The cursor is the last item's id, so that items added meanwhile neither repeat nor hide any. MLflow orders runs of
-        one millisecond by their ids. One of another tenant's items is no cursor for `tenant`.
+        one millisecond by their ids. An item of another tenant is no cursor for `tenant`.
         """
         cursor = self._cursor(after, tenant)
         if cursor is not None:
@@ -359,17 +371,17 @@ class Runs:
         return run.info.start_time, run.info.run_id
 
     def url(self, run: Run) -> str:
-        """The run's page in the MLflow UI."""
+        """Return the run's page in the MLflow UI."""
         return self.settings.run_url(run.info.experiment_id, run.info.run_id)
 
 
 def tenant_of(run: Run) -> str:
-    """Whose it is."""
+    """Return whose run it is."""
     return str(run.data.tags.get(TENANT, DEFAULT_TENANT))
 
 
 def artifact_uri(run: Run, name: str) -> str:
-    """Where an artifact of a run is, `name` being its path in the UI; never outside the run's folder."""
+    """Return the address of an artifact of a run; `name` is its path in the UI, never outside the run's folder."""
     parts = name.split("/")
     if any(part in ("", ".", "..") for part in parts):
         raise ValueError(f"{name!r} is not the name of an artifact.")
@@ -377,5 +389,5 @@ def artifact_uri(run: Run, name: str) -> str:
 
 
 def seconds(ms: Any) -> float | None:
-    """MLflow's milliseconds as UNIX seconds."""
+    """Return MLflow's milliseconds as UNIX seconds."""
     return None if not ms else float(ms) / 1000

@@ -1,4 +1,4 @@
-"""A video is an MLflow run nested under its tuning job's, so that the UI shows every clip with its samples."""
+"""Videos. A video is an MLflow run nested under its tuning job's, so that the UI shows every clip with its samples."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _KEY = "tav.idempotency_key"
 
 
 class VideoStore:
-    """Videos. Methods block; every change is kept when they return."""
+    """Videos. Methods block; a change is stored when they return."""
 
     def __init__(self, settings: RegistrySettings, objects: ObjectStore | None = None) -> None:
         self._runs = Runs(settings, "video", "video")
@@ -56,15 +56,15 @@ class VideoStore:
         tenant: str = DEFAULT_TENANT,
         unread: Mapping[str, str] | None = None,
     ) -> Video:
-        """Keep a new video, queued, of the version that the request's reference meant.
+        """Store a new video, queued.
 
         Args:
-            request: As the user sent it.
-            version: What its `model` means now.
-            idempotency_key: Lets `find` give the same video for a repeated request.
-            request_id: Of the call that makes it, for the logs of all who work on it.
-            tenant: Whose video it is.
-            unread: What of its texts the base does not read, as far as that is known.
+            request: as the user sent it.
+            version: what its `model` refers to now.
+            idempotency_key: lets `find` return the same video for a repeated request.
+            request_id: of the call that creates it, for the log lines of all processes.
+            tenant: whose video it is.
+            unread: what the base does not read of its texts, as far as that is known.
         """
         tags = {
             **split_tag("tav.request", request.model_dump_json(exclude_none=True)),
@@ -80,26 +80,26 @@ class VideoStore:
         if idempotency_key is not None:
             tags[_KEY] = key_digest(idempotency_key)
         with self._runs.creating(request.prompt[:100], tags) as run:
-            shown = request.model_dump(mode="json", exclude_none=True, exclude={"model", "record"})
-            self._runs.log(run.info.run_id, params={"model_version": tags["tav.model_version"], **shown})
+            params = request.model_dump(mode="json", exclude_none=True, exclude={"model", "record"})
+            self._runs.log(run.info.run_id, params={"model_version": tags["tav.model_version"], **params})
             info = self._runs.set_status(run.info.run_id, RUN_STATUS[VideoStatus.queued])
         return self._video(Run(info, run.data))
 
     def find(self, idempotency_key: str, tenant: str = DEFAULT_TENANT) -> Video | None:
-        """The newest video that the tenant created with that key."""
-        same = [tag_equals(_KEY, key_digest(idempotency_key)), tag_equals(TENANT, tenant)]
-        run = next(self._runs.search(same), None)
+        """Return the newest video that the tenant created with a key."""
+        conditions = [tag_equals(_KEY, key_digest(idempotency_key)), tag_equals(TENANT, tenant)]
+        run = next(self._runs.search(conditions), None)
         return None if run is None else self._video(run)
 
     def get(self, video_id: str, tenant: str | None = None) -> Video:
-        """One video; another tenant's counts as missing."""
+        """Return a video; another tenant's counts as missing."""
         run = self._runs.get(video_id)
         if tenant not in (None, tenant_of(run)):
             raise NotFound("video", video_id)
         return self._video(run)
 
     def open(self) -> list[Video]:
-        """All videos that have not ended, oldest first."""
+        """Return all videos that have not ended, oldest first."""
         return [self._video(run) for run in self._runs.open(begun="tav.started_at")]
 
     def list(
@@ -110,7 +110,15 @@ class VideoStore:
         oldest_first: bool = False,
         tenant: str | None = None,
     ) -> VideoPage:
-        """Videos, newest first unless told otherwise; of one model, as MLflow calls it, and of one tenant, if given."""
+        """Return a page of videos, newest first by default.
+
+        Args:
+            after: `next_cursor` of the page before.
+            limit: how many at most.
+            model: only this model's, by its name in MLflow.
+            oldest_first: reverse the order.
+            tenant: only this tenant's.
+        """
         conditions = [] if model is None else [tag_equals("tav.model", model)]
         if tenant is not None:
             conditions.append(tag_equals(TENANT, tenant))
@@ -119,7 +127,7 @@ class VideoStore:
         return VideoPage(data=videos, next_cursor=cursor, has_more=cursor is not None, first_id=first, last_id=last)
 
     def start(self, video_id: str, unread: Mapping[str, str] | None = None) -> None:
-        """A sampler begins the video, and says what of its texts the base does not read."""
+        """Record that a sampler starts the video, and what the base does not read of its texts."""
         self._runs.log(video_id, tags={"tav.started_at": str(now_ms()), **(unread_tags(unread) if unread else {})})
         self._runs.set_status(video_id, RUN_STATUS[VideoStatus.in_progress])
 
@@ -133,16 +141,16 @@ class VideoStore:
         latents_sha256: str | None = None,
         sheet: bytes | None = None,
     ) -> Video:
-        """Keep the content as the run's artifact `video.<format>`, then end the video.
+        """Store the content as the run's artifact `video.<format>`, then record that the video is completed.
 
         Args:
-            video_id: Which.
-            data: The encoded video.
-            seconds: How long it plays.
-            size: Width and height.
-            metrics: Logged to the run, such as `sampling_seconds`.
-            latents_sha256: Digest of the latents it was decoded from.
-            sheet: A contact sheet (PNG), by which MLflow compares runs.
+            video_id: the video's.
+            data: the encoded video.
+            seconds: how long it plays.
+            size: width and height.
+            metrics: logged to the run, such as `sampling_seconds`.
+            latents_sha256: digest of the latents it was decoded from.
+            sheet: a contact sheet (PNG), by which MLflow compares runs.
         """
         run = self._runs.get(video_id)
         stored = self._objects.put_bytes(data, self._content_uri(run))
@@ -159,22 +167,26 @@ class VideoStore:
         return self.get(video_id)
 
     def fail(self, video_id: str, failure: Failure) -> Video:
-        """The video ended for a reason; so says its run too, should it be deleted and restored in MLflow."""
+        """Record why the video ended, also in a run that was deleted in MLflow, which may be restored."""
         tags = {"tav.error": failure.message, "tav.error_code": failure.code.value}
         self._runs.end(video_id, RUN_STATUS[VideoStatus.failed], tags)
         return self.get(video_id)
 
     def content(self, video_id: str) -> bytes:
-        """A completed video's bytes, checked against the digest kept with it."""
+        """Return a completed video's bytes, checked against the digest that is stored with it.
+
+        Raises:
+            NotReady: the video is not completed.
+        """
         run = self._runs.get(video_id)
         if run.info.status != RUN_STATUS[VideoStatus.completed]:
             raise NotReady(f"Video {video_id} is not completed, so it has no content. Wait until its status is completed.")
         return self._objects.get_bytes(self._content_uri(run), run.data.tags.get("tav.sha256"))
 
     def delete(self, video_id: str) -> None:
-        """Remove the video's content and then its run, so that a delete that breaks off can be repeated.
+        """Remove the video's content and then its run, so that a deletion that fails can be repeated.
 
-        MLflow lists a deleted run no more; its row goes with `mlflow gc`.
+        MLflow does not list a deleted run any more; `mlflow gc` removes its row.
         """
         run = self._runs.get(video_id)
         self._objects.delete_prefix(artifact_uri(run, "video").removesuffix("video"))
@@ -191,7 +203,7 @@ class VideoStore:
         tags, request = run.data.tags, self._request(run)
         status = _VIDEO_STATUS[run.info.status]
         if status is VideoStatus.in_progress and "tav.started_at" not in tags:
-            status = VideoStatus.queued  # its creation broke off before MLflow's RUNNING was changed
+            status = VideoStatus.queued  # its creation failed before MLflow's RUNNING was changed
         steps = int(run.data.metrics.get("steps", 0)) if status is VideoStatus.completed else 0
         error = None
         if status is VideoStatus.failed:

@@ -1,8 +1,8 @@
-"""Runs the steps of deploy/Containerfile without a container engine: each stage is a Debian root file system under chroot.
+"""Builder of deploy/Containerfile without a container engine: each stage is a Debian root file system under chroot.
 
     sudo python -m tools.build_rootfs --out /var/tmp/tav-image [--pip-config /etc/pip.conf --share /opt/wheels]
 
-Needs root and `debootstrap`. Prints the time of each step and what the result holds, as JSON lines.
+It needs root and `debootstrap`, and prints the time of each step and what the result holds, as JSON lines.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ _FROM_HOST = ("/proc", "/dev", "/sys", "/etc/resolv.conf", "/etc/hosts")
 
 @dataclass
 class Stage:
-    """From one FROM to the next."""
+    """A stage: from one FROM to the next."""
 
     name: str
     suite: str
-    """Debian's name of the release that it begins with."""
+    """Debian's name of the release that it starts from."""
     steps: list[tuple[str, str]] = field(default_factory=list)
-    """Instructions and what they say."""
+    """Instructions and their arguments."""
 
 
 def parse(text: str) -> list[Stage]:
-    """A container file's stages. It may say FROM debian:…-slim, RUN, COPY, ENV, WORKDIR and USER.
+    """Return a container file's stages. It may have FROM debian:…-slim, RUN, COPY, ENV, WORKDIR and USER.
 
     Raises:
-        SystemExit: it says something else.
+        SystemExit: it has another instruction.
     """
     stages: list[Stage] = []
     joined = re.sub(r"\\\n\s*", " ", re.sub(r"^#.*\n", "", text, flags=re.MULTILINE))
@@ -48,9 +48,9 @@ def parse(text: str) -> list[Stage]:
         word, _, rest = line.partition(" ")
         if word == "FROM":
             image, _, name = rest.partition(" AS ")
-            if not (found := _IMAGE.fullmatch(image)):
+            if not (match := _IMAGE.fullmatch(image)):
                 raise SystemExit(f"FROM {image}: only debian:…-slim can be made here.")
-            stages.append(Stage(name or "last", found[1]))
+            stages.append(Stage(name or "last", match[1]))
         elif word in ("RUN", "COPY", "ENV", "WORKDIR", "USER") and stages:
             stages[-1].steps.append((word, rest))
         else:
@@ -59,19 +59,19 @@ def parse(text: str) -> list[Stage]:
 
 
 class Builder:
-    """Carries stages out below one folder.
+    """Builds stages below one folder.
 
     Args:
-        out: Gets a folder for each stage; replaced.
-        pip_config: This machine's own settings of pip for the steps, if any; not left in the result.
-        share: Files and folders of this machine that the steps may read, under the same name.
+        out: gets a folder for each stage, which is replaced.
+        pip_config: this machine's settings of pip for the steps, if any; they are not in the result.
+        share: files and folders of this machine that the steps may read, under the same names.
     """
 
     def __init__(self, out: Path, pip_config: Path | None, share: list[Path]) -> None:
         self.out, self.pip_config, self.share = out, pip_config, share
 
     def build(self, stage: Stage) -> Path:
-        """The stage's root file system."""
+        """Build a stage; return its root file system."""
         root = self.out / stage.name
         pristine = self.out / f"debian-{stage.suite}"
         if not pristine.exists():
@@ -79,27 +79,27 @@ class Builder:
         shutil.rmtree(root, ignore_errors=True)
         subprocess.run(["cp", "-a", "--reflink=auto", str(pristine), str(root)], check=True)
         environment, folder, user = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}, "/", "root"
-        for word, said in stage.steps:
+        for word, rest in stage.steps:
             if word == "ENV":
-                name, _, value = said.partition("=")
+                name, _, value = rest.partition("=")
                 environment[name] = value
             elif word == "WORKDIR":
-                folder = said
+                folder = rest
                 (root / folder.lstrip("/")).mkdir(parents=True, exist_ok=True)
             elif word == "USER":
-                user = said
+                user = rest
             elif word == "COPY":
-                self._copy(root, folder, shlex.split(said))
+                self._copy(root, folder, shlex.split(rest))
             else:
-                command = self.enter(root, user, f"cd {folder} && {said}", environment | self._for_steps())
-                self._timed(stage, said, command)
+                command = self.enter(root, user, f"cd {folder} && {rest}", environment | self._for_steps())
+                self._timed(stage, rest, command)
         (root / ".image.json").write_text(json.dumps({"environment": environment, "folder": folder, "user": user}))
         return root
 
     def enter(self, root: Path, user: str, command: str, environment: dict[str, str]) -> list[str]:
-        """A command that runs `command` in a root file system as `user`.
+        """Return a command that runs `command` in a root file system as `user`.
 
-        What it needs of this machine is mounted in a namespace of its own, so that removing the file system cannot reach it.
+        Folders of this machine are mounted in a namespace of its own, so that removing the file system cannot reach them.
         """
         shared = [Path(name) for name in _FROM_HOST] + self.share
         mounts = []
@@ -108,8 +108,8 @@ class Builder:
             inside.parent.mkdir(parents=True, exist_ok=True)
             inside.mkdir(exist_ok=True) if path.is_dir() else inside.touch()
             mounts.append(f"mount --rbind {shlex.quote(str(path))} {shlex.quote(str(inside))}")
-        given = [f"{name}={value}" for name, value in environment.items()]
-        chroot = ["chroot", f"--userspec={user}", str(root), "/usr/bin/env", "-i", *given, "/bin/sh", "-ec", command]
+        variables = [f"{name}={value}" for name, value in environment.items()]
+        chroot = ["chroot", f"--userspec={user}", str(root), "/usr/bin/env", "-i", *variables, "/bin/sh", "-ec", command]
         script = "; ".join([*mounts, f"exec {shlex.join(chroot)}"])
         return ["unshare", "--mount", "--propagation", "private", "/bin/sh", "-ec", script]
 
@@ -120,38 +120,38 @@ class Builder:
         *paths, target = words
         into = root / os.path.join(folder, target).lstrip("/")
         for path in paths:
-            found = source / path.lstrip("/")
-            if found.is_dir():
-                shutil.copytree(found, into, symlinks=True, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+            original = source / path.lstrip("/")
+            if original.is_dir():
+                shutil.copytree(original, into, symlinks=True, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
             elif target.endswith("/"):
                 into.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(found, into)
+                shutil.copy2(original, into)
             else:
                 into.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(found, into)
+                shutil.copy2(original, into)
 
     def _for_steps(self) -> dict[str, str]:
-        given = {"DEBIAN_FRONTEND": "noninteractive"}
-        return given | ({"PIP_CONFIG_FILE": str(self.pip_config)} if self.pip_config else {})
+        variables = {"DEBIAN_FRONTEND": "noninteractive"}
+        return variables | ({"PIP_CONFIG_FILE": str(self.pip_config)} if self.pip_config else {})
 
     def _timed(self, stage: Stage, step: str, command: list[str]) -> None:
         began = time.monotonic()
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise SystemExit(f"{stage.name}: {step}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}")
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        if result.returncode:
+            raise SystemExit(f"{stage.name}: {step}\n{result.stdout[-2000:]}\n{result.stderr[-3000:]}")
         say(stage=stage.name, step=step[:80], seconds=round(time.monotonic() - began, 1))
 
 
 def examine(builder: Builder, root: Path) -> None:
-    """See that the result is what its head comment says."""
+    """Print what the result holds and whether its commands run."""
     image = json.loads((root / ".image.json").read_text())
 
     def inside(command: str) -> str:
-        asked = builder.enter(root, image["user"], f"cd {image['folder']} && {command}", image["environment"])
-        done = subprocess.run(asked, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise SystemExit(f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}")
-        return done.stdout.strip()
+        entering = builder.enter(root, image["user"], f"cd {image['folder']} && {command}", image["environment"])
+        result = subprocess.run(entering, capture_output=True, text=True, check=False)
+        if result.returncode:
+            raise SystemExit(f"{command}\n{result.stdout[-2000:]}\n{result.stderr[-3000:]}")
+        return result.stdout.strip()
 
     weights = [*(root / "opt").rglob("*.safetensors"), *(root / "home").rglob("*.safetensors")]
     say(
@@ -171,12 +171,12 @@ def examine(builder: Builder, root: Path) -> None:
 
 
 def say(**fields: object) -> None:
-    """A line for people and programs."""
+    """Print a line of JSON."""
     print(json.dumps(fields), flush=True)
 
 
 def main() -> None:
-    """Build all stages and examine the last."""
+    """Build all stages, and examine the last."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--pip-config", type=Path)

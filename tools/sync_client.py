@@ -1,7 +1,7 @@
-"""Writes what the client has from elsewhere: `python tools/sync_client.py`.
+"""Generator of the client's generated modules: `python tools/sync_client.py`.
 
-`tav_client/_async` is the definition; `tav_client/_sync` is made of it token by token and never edited.
-`tav_client/_sentences.py` is `tav/sentences.py`: both packages tell errors alike, and neither needs the other.
+`tav_client/_async` is the definition; `tav_client/_sync` is generated from it token by token and never edited.
+`tav_client/_sentences.py` is a copy of `tav/sentences.py`: both packages word errors alike, and neither needs the other.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ INTRODUCTION = '"""The synchronous client, generated from `_async` by `tools/syn
 
 
 def generate(target: Path) -> None:
-    """Writes the synchronous package into the folder `target`."""
+    """Write the synchronous package into the folder `target`."""
     source = PACKAGE / "_async"
     rule = unasync.Rule(f"{source}/", f"{target}/", NAMES)
     unasync.unasync_files([str(file) for file in sorted(source.glob("*.py"))], [rule])
@@ -50,7 +50,7 @@ def generate(target: Path) -> None:
 
 
 def sentences() -> str:
-    """The client's module of sentences."""
+    """Return the text of the client's module of sentences."""
     return "# Made of tav/sentences.py by tools/sync_client.py, not to be edited.\n" + SENTENCES.read_text()
 
 
