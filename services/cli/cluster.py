@@ -41,7 +41,7 @@ def render(
 
 @app.command()
 def head() -> None:
-    """On the head, after `ray start`: begin MLflow, the scheduler and the gateway, anew if they run."""
+    """Begin MLflow, the scheduler and the gateway, anew if they run: on the head, after `ray start`."""
     from services.cluster.head import start
     from services.cluster.settings import HeadSettings
     from services.settings import Settings
@@ -51,7 +51,7 @@ def head() -> None:
 
 @app.command()
 def cache() -> None:
-    """On every machine, before `ray start`: fetch the bases' weights."""
+    """Fetch the bases' weights: on every machine, before `ray start`."""
     from services.cluster.cache import fetch_bases
     from services.settings import Settings
 
@@ -81,7 +81,7 @@ def restore(folder: Folder) -> None:
 
 @app.command()
 def mlflow(address: Annotated[str, typer.Option(help="The name by which others reach it.")]) -> None:
-    """In a container of its own: an MLflow server on the settings' database, in place of this process."""
+    """Run an MLflow server on the settings' database, in place of this process: in a container of its own."""
     import os
 
     from services.cluster.settings import HeadSettings

@@ -37,7 +37,7 @@ def create(
 
 @app.command("list")
 def list_(file: Where = None) -> None:
-    """One key a line: id, tenant, when made, until when, note."""
+    """Print one key a line: id, tenant, when made, until when, note."""
     for record in _file(file).read().values():
         until = "expires " + _day(record.expires_at) if record.expires_at else "does not expire"
         rights = "operator " if record.operator else ""

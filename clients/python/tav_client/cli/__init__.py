@@ -1,5 +1,6 @@
 """The command line `tav`.
 
+_main     the entry point
 _app      the root: options about the service, and the commands of the server package
 _jobs     `tav jobs`
 _submit   `tav jobs submit` and `tav jobs estimate`
@@ -9,11 +10,6 @@ _videos   `tav videos`
 common    what the commands share, those of the server package too
 """
 
-from __future__ import annotations
+from tav_client.cli._main import main
 
-
-def main() -> None:
-    """Run `tav`."""
-    from tav_client.cli._app import app
-
-    app(prog_name="tav")
+__all__ = ["main"]
