@@ -96,8 +96,8 @@ def test_an_imported_version_is_a_run_of_its_own_kind_that_samples_and_exports_l
     video = VideoStore(settings).create(VideoCreate(model=name, prompt="a blue square"), version)
     nested = mlflow.MlflowClient(settings.mlflow_tracking_uri).get_run(video.id)
     assert nested.data.tags["mlflow.parentRunId"] == version.job_id
-    made = mlflow.pyfunc.load_model(f"models:/{name}/1").predict([{"prompt": "a blue square", "num_inference_steps": 2}])
-    assert (made[0]["num_frames"], made[0]["size"]) == (5, (16, 16))
+    rows = mlflow.pyfunc.load_model(f"models:/{name}/1").predict([{"prompt": "a blue square", "num_inference_steps": 2}])
+    assert (rows[0]["num_frames"], rows[0]["size"]) == (5, (16, 16))
     result = tav("export", f"{name}/1", "--out", tmp_path / "pipeline", *data)
     assert result.exit_code == 0, result.stderr
     back = import_checkpoint(tmp_path / "pipeline", Base.load(str(base_folder))).delta

@@ -19,9 +19,9 @@ from tav_client.cli import _app
 @pytest.fixture
 def tav(monkeypatch: pytest.MonkeyPatch):
     """`tav` whose `platform` is a command made here."""
-    made = ServerCommand("Try.")
+    command = ServerCommand("Try.")
 
-    @made.command()
+    @command.command()
     def try_(ctx: typer.Context, what: str, loud: bool = False) -> None:
         """Try."""
         if what == "refused":
@@ -31,7 +31,7 @@ def tav(monkeypatch: pytest.MonkeyPatch):
         typer.echo(f"{what} {loud} {ctx.find_root().obj['base_url']}")
 
     module = ModuleType("services.cli.made_here")
-    module.app = made
+    module.app = command
     monkeypatch.setitem(sys.modules, "services.cli.platform", module)
     return lambda *words: CliRunner().invoke(_app.app, words)
 
@@ -66,10 +66,10 @@ def commands() -> list[list[str]]:
             yield from below([*words, name], each)
 
     root = typer.main.get_command(_app.app)
-    found = list(below([], root))
+    names = list(below([], root))
     for name, (module, _) in _app.SERVER_COMMANDS.items():
-        found += list(below([name], typer.main.get_command(importlib.import_module(module).app)))[1:]
-    return found
+        names += list(below([name], typer.main.get_command(importlib.import_module(module).app)))[1:]
+    return names
 
 
 @pytest.mark.parametrize("words", commands(), ids=" ".join)

@@ -40,10 +40,10 @@ def main(file: Path) -> None:
     image = ec2.describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
     for kind in config["available_node_types"].values():
         kind["node_config"]["ImageId"] = image
-    made = _bootstrap_config(config, no_config_cache=True)
-    provider = _get_node_provider(made["provider"], made["cluster_name"])
-    for name, kind in made["available_node_types"].items():
-        role = "head" if name == made["head_node_type"] else "worker"
+    cluster = _bootstrap_config(config, no_config_cache=True)
+    provider = _get_node_provider(cluster["provider"], cluster["cluster_name"])
+    for name, kind in cluster["available_node_types"].items():
+        role = "head" if name == cluster["head_node_type"] else "worker"
         tags = {TAG_RAY_NODE_KIND: role, TAG_RAY_USER_NODE_TYPE: name, TAG_RAY_NODE_NAME: f"ray-tav-{role}"}
         provider.create_node(kind["node_config"], tags, 1)
     group = ec2.describe_security_groups(GroupNames=["ray-autoscaler-tav"])["SecurityGroups"][0]
@@ -53,7 +53,7 @@ def main(file: Path) -> None:
         "open": [[rule["FromPort"], rule["ToPort"]] for rule in group["IpPermissions"] if rule["IpRanges"]],
         "within": [pair["GroupId"] for rule in group["IpPermissions"] for pair in rule["UserIdGroupPairs"]],
         "roles": [role["RoleName"] for role in iam.list_roles()["Roles"]],
-        "resources": {name: kind["resources"] for name, kind in made["available_node_types"].items()},
+        "resources": {name: kind["resources"] for name, kind in cluster["available_node_types"].items()},
     }
     file.write_text(yaml.safe_dump(config))
     teardown_cluster(str(file), yes=True, workers_only=False, override_cluster_name=None, keep_min_workers=False)

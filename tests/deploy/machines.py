@@ -53,10 +53,10 @@ class Network:
 
     def machine(self, name: str) -> Machine:
         """A new machine, running, with an empty home folder."""
-        made = Machine(name, self, f"{self.prefix}.{len(self.machines) + 2}")
-        self.machines.append(made)
-        made.start()
-        return made
+        machine = Machine(name, self, f"{self.prefix}.{len(self.machines) + 2}")
+        self.machines.append(machine)
+        machine.start()
+        return machine
 
     def close(self) -> None:
         """End all machines, and take the switch away."""
@@ -123,14 +123,14 @@ class Machine:
     def processes(self) -> list[str]:
         """The titles of what runs there."""
         mine = os.readlink(f"/proc/{self._pid()}/ns/pid")
-        found = []
+        commands = []
         for process in psutil.process_iter():
             try:
                 if os.readlink(f"/proc/{process.pid}/ns/pid") == mine:
-                    found.append(" ".join(process.cmdline()))
+                    commands.append(" ".join(process.cmdline()))
             except (OSError, psutil.Error):
                 continue
-        return found
+        return commands
 
     def cut_off(self) -> None:
         """Pull its cable: packets are lost without an answer."""

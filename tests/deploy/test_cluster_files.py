@@ -25,8 +25,8 @@ CLOUDS = ("aws", "gcp")
 
 def rendered(cloud: str, folder: Path, **more: str) -> dict[str, Any]:
     path = render(cloud, write_settings(cloud, folder, **more), folder / "out", wheels=False)
-    found: dict[str, Any] = yaml.safe_load(path.read_text())
-    return found
+    cluster: dict[str, Any] = yaml.safe_load(path.read_text())
+    return cluster
 
 
 @pytest.mark.parametrize("image", ["", "registry.internal/tav@sha256:" + "0" * 64])
@@ -135,7 +135,7 @@ def check_google(value: Any, schema: dict[str, Any], schemas: dict[str, Any]) ->
 
 
 @pytest.mark.slow
-def test_amazon_launches_head_and_spot_machines_with_their_rights_and_a_closed_door(tmp_path: Path) -> None:
+def test_amazon_launches_head_and_spot_machines_with_their_rights_and_closed_to_others(tmp_path: Path) -> None:
     """`ray up`'s own steps up to the first login, against a moto server."""
     cluster = render("aws", write_settings("aws", tmp_path), tmp_path / "out", wheels=False)
     environment = os.environ | {"HOME": str(tmp_path), "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x"}

@@ -64,10 +64,10 @@ def manifests(tmp_path: Path) -> dict[str, Any]:
 
 def read(folder: Path) -> dict[str, Any]:
     texts = [(folder / name).read_text() for name in ("manifests.yaml", "secrets.yaml")]
-    found = [manifest for text in texts for manifest in yaml.safe_load_all(text)]
+    documents = [manifest for text in texts for manifest in yaml.safe_load_all(text)]
     return {
         f"{manifest['kind']}/{manifest['metadata']['name']}" if manifest["kind"] == "Secret" else manifest["kind"]: manifest
-        for manifest in found
+        for manifest in documents
     }
 
 
@@ -135,10 +135,10 @@ def test_secrets_are_in_secrets_alone(manifests: dict[str, Any], tmp_path: Path)
 
 def test_what_is_not_set_is_left_out(tmp_path: Path) -> None:
     away = {"TAV_CLUSTER_MLFLOW_DATABASE": None, "TAV_MLFLOW_TRACKING_URI": "https://mlflow.internal"}
-    found = read(render(write_settings("kubernetes", tmp_path, **away), tmp_path / "out"))
-    assert set(found) == {"RayService", "Secret/tav-settings", "Secret/tav-ray-token"}
-    assert "gcsFaultToleranceOptions" not in found["RayService"]["spec"]["rayClusterConfig"]
-    assert found["Secret/tav-settings"]["stringData"]["TAV_MLFLOW_TRACKING_URI"] == "https://mlflow.internal"
+    manifests = read(render(write_settings("kubernetes", tmp_path, **away), tmp_path / "out"))
+    assert set(manifests) == {"RayService", "Secret/tav-settings", "Secret/tav-ray-token"}
+    assert "gcsFaultToleranceOptions" not in manifests["RayService"]["spec"]["rayClusterConfig"]
+    assert manifests["Secret/tav-settings"]["stringData"]["TAV_MLFLOW_TRACKING_URI"] == "https://mlflow.internal"
 
 
 def test_a_gateway_that_no_pod_could_reach_is_refused(tmp_path: Path) -> None:
@@ -154,16 +154,16 @@ def test_serve_finds_the_application_that_the_manifest_names(
     cluster: Stack, manifests: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = ServeDeploySchema.model_validate(yaml.safe_load(manifests["RayService"]["spec"]["serveConfigV2"]))
-    named = {found.name: found for found in config.applications}
+    named = {each.name: each for each in config.applications}
     assert named["tav"].import_path == f"{application.__module__}:{application.__name__}"
     assert named["haproxy"].import_path == f"{haproxy.__module__}:{haproxy.__name__}" and named["haproxy"].route_prefix is None
     assert config.http_options.host == "127.0.0.1" and config.http_options.port == Settings().serve_port
     settings = cluster.settings().model_copy(update={"experiment": f"serve-{uuid.uuid4().hex[:8]}", "work_dir": tmp_path})
     for name, value in settings.environment().items():
         monkeypatch.setenv(name, value)
-    made = application({})
+    gateway = application({})
     try:
-        assert made._bound_deployment.name == "Gateway"
+        assert gateway._bound_deployment.name == "Gateway"
         assert haproxy({})._bound_deployment.name == "HAProxy"
         first = ray.get_actor(SCHEDULER, NAMESPACE)
         assert not any(ray.get(first.status.remote())["jobs"].values())

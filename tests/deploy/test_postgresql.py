@@ -55,12 +55,12 @@ def test_the_registrys_tests_pass_on_postgresql() -> None:
 @contextmanager
 def stack_on(database: str, folder: Path) -> Iterator[Stack]:
     """S3, and MLflow when it is asked for, on a database, in a new data directory."""
-    made = Stack(PlatformSettings(data_dir=folder, mlflow_database=SecretStr(database)).with_free_ports())
+    stack = Stack(PlatformSettings(data_dir=folder, mlflow_database=SecretStr(database)).with_free_ports())
     try:
-        made.up(["s3"])
-        yield made
+        stack.up(["s3"])
+        yield stack
     finally:
-        made.down()
+        stack.down()
 
 
 def sample(model: str) -> bytes:
@@ -99,7 +99,7 @@ def test_a_registry_that_was_lost_is_brought_back_and_samples(tmp_path: Path, mo
             jobs = JobStore(settings)
             job = jobs.create(TuningJobCreate(caption="a ball"), of, base="offline", model="ball")
             VersionStore(settings).register(job, result, VersionInfo("offline", "f" * 64, "a ball", 2, (16, 16)))
-            made = VersionStore(settings).set_alias("ball", "production", 1)
+            version = VersionStore(settings).set_alias("ball", "production", 1)
             job, before = jobs.get(job.id), sample("ball@production")
             cluster_command("backup", saved)
             with pytest.raises(ClusterError, match="is not empty"):
@@ -115,7 +115,7 @@ def test_a_registry_that_was_lost_is_brought_back_and_samples(tmp_path: Path, mo
             monkeypatch.setenv("TAV_S3_BUCKET", "tav")
             cluster_command("restore", saved)
             second.up(["s3", "mlflow"])
-            assert VersionStore(settings).resolve("ball@production") == made
+            assert VersionStore(settings).resolve("ball@production") == version
             elsewhere = {"mlflow_url"}
             assert JobStore(settings).get(job.id).model_dump(exclude=elsewhere) == job.model_dump(exclude=elsewhere)
             assert ObjectStore(settings).get_bytes(stored.uri) == clip.read_bytes()

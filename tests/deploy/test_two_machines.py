@@ -62,10 +62,10 @@ class Cluster:
         (self.head.home / "ray_bootstrap_config.yaml").write_text(yaml.safe_dump(BASE_READONLY_CONFIG))
 
     def _machine(self, network: Network, name: str) -> Machine:
-        made = network.machine(name)
+        machine = network.machine(name)
         for target, source in self.config["file_mounts"].items():
-            shutil.copytree(source, made.home / target.removeprefix("~/"))
-        return made
+            shutil.copytree(source, machine.home / target.removeprefix("~/"))
+        return machine
 
     def start(self, machine: Machine) -> None:
         """Its start commands."""
@@ -99,7 +99,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         stack.callback(network.close)
         bucket = stack.enter_context(servers.bucket(network.host))
         assert bucket.s3_endpoint_url and bucket.s3_access_key_id and bucket.s3_secret_access_key
-        made = Cluster(
+        cluster = Cluster(
             folder,
             network,
             bucket,
@@ -122,9 +122,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
                 **QUICK_TO_NOTICE,
             },
         )
-        made.start(made.head)
-        made.start(made.gpu)
-        yield made
+        cluster.start(cluster.head)
+        cluster.start(cluster.gpu)
+        yield cluster
 
 
 def submit(client: TavClient, model: str, **params: object) -> Job:

@@ -35,16 +35,16 @@ def settings_in(folder: Path, **fields: object) -> PlatformSettings:
 
 
 def everything_of(stack: Stack) -> list[psutil.Process]:
-    found = processes.marked(f"{stack.root}:")
-    return [*found, *(child for process in found for child in process.children(recursive=True))]
+    marked = processes.marked(f"{stack.root}:")
+    return [*marked, *(child for process in marked for child in process.children(recursive=True))]
 
 
 @pytest.fixture
 def own(tmp_path: Path) -> Iterator[Stack]:
     """A stack that is not the session's."""
-    made = Stack(settings_in(tmp_path / "data"))
-    yield made
-    made.down()
+    stack = Stack(settings_in(tmp_path / "data"))
+    yield stack
+    stack.down()
 
 
 def test_a_second_up_starts_nothing(s3_server: Stack) -> None:
@@ -243,11 +243,11 @@ def test_mlflows_database_lets_readers_and_a_writer_pass_each_other(mlflow_serve
 def test_gc_removes_the_rows_of_deleted_runs_and_no_others(mlflow_server: Stack) -> None:
     client = MlflowClient(mlflow_server.mlflow_url)
     experiment = client.create_experiment(f"gc-{uuid.uuid4().hex[:8]}")
-    kept, deleted = (client.create_run(experiment).info.run_id for _ in range(2))
+    present, deleted = (client.create_run(experiment).info.run_id for _ in range(2))
     client.delete_run(deleted)
     said = tav("platform", "gc", "--data-dir", mlflow_server.root)
     assert said.exit_code == 0 and "removed for good" in said.output, said.output
-    assert client.get_run(kept).info.lifecycle_stage == "active"
+    assert client.get_run(present).info.lifecycle_stage == "active"
     with pytest.raises(MlflowException, match="not found"):
         client.get_run(deleted)
 

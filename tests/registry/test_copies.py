@@ -37,10 +37,10 @@ def mlflow(registry_settings: RegistrySettings) -> MlflowClient:
 def job(own: RegistrySettings, clip: ClipInfo, result: Path) -> TuningJob:
     """One that has succeeded."""
     jobs = JobStore(own)
-    made = jobs.create(TuningJobCreate(caption="a ball"), clip, "offline", f"ball-{uuid.uuid4().hex[:8]}")
-    jobs.start(made.id, 1)
-    jobs.succeed(made.id, VersionStore(own).register(made, result, INFO).version)
-    return jobs.get(made.id)
+    job = jobs.create(TuningJobCreate(caption="a ball"), clip, "offline", f"ball-{uuid.uuid4().hex[:8]}")
+    jobs.start(job.id, 1)
+    jobs.succeed(job.id, VersionStore(own).register(job, result, INFO).version)
+    return jobs.get(job.id)
 
 
 @pytest.fixture
@@ -59,8 +59,8 @@ def promote(mlflow: MlflowClient, versions: VersionStore) -> Promote:
 
 def whole(versions: VersionStore, version: ModelVersion, folder: Path) -> bool:
     """Whether it is there, with all that sampling needs."""
-    found = versions.get(version.name, version.version)
-    return len(list(versions.fetch(found, folder).iterdir())) == 3
+    stored = versions.get(version.name, version.version)
+    return len(list(versions.fetch(stored, folder).iterdir())) == 3
 
 
 def objects_of(objects: ObjectStore, job: TuningJob) -> list[str]:
@@ -135,8 +135,8 @@ def test_asking_for_a_jobs_version_removes_nothing(
     copies = [promote(f"{job.model}/1"), promote(f"{job.model}/1", job.model)]
     first = mlflow.get_model_version(job.model, "1")
     mlflow.create_model_version(job.model, first.source, job.id, tags=first.tags, await_creation_for=0)
-    found = versions.of_job(job.id)
-    assert found is not None and (found.name, found.version) == (job.model, 1)
+    original = versions.of_job(job.id)
+    assert original is not None and (original.name, original.version) == (job.model, 1)
     assert versions.relied_on(job)
     for copy in copies:
         assert versions.get(copy.name, copy.version) == copy
@@ -149,8 +149,8 @@ def test_a_renamed_models_objects_are_found_under_its_old_name_and_removed(
     renamed = f"renamed-{uuid.uuid4().hex[:8]}"
     mlflow.rename_registered_model(job.model, renamed)
     assert whole(versions, versions.resolve(renamed), tmp_path / "renamed")
-    found = versions.of_job(job.id)
-    assert found is not None and found.name == renamed
+    original = versions.of_job(job.id)
+    assert original is not None and original.name == renamed
     versions.delete_model(renamed)
     assert objects_of(objects, job) == []
     with pytest.raises(NotFound):

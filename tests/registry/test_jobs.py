@@ -21,14 +21,14 @@ NewJob = Callable[..., TuningJob]
 
 
 def test_a_new_job_is_queued_and_comes_back_whole(new_job: NewJob, registry_settings: RegistrySettings, clip: ClipInfo) -> None:
-    made = new_job(params={"steps": 150, "seed": 7}, validation_prompts=["a blue ball"], priority=3, metadata={"team": "Ü"})
-    found = JobStore(registry_settings).get(made.id)
-    assert found == made
-    assert found.status is JobStatus.queued
-    assert (found.params.steps, found.params.seed, found.priority) == (150, 7, 3)
-    assert (found.clip, found.metadata, found.validation_prompts) == (clip, {"team": "Ü"}, ["a blue ball"])
-    assert abs(found.created_at - time.time()) < 60
-    assert found.id in (found.mlflow_url or "")
+    job = new_job(params={"steps": 150, "seed": 7}, validation_prompts=["a blue ball"], priority=3, metadata={"team": "Ü"})
+    stored = JobStore(registry_settings).get(job.id)
+    assert stored == job
+    assert stored.status is JobStatus.queued
+    assert (stored.params.steps, stored.params.seed, stored.priority) == (150, 7, 3)
+    assert (stored.clip, stored.metadata, stored.validation_prompts) == (clip, {"team": "Ü"}, ["a blue ball"])
+    assert abs(stored.created_at - time.time()) < 60
+    assert stored.id in (stored.mlflow_url or "")
 
 
 def test_a_job_that_succeeds_passes_through_its_statuses(
@@ -103,7 +103,7 @@ def test_a_job_is_left_alone_while_it_is_created_and_open_when_that_broke_off(
 
 def test_lists_page_newest_first_and_jobs_added_meanwhile_change_nothing(new_job: NewJob, jobs: JobStore) -> None:
     model = f"ball-{uuid.uuid4().hex[:8]}"
-    made = [new_job(model).id for _ in range(5)]
+    ids = [new_job(model).id for _ in range(5)]
     seen, cursor = [], None
     while True:
         page = jobs.list(after=cursor, limit=2, model=model)
@@ -113,21 +113,21 @@ def test_lists_page_newest_first_and_jobs_added_meanwhile_change_nothing(new_job
             break
         cursor = page.next_cursor
         new_job(model)
-    assert seen == made[::-1]
+    assert seen == ids[::-1]
 
 
 def test_jobs_of_one_millisecond_are_all_listed_once(jobs: JobStore, new_job: NewJob, monkeypatch: pytest.MonkeyPatch) -> None:
     model = f"ball-{uuid.uuid4().hex[:8]}"
     now = int(time.time() * 1000)
     monkeypatch.setattr("registry.tracking.now_ms", lambda: now)
-    made = {new_job(model).id for _ in range(4)}
+    ids = {new_job(model).id for _ in range(4)}
     seen, cursor = [], None
     for _ in range(4):
         page = jobs.list(after=cursor, limit=1, model=model)
         seen += [job.id for job in page.data]
         cursor = page.next_cursor
     assert cursor is None
-    assert sorted(seen) == sorted(made)
+    assert sorted(seen) == sorted(ids)
 
 
 def test_a_list_filters_by_status(new_job: NewJob, jobs: JobStore) -> None:
@@ -141,15 +141,15 @@ def test_a_list_filters_by_status(new_job: NewJob, jobs: JobStore) -> None:
 def test_a_long_request_survives(new_job: NewJob, jobs: JobStore) -> None:
     metadata = {f"key{i}": "ä" * 512 for i in range(16)}
     prompts = [f"{i}" + "x" * 990 for i in range(8)]
-    found = jobs.get(new_job(metadata=metadata, validation_prompts=prompts).id)
-    assert (found.metadata, found.validation_prompts) == (metadata, prompts)
+    job = jobs.get(new_job(metadata=metadata, validation_prompts=prompts).id)
+    assert (job.metadata, job.validation_prompts) == (metadata, prompts)
 
 
 def test_a_repeated_request_is_found_by_its_key(jobs: JobStore, clip: ClipInfo) -> None:
     key = f"key-{uuid.uuid4().hex} it's"
     assert jobs.find(key) is None
-    made = jobs.create(TuningJobCreate(caption="a ball"), clip, "offline", "ball", idempotency_key=key)
-    assert jobs.find(key) == made
+    job = jobs.create(TuningJobCreate(caption="a ball"), clip, "offline", "ball", idempotency_key=key)
+    assert jobs.find(key) == job
 
 
 def test_a_job_without_its_clip_is_not_kept(jobs: JobStore, objects: ObjectStore, clip: ClipInfo) -> None:
@@ -243,12 +243,12 @@ def test_an_mlflow_that_is_down_is_said_to_be(registry_settings: RegistrySetting
 def test_a_job_accepted_within_other_bounds_stays_readable_and_listed(
     new_job: NewJob, jobs: JobStore, registry_settings: RegistrySettings
 ) -> None:
-    made = new_job(params={"steps": 150})
+    new = new_job(params={"steps": 150})
     client = MlflowClient(registry_settings.mlflow_tracking_uri)
-    asked = json.loads(client.get_run(made.id).data.tags["tav.request"])
-    earlier = asked | {"priority": 10**6, "params": {"steps": 10**9, "seed": 2**65, "memory": {"zero_stage": 3}}}
-    client.set_tag(made.id, "tav.request", json.dumps(earlier))
-    [found] = [job for job in jobs.list(model=made.model).data if job.id == made.id]
-    assert (found.priority, found.params.steps, found.params.seed) == (10**6, 10**9, 2**65)
-    assert found.params.memory == JobMemory(zero_stage=3)
-    assert TuningJob.model_validate_json(found.model_dump_json()) == found, "clients read it too"
+    request = json.loads(client.get_run(new.id).data.tags["tav.request"])
+    earlier = request | {"priority": 10**6, "params": {"steps": 10**9, "seed": 2**65, "memory": {"zero_stage": 3}}}
+    client.set_tag(new.id, "tav.request", json.dumps(earlier))
+    [listed] = [job for job in jobs.list(model=new.model).data if job.id == new.id]
+    assert (listed.priority, listed.params.steps, listed.params.seed) == (10**6, 10**9, 2**65)
+    assert listed.params.memory == JobMemory(zero_stage=3)
+    assert TuningJob.model_validate_json(listed.model_dump_json()) == listed, "clients read it too"

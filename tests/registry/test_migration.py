@@ -50,9 +50,9 @@ class Old:
         if not self.client.search_registered_models(f"name = '{model}'"):
             self.client.create_registered_model(model)
         source = self.objects.uri(f"models/{model}/{job.id}")
-        made = self.client.create_model_version(model, source, job.id, tags=tags, await_creation_for=0)
+        entry = self.client.create_model_version(model, source, job.id, tags=tags, await_creation_for=0)
         self.jobs.start(job.id, 1)
-        self.jobs.succeed(job.id, int(made.version))
+        self.jobs.succeed(job.id, int(entry.version))
         return self.jobs.get(job.id)
 
     def video(self, job: TuningJob, key: str) -> str:
@@ -91,10 +91,10 @@ def test_a_tenants_models_and_videos_are_its_own_afterwards_under_the_same_names
     for _ in range(2):
         give_owners(old.settings)
     versions, videos = VersionStore(old.settings), VideoStore(old.settings)
-    found = versions.resolve(f"{model}@production", "alice")
-    assert (found.name, found.version, found.job_id) == (f"alice~{model}", 2, jobs[1].id)
+    version = versions.resolve(f"{model}@production", "alice")
+    assert (version.name, version.version, version.job_id) == (f"alice~{model}", 2, jobs[1].id)
     assert versions.resolve(model, "alice").version == 3
-    assert old.objects.get_bytes(found.files["delta.safetensors"].uri) == b"{}"
+    assert old.objects.get_bytes(version.files["delta.safetensors"].uri) == b"{}"
     with pytest.raises(NotFound):
         versions.resolve(model)
     seen = videos.get(video, "alice")
@@ -119,8 +119,8 @@ def test_a_model_that_tenants_tuned_under_one_name_is_divided_and_every_version_
         ("bob", [3], {"bobs": 3}),
     ):
         name = versions.resolve(model, tenant).name
-        found = versions.list_versions(name)
-        assert [(one.version, one.job_id) for one in found] == [(number, jobs[number].id) for number in numbers]
+        migrated = versions.list_versions(name)
+        assert [(one.version, one.job_id) for one in migrated] == [(number, jobs[number].id) for number in numbers]
         assert versions.get_model(name).aliases == aliases
     assert VideoStore(old.settings).get(video, "alice").model_version == f"{model}/5"
     versions.delete_model(model)  # the objects of all lie below its name, and are their versions' own

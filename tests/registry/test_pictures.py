@@ -47,8 +47,8 @@ def test_a_jobs_videos_are_logged_as_pictures_once_each(
     for _ in range(2):  # an attempt that is repeated shows its samples again
         for key in ("source", "sample 1"):
             jobs.log_sheet(job.id, key, frames)
-    found = pictures(registry_settings, job.id)
-    assert len(found) == 4 and all(LOGGED.fullmatch(name) for name in found)
+    names = pictures(registry_settings, job.id)
+    assert len(names) == 4 and all(LOGGED.fullmatch(name) for name in names)
     assert client.get_run(job.id).data.tags["mlflow.loggedImages"] == "True"
     sheet = next(item.uri for item in objects.list("mlflow/") if job.id in item.uri and item.uri.endswith(".png"))
     assert Image.open(io.BytesIO(objects.get_bytes(sheet))).size == (4 * 64, 2 * 48)
@@ -73,10 +73,10 @@ def test_a_video_is_logged_as_a_picture(
     new_job: NewJob, versions: VersionStore, videos: VideoStore, result: Path, registry_settings: RegistrySettings
 ) -> None:
     version = versions.register(new_job(), result, INFO)
-    made = videos.create(VideoCreate(model=version.name, prompt="a ball"), version)
-    videos.complete(made.id, b"bytes", 1.0, (8, 8), sheet=contact_sheet(np.zeros((2, 8, 8, 3), np.uint8)))
-    assert {name.partition("+")[0] for name in pictures(registry_settings, made.id)} == {"images/video"}
-    videos.delete(made.id)
+    video = videos.create(VideoCreate(model=version.name, prompt="a ball"), version)
+    videos.complete(video.id, b"bytes", 1.0, (8, 8), sheet=contact_sheet(np.zeros((2, 8, 8, 3), np.uint8)))
+    assert {name.partition("+")[0] for name in pictures(registry_settings, video.id)} == {"images/video"}
+    videos.delete(video.id)
 
 
 def test_a_model_is_described_by_its_newest_version_unless_somebody_wrote_better(
@@ -85,7 +85,7 @@ def test_a_model_is_described_by_its_newest_version_unless_somebody_wrote_better
     name = f"ball-{uuid.uuid4().hex[:8]}"
     for number in (1, 2):
         job = new_job(name)
-        made = versions.register(job, result, INFO)
+        version = versions.register(job, result, INFO)
         of_version, of_model = (
             client.get_model_version(name, str(number)).description,
             client.get_registered_model(name).description,
@@ -94,7 +94,7 @@ def test_a_model_is_described_by_its_newest_version_unless_somebody_wrote_better
             assert text.startswith("a red ball is moving") and "source.mp4" in text and f"/runs/{job.id}?workflowType=" in text
             assert "8 frames of 64x64, base offline" in text
         assert f"version {number}, the latest" in of_model and f'"model": "{name}"' in of_model
-        assert versions.register(job, result, INFO) == made
+        assert versions.register(job, result, INFO) == version
     client.update_registered_model(name, "Ours, for the spring campaign.")
     versions.register(new_job(name), result, INFO)
     assert client.get_registered_model(name).description == "Ours, for the spring campaign."

@@ -94,8 +94,8 @@ def test_predictions_in_threads_as_mlflows_server_makes_them_do_not_mix(model: s
     expected = [alone.predict([row], params={"num_inference_steps": 4})[0]["video"] for row in rows]
     shared = mlflow.pyfunc.load_model(model)  # its base is loaded by whichever thread comes first
     with ThreadPoolExecutor(6) as pool:
-        made = pool.map(lambda row: shared.predict([row], params={"num_inference_steps": 4})[0]["video"], rows * 4)
-    assert list(made) == expected * 4
+        contents = pool.map(lambda row: shared.predict([row], params={"num_inference_steps": 4})[0]["video"], rows * 4)
+    assert list(contents) == expected * 4
 
 
 def test_a_version_tells_its_signature_and_gives_an_example_that_samples(model: str) -> None:

@@ -43,14 +43,14 @@ NEEDS = {
 }
 """The right that Amazon asks for, by operation. Copying needs two, see `Asked`."""
 
-Asked = tuple[str, str]
+Need = tuple[str, str]
 """A right, and the key or (for the bucket itself) nothing that it is asked for."""
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> set[tuple[str, Asked]]:
+def requests(monkeypatch: pytest.MonkeyPatch) -> set[tuple[str, Need]]:
     """Every operation on S3 of this process while the test lasts, with the rights that it needs."""
-    seen: set[tuple[str, Asked]] = set()
+    seen: set[tuple[str, Need]] = set()
     call = botocore.client.BaseClient._make_api_call
 
     def recorded(self: Any, operation: str, parameters: dict[str, Any]) -> Any:
@@ -127,23 +127,23 @@ def live(settings: RegistrySettings, folder: Path) -> None:
 
 
 def test_the_policy_allows_what_is_asked_of_s3_and_nothing_that_is_never_asked(
-    asked: set[tuple[str, Asked]], registry_settings: RegistrySettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    requests: set[tuple[str, Need]], registry_settings: RegistrySettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = registry_settings
     monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", settings.s3_endpoint_url or "")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", settings.s3_access_key_id or "")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", settings.s3_secret_access_key.get_secret_value())  # type: ignore[union-attr]
     live(settings, tmp_path)
-    refused = {(operation, need) for operation, need in asked if not allowed(*need)}
+    refused = {(operation, need) for operation, need in requests if not allowed(*need)}
     assert not refused
     rights = {right for each in POLICY["Statement"] for right in _list(each["Action"])}
-    assert rights == {right for _, (right, _) in asked}
+    assert rights == {right for _, (right, _) in requests}
     places = {place for each in POLICY["Statement"] for place in _list(each["Resource"])}
-    used = {f"arn:aws:s3:::BUCKET/{key.partition('/')[0]}/*" if key else "arn:aws:s3:::BUCKET" for _, (_, key) in asked}
+    used = {f"arn:aws:s3:::BUCKET/{key.partition('/')[0]}/*" if key else "arn:aws:s3:::BUCKET" for _, (_, key) in requests}
     assert used == places
 
 
-def test_every_call_on_s3_in_our_code_is_one_that_was_tried(asked: set[tuple[str, Asked]]) -> None:
+def test_every_call_on_s3_in_our_code_is_one_that_was_tried(requests: set[tuple[str, Need]]) -> None:
     named = set(re.findall(r"_client\.([a-z_0-9]+)\(", (ROOT / "registry" / "objects.py").read_text()))
     named = {"".join(word.capitalize() for word in name.split("_")) for name in named}
     assert named - {"CreateBucket", "GetPaginator", "CopyObject"} <= NEEDS.keys()  # a bucket is made on one machine alone

@@ -29,10 +29,10 @@ def tuned(jobs: JobStore, versions: VersionStore, clip: ClipInfo, result: Path) 
 
     def make(tenant: str, model: str) -> ModelVersion:
         job = jobs.create(TuningJobCreate(caption="a ball"), clip, "offline", model, tenant=tenant)
-        made = versions.register(job, result, INFO)
+        version = versions.register(job, result, INFO)
         jobs.start(job.id, 1)
-        jobs.succeed(job.id, made.version)
-        return made
+        jobs.succeed(job.id, version.version)
+        return version
 
     return make
 
@@ -58,9 +58,9 @@ def test_a_name_means_the_callers_own_model_or_says_whose(name: str, tenant: str
 
 def test_models_of_one_name_belong_to_their_tenants(versions: VersionStore, tuned: Tuned, objects: ObjectStore) -> None:
     model = f"ball-{uuid.uuid4().hex[:8]}"
-    made = {tenant: tuned(tenant, model) for tenant in ("default", "alice", "a_ice")}
-    assert [(one.name, one.version) for one in made.values()] == [(model, 1), (f"alice~{model}", 1), (f"a_ice~{model}", 1)]
-    for tenant, version in made.items():
+    by_tenant = {tenant: tuned(tenant, model) for tenant in ("default", "alice", "a_ice")}
+    assert [(one.name, one.version) for one in by_tenant.values()] == [(model, 1), (f"alice~{model}", 1), (f"a_ice~{model}", 1)]
+    for tenant, version in by_tenant.items():
         assert versions.resolve(model, tenant) == version
         listed = [one.name for one in versions.list_models(limit=1000, tenant=tenant).data]
         assert version.name in listed and {owner_of(name) for name in listed} == {tenant}
@@ -71,7 +71,7 @@ def test_models_of_one_name_belong_to_their_tenants(versions: VersionStore, tune
     with pytest.raises(NotFound):
         versions.resolve(f"{model}@production")
     versions.delete_model(f"alice~{model}")
-    assert versions.resolve(model) == made["default"] and versions.resolve(model, "a_ice") == made["a_ice"]
+    assert versions.resolve(model) == by_tenant["default"] and versions.resolve(model, "a_ice") == by_tenant["a_ice"]
 
 
 def test_a_page_of_models_is_never_empty_while_there_are_more(versions: VersionStore, tuned: Tuned) -> None:
@@ -96,16 +96,16 @@ def test_sharing_is_the_models_own(versions: VersionStore, tuned: Tuned) -> None
 def test_videos_and_their_idempotency_keys_and_cursors_are_a_tenants(videos: VideoStore, tuned: Tuned) -> None:
     model = f"ball-{uuid.uuid4().hex[:8]}"
     version, key = tuned("alice", model), uuid.uuid4().hex
-    asked = VideoCreate(model=model, prompt="a blue ball")
-    made = {who: videos.create(asked, version, key, tenant=who) for who in ("alice", "bob")}
-    assert (made["alice"].model_version, made["bob"].model_version) == (f"{model}/1", f"alice~{model}/1")
+    request = VideoCreate(model=model, prompt="a blue ball")
+    by_tenant = {who: videos.create(request, version, key, tenant=who) for who in ("alice", "bob")}
+    assert (by_tenant["alice"].model_version, by_tenant["bob"].model_version) == (f"{model}/1", f"alice~{model}/1")
     for who, other in (("alice", "bob"), ("bob", "alice")):
-        assert videos.find(key, who) == videos.get(made[who].id, who) == made[who]
-        assert [one.id for one in videos.list(model=version.name, tenant=who).data] == [made[who].id]
+        assert videos.find(key, who) == videos.get(by_tenant[who].id, who) == by_tenant[who]
+        assert [one.id for one in videos.list(model=version.name, tenant=who).data] == [by_tenant[who].id]
         with pytest.raises(NotFound):
-            videos.get(made[other].id, who)
+            videos.get(by_tenant[other].id, who)
         with pytest.raises(NotFound, match="cursor"):
-            videos.list(after=made[other].id, tenant=who)
+            videos.list(after=by_tenant[other].id, tenant=who)
     assert videos.find(key) is None
     assert len(videos.list(model=version.name).data) == 2
 
@@ -121,20 +121,20 @@ def test_a_jobs_cursor_is_a_tenants(jobs: JobStore, tuned: Tuned) -> None:
 def test_who_deletes_a_job_deletes_no_version_that_is_anothers_by_now(
     registry_settings: RegistrySettings, jobs: JobStore, versions: VersionStore, tuned: Tuned, objects: ObjectStore
 ) -> None:
-    made, new_name = tuned("alice", f"ball-{uuid.uuid4().hex[:8]}"), f"bob~ball-{uuid.uuid4().hex[:8]}"
+    version, new_name = tuned("alice", f"ball-{uuid.uuid4().hex[:8]}"), f"bob~ball-{uuid.uuid4().hex[:8]}"
     client = MlflowClient(registry_settings.mlflow_tracking_uri, registry_settings.mlflow_tracking_uri)
-    client.rename_registered_model(made.name, new_name)  # as an operator may
+    client.rename_registered_model(version.name, new_name)  # as an operator may
     with pytest.raises(VersionInUse, match="another tenant's by now"):
-        Removal(registry_settings, objects).job(jobs.get(made.job_id))
-    assert versions.get(new_name, 1).job_id == made.job_id
+        Removal(registry_settings, objects).job(jobs.get(version.job_id))
+    assert versions.get(new_name, 1).job_id == version.job_id
 
 
 def test_who_deletes_a_job_deletes_no_video_of_another_tenant(
     registry_settings: RegistrySettings, jobs: JobStore, videos: VideoStore, tuned: Tuned, objects: ObjectStore
 ) -> None:
     version = tuned("alice", f"ball-{uuid.uuid4().hex[:8]}")
-    asked = VideoCreate(model=version.name, prompt="a blue ball")
-    mine, bobs = (videos.create(asked, version, tenant=who) for who in ("alice", "bob"))
+    request = VideoCreate(model=version.name, prompt="a blue ball")
+    mine, bobs = (videos.create(request, version, tenant=who) for who in ("alice", "bob"))
     videos.complete(bobs.id, b"bytes", 1.0, (64, 64))
     Removal(registry_settings, objects).job(jobs.get(version.job_id))
     assert videos.content(bobs.id) == b"bytes"

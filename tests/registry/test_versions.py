@@ -29,12 +29,12 @@ def client(registry_settings: RegistrySettings) -> MlflowClient:
 
 def test_a_registered_version_tells_what_it_was_made_with(versions: VersionStore, new_job: NewJob, result: Path) -> None:
     job = new_job()
-    made = versions.register(job, result, INFO)
-    assert (made.name, made.version, made.job_id) == (job.model, 1, job.id)
-    assert dataclasses.asdict(INFO).items() <= made.model_dump().items()
-    assert set(made.files) >= {*NEEDED, "preview.mp4", "MLmodel"}
-    assert made.files["delta.safetensors"].uri == f"s3://tav/models/{job.model}/{job.id}/delta.safetensors"
-    assert versions.get(job.model, 1) == made
+    version = versions.register(job, result, INFO)
+    assert (version.name, version.version, version.job_id) == (job.model, 1, job.id)
+    assert dataclasses.asdict(INFO).items() <= version.model_dump().items()
+    assert set(version.files) >= {*NEEDED, "preview.mp4", "MLmodel"}
+    assert version.files["delta.safetensors"].uri == f"s3://tav/models/{job.model}/{job.id}/delta.safetensors"
+    assert versions.get(job.model, 1) == version
 
 
 def test_registering_twice_gives_the_same_version(versions: VersionStore, new_job: NewJob, result: Path) -> None:
@@ -47,13 +47,13 @@ def test_a_version_that_mlflow_made_twice_is_one_again_when_it_is_registered_aga
     versions: VersionStore, new_job: NewJob, result: Path, client: MlflowClient
 ) -> None:
     job = new_job()
-    made = versions.register(job, result, INFO)
+    version = versions.register(job, result, INFO)
     first = client.get_model_version(job.model, "1")
     client.create_model_version(job.model, first.source, job.id, tags=first.tags)  # as when the answer was lost
     assert len(versions.list_versions(job.model)) == 2
-    assert versions.of_job(job.id) == made
-    assert versions.register(job, result, INFO) == made
-    assert versions.list_versions(job.model) == [made]
+    assert versions.of_job(job.id) == version
+    assert versions.register(job, result, INFO) == version
+    assert versions.list_versions(job.model) == [version]
 
 
 def test_an_upload_that_fails_leaves_no_version(
@@ -140,8 +140,8 @@ def test_a_reserved_alias_is_refused(versions: VersionStore, new_job: NewJob, re
 def test_a_fetched_version_is_what_was_registered(
     versions: VersionStore, new_job: NewJob, result: Path, tmp_path: Path
 ) -> None:
-    made = versions.register(new_job(), result, INFO)
-    folder = versions.fetch(made, tmp_path / "fetched")
+    version = versions.register(new_job(), result, INFO)
+    folder = versions.fetch(version, tmp_path / "fetched")
     assert sorted(path.name for path in folder.iterdir()) == sorted(NEEDED)
     for name in NEEDED:
         assert (folder / name).read_bytes() == (result / name).read_bytes()
@@ -150,22 +150,22 @@ def test_a_fetched_version_is_what_was_registered(
 def test_a_changed_or_missing_object_is_refused_when_fetched(
     versions: VersionStore, new_job: NewJob, objects: ObjectStore, result: Path, tmp_path: Path
 ) -> None:
-    made = versions.register(new_job(), result, INFO)
-    objects.put_bytes(b"tampered", made.files["delta.safetensors"].uri)
+    version = versions.register(new_job(), result, INFO)
+    objects.put_bytes(b"tampered", version.files["delta.safetensors"].uri)
     with pytest.raises(CorruptVersion, match=r"delta\.safetensors has sha256"):
-        versions.fetch(made, tmp_path / "fetched")
+        versions.fetch(version, tmp_path / "fetched")
     assert not (tmp_path / "fetched" / "delta.safetensors").exists()
-    objects.delete(made.files["delta.safetensors"].uri)
+    objects.delete(version.files["delta.safetensors"].uri)
     with pytest.raises(ObjectMissing, match=r"delta\.safetensors is not in the bucket"):
-        versions.fetch(made, tmp_path / "fetched")
+        versions.fetch(version, tmp_path / "fetched")
 
 
 def test_models_are_listed_last_changed_first(versions: VersionStore, new_job: NewJob, result: Path) -> None:
-    made = [versions.register(new_job(), result, INFO).name for _ in range(3)]
+    names = [versions.register(new_job(), result, INFO).name for _ in range(3)]
     first = versions.list_models(limit=2)
-    assert [m.name for m in first.data] == made[:0:-1]
+    assert [m.name for m in first.data] == names[:0:-1]
     assert first.has_more
-    assert versions.list_models(after=first.next_cursor, limit=1).data[0].name == made[0]
+    assert versions.list_models(after=first.next_cursor, limit=1).data[0].name == names[0]
     with pytest.raises(NotFound, match="Start the list again"):
         versions.list_models(after="nonsense")
 
@@ -173,11 +173,11 @@ def test_models_are_listed_last_changed_first(versions: VersionStore, new_job: N
 def test_a_deleted_model_takes_its_objects_with_it(
     versions: VersionStore, new_job: NewJob, objects: ObjectStore, result: Path
 ) -> None:
-    made = versions.register(new_job(), result, INFO)
-    versions.delete_model(made.name)
+    version = versions.register(new_job(), result, INFO)
+    versions.delete_model(version.name)
     with pytest.raises(NotFound):
-        versions.get(made.name, made.version)
-    assert list(objects.list(f"models/{made.name}/")) == []
+        versions.get(version.name, version.version)
+    assert list(objects.list(f"models/{version.name}/")) == []
 
 
 def test_a_version_somebody_else_put_into_mlflow_is_none_of_ours(versions: VersionStore, client: MlflowClient) -> None:
@@ -194,19 +194,19 @@ def test_a_version_somebody_else_put_into_mlflow_is_none_of_ours(versions: Versi
 def test_versions_that_others_register_under_our_name_hide_none_of_ours(
     versions: VersionStore, new_job: NewJob, result: Path, client: MlflowClient
 ) -> None:
-    made = versions.register(new_job(), result, INFO)
-    ours = client.get_model_version(made.name, "1")
-    client.create_model_version(made.name, "s3://elsewhere/model", await_creation_for=0)
-    client.create_model_version(made.name, ours.source, tags={**ours.tags, "tav.info": "{}"}, await_creation_for=0)
-    client.create_model_version(made.name, ours.source, tags={**ours.tags, "tav.files": "[1"}, await_creation_for=0)
-    assert versions.resolve(made.name) == made
-    assert versions.get_model(made.name).latest_version == 1
-    assert versions.list_versions(made.name) == versions.list_versions(made.name, limit=1) == [made]
-    assert made.name in listed(versions)
-    versions.delete_model(made.name)
-    assert [mv.version for mv in client.search_model_versions(f"name = '{made.name}'")] == ["4", "3", "2"]  # theirs
+    version = versions.register(new_job(), result, INFO)
+    ours = client.get_model_version(version.name, "1")
+    client.create_model_version(version.name, "s3://elsewhere/model", await_creation_for=0)
+    client.create_model_version(version.name, ours.source, tags={**ours.tags, "tav.info": "{}"}, await_creation_for=0)
+    client.create_model_version(version.name, ours.source, tags={**ours.tags, "tav.files": "[1"}, await_creation_for=0)
+    assert versions.resolve(version.name) == version
+    assert versions.get_model(version.name).latest_version == 1
+    assert versions.list_versions(version.name) == versions.list_versions(version.name, limit=1) == [version]
+    assert version.name in listed(versions)
+    versions.delete_model(version.name)
+    assert [mv.version for mv in client.search_model_versions(f"name = '{version.name}'")] == ["4", "3", "2"]  # theirs
     with pytest.raises(NotFound):
-        versions.resolve(made.name)
+        versions.resolve(version.name)
 
 
 FOREIGN = [
@@ -227,17 +227,17 @@ FOREIGN = [
 def test_models_with_names_that_no_reference_can_hold_are_left_out_and_disturb_nobody(
     versions: VersionStore, new_job: NewJob, result: Path, client: MlflowClient
 ) -> None:
-    made = versions.register(new_job(), result, INFO)
+    version = versions.register(new_job(), result, INFO)
     foreign = [f"{name}{uuid.uuid4().hex[:4]}{name[-1]}" for name in FOREIGN]
     try:
         for name in foreign:
-            client.copy_model_version(f"models:/{made.name}/1", name)
-        assert not set(foreign) & set(listed(versions)) and made.name in listed(versions)
+            client.copy_model_version(f"models:/{version.name}/1", name)
+        assert not set(foreign) & set(listed(versions)) and version.name in listed(versions)
         for name in foreign:
             with pytest.raises(NotFound, match="There is no model"):
                 versions.get_model(name)
         page = versions.list_models(limit=1)  # filled from beyond the foreign ones, which changed last
-        assert [model.name for model in page.data] == [made.name]
+        assert [model.name for model in page.data] == [version.name]
     finally:
         for name in foreign:
             client.delete_registered_model(name)
@@ -246,11 +246,11 @@ def test_models_with_names_that_no_reference_can_hold_are_left_out_and_disturb_n
 def test_an_alias_that_others_set_and_no_reference_can_hold_is_not_shown_but_can_be_removed(
     versions: VersionStore, new_job: NewJob, result: Path, client: MlflowClient
 ) -> None:
-    made = versions.register(new_job(), result, INFO)
-    client.set_registered_model_alias(made.name, "é", "1")
-    assert versions.get_model(made.name).aliases == {}
-    versions.delete_alias(made.name, "é")
-    assert client.get_registered_model(made.name).aliases == {}
+    version = versions.register(new_job(), result, INFO)
+    client.set_registered_model_alias(version.name, "é", "1")
+    assert versions.get_model(version.name).aliases == {}
+    versions.delete_alias(version.name, "é")
+    assert client.get_registered_model(version.name).aliases == {}
 
 
 def listed(versions: VersionStore) -> list[str]:

@@ -29,41 +29,41 @@ def version(versions: VersionStore, new_job: Callable[..., TuningJob], result: P
 def test_a_videos_life_is_kept_in_its_run(
     videos: VideoStore, version: ModelVersion, registry_settings: RegistrySettings
 ) -> None:
-    made = videos.create(VideoCreate(model=f"{version.name}@production", prompt="a blue ball", seed=3), version)
-    assert (made.status, made.model_version) == (VideoStatus.queued, f"{version.name}/1")
-    assert made.model == f"{version.name}@production"
-    assert made.id in [video.id for video in videos.open()]
-    videos.start(made.id)
-    assert videos.get(made.id).status is VideoStatus.in_progress
+    queued = videos.create(VideoCreate(model=f"{version.name}@production", prompt="a blue ball", seed=3), version)
+    assert (queued.status, queued.model_version) == (VideoStatus.queued, f"{version.name}/1")
+    assert queued.model == f"{version.name}@production"
+    assert queued.id in [video.id for video in videos.open()]
+    videos.start(queued.id)
+    assert videos.get(queued.id).status is VideoStatus.in_progress
     with pytest.raises(NotReady, match="not completed"):
-        videos.content(made.id)
-    done = videos.complete(made.id, b"mp4 bytes", 1.5, (64, 48), {"sampling_seconds": 2.5})
-    assert done == VideoStore(registry_settings).get(made.id)
+        videos.content(queued.id)
+    done = videos.complete(queued.id, b"mp4 bytes", 1.5, (64, 48), {"sampling_seconds": 2.5})
+    assert done == VideoStore(registry_settings).get(queued.id)
     assert (done.status, done.progress, done.seconds, done.size) == (VideoStatus.completed, 100, "1.5", "64x48")
     assert done.completed_at is not None
-    assert videos.content(made.id) == b"mp4 bytes"
-    assert made.id not in [video.id for video in videos.open()]
+    assert videos.content(queued.id) == b"mp4 bytes"
+    assert queued.id not in [video.id for video in videos.open()]
 
 
 def test_a_video_is_nested_under_its_job_and_plays_from_the_mlflow_server(
     videos: VideoStore, version: ModelVersion, registry_settings: RegistrySettings, jobs: JobStore
 ) -> None:
-    made = videos.create(VideoCreate(model=version.name, prompt="a blue ball"), version)
-    videos.complete(made.id, b"mp4 bytes", 1, (64, 48))
+    video = videos.create(VideoCreate(model=version.name, prompt="a blue ball"), version)
+    videos.complete(video.id, b"mp4 bytes", 1, (64, 48))
     client = MlflowClient(registry_settings.mlflow_tracking_uri)
-    run, parent = client.get_run(made.id), client.get_run(version.job_id)
+    run, parent = client.get_run(video.id), client.get_run(version.job_id)
     assert run.data.tags["mlflow.parentRunId"] == version.job_id
     assert run.info.experiment_id == parent.info.experiment_id
     url = f"{registry_settings.mlflow_tracking_uri}/get-artifact"
-    assert httpx.get(url, params={"run_uuid": made.id, "path": "video.mp4"}).content == b"mp4 bytes"
+    assert httpx.get(url, params={"run_uuid": video.id, "path": "video.mp4"}).content == b"mp4 bytes"
     with pytest.raises(NotFound):
-        jobs.get(made.id)
+        jobs.get(video.id)
 
 
 def test_a_failed_video_tells_why(videos: VideoStore, version: ModelVersion) -> None:
-    made = videos.create(VideoCreate(model=version.name, prompt="a blue ball", format="gif"), version)
-    videos.fail(made.id, Failure(code=FailureCode.base_mismatch, message="Made with another base."))
-    failed = videos.get(made.id)
+    video = videos.create(VideoCreate(model=version.name, prompt="a blue ball", format="gif"), version)
+    videos.fail(video.id, Failure(code=FailureCode.base_mismatch, message="Made with another base."))
+    failed = videos.get(video.id)
     assert (failed.status, failed.error) == (
         VideoStatus.failed,
         Failure(code=FailureCode.base_mismatch, message="Made with another base."),
@@ -71,29 +71,29 @@ def test_a_failed_video_tells_why(videos: VideoStore, version: ModelVersion) -> 
 
 
 def test_videos_page_newest_first_and_a_deleted_one_is_gone(videos: VideoStore, version: ModelVersion) -> None:
-    made = [videos.create(VideoCreate(model=version.name, prompt=f"ball {i}"), version).id for i in range(3)]
+    ids = [videos.create(VideoCreate(model=version.name, prompt=f"ball {i}"), version).id for i in range(3)]
     page = videos.list(limit=2, model=version.name)
-    assert [video.id for video in page.data] == made[:0:-1]
-    videos.delete(made[1])
-    assert [video.id for video in videos.list(after=page.next_cursor, model=version.name).data] == [made[0]]
+    assert [video.id for video in page.data] == ids[:0:-1]
+    videos.delete(ids[1])
+    assert [video.id for video in videos.list(after=page.next_cursor, model=version.name).data] == [ids[0]]
     with pytest.raises(NotFound):
-        videos.get(made[1])
+        videos.get(ids[1])
 
 
 def test_what_was_accepted_within_other_bounds_stays_readable_and_listed(
     videos: VideoStore, version: ModelVersion, registry_settings: RegistrySettings
 ) -> None:
-    made = videos.create(
+    new = videos.create(
         VideoCreate(model=version.name, prompt="a blue ball", size=(64, 48), use_inverted_latents=False), version
     )
     client = MlflowClient(registry_settings.mlflow_tracking_uri)
-    asked = json.loads(client.get_run(made.id).data.tags["tav.request"])
-    earlier = asked | {"fps": 1e-300, "seed": 2**65, "size": [7, 9], "guidance_interval": [0.9, 0.1], "prompt": "x" * 1500}
-    client.set_tag(made.id, "tav.request", json.dumps(earlier))
-    [found] = [video for video in videos.list(model=version.name).data if video.id == made.id]
-    assert (found.request.fps, found.request.seed, found.request.size) == (1e-300, 2**65, (7, 9))
-    assert found.prompt == found.request.prompt == "x" * 1500
-    assert not found.request.use_inverted_latents, "the rest is as it was"
+    request = json.loads(client.get_run(new.id).data.tags["tav.request"])
+    earlier = request | {"fps": 1e-300, "seed": 2**65, "size": [7, 9], "guidance_interval": [0.9, 0.1], "prompt": "x" * 1500}
+    client.set_tag(new.id, "tav.request", json.dumps(earlier))
+    [listed] = [video for video in videos.list(model=version.name).data if video.id == new.id]
+    assert (listed.request.fps, listed.request.seed, listed.request.size) == (1e-300, 2**65, (7, 9))
+    assert listed.prompt == listed.request.prompt == "x" * 1500
+    assert not listed.request.use_inverted_latents, "the rest is as it was"
     sent = VideoPage.model_validate_json(videos.list(model=version.name).model_dump_json())
-    assert found.request in [video.request for video in sent.data], "clients read it too"
-    videos.delete(made.id)
+    assert listed.request in [video.request for video in sent.data], "clients read it too"
+    videos.delete(new.id)
