@@ -7,6 +7,7 @@ sampling/    the driver of videos and the samplers
 platform/    the one-machine stack
 cluster/     a cluster of many machines
 cli/         commands of `tav` that need the method or the registry
+evaluation/  a suite of edits made by the service, for `tav eval`
 runtime      what every process has in common
 compute      what the service computes on
 fair_queue   whose work is served next

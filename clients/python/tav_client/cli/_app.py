@@ -23,7 +23,9 @@ SERVER_COMMANDS = {
 }
 """Commands of the server package: a module, imported when the command is called, whose `app` gets the arguments, and a help."""
 
-app = group("One-shot video tuning: submit a clip, then sample edited prompts with its motion.")
+_HELP = "One-shot video tuning: submit a clip, then sample edited prompts with its motion."
+
+app = group(_HELP)
 app.add_typer(_jobs.app, name="jobs")
 app.add_typer(_models.app, name="models")
 app.add_typer(_videos.app, name="videos")
@@ -35,7 +37,7 @@ def _print_version(value: bool) -> None:
         raise typer.Exit()
 
 
-@app.callback()
+@app.callback(help=_HELP)
 def root(
     ctx: typer.Context,
     url: Annotated[str | None, typer.Option(help="Where the service is; left out, $TAV_URL, then this machine.")] = None,
@@ -45,7 +47,7 @@ def root(
     ] = None,
     version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print it.")] = False,
 ) -> None:
-    """One-shot video tuning: submit a clip, then sample edited prompts with its motion."""
+    """Store the options before a command for the client of every command."""
     ctx.obj = {"base_url": url, "api_key": api_key, "tenant": tenant}
 
 
