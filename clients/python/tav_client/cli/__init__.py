@@ -4,6 +4,7 @@ _main     the entry point
 _app      the root: options about the service, and the commands of the server package
 _jobs     `tav jobs`
 _submit   `tav jobs submit` and `tav jobs estimate`
+_options  options of commands, derived from the fields of requests
 _batches  batches: submitted from a manifest, watched in one table
 _models   `tav models`
 _videos   `tav videos`
