@@ -10,6 +10,7 @@ import typer
 from tav_client import Job, Manifest
 from tav_client._estimates import COLUMNS, rows, title
 from tav_client.cli._batches import submit_batch
+from tav_client.cli._options import options_of
 from tav_client.cli.common import (
     JsonOption,
     again,
@@ -22,7 +23,6 @@ from tav_client.cli.common import (
     print_table,
     size_of,
 )
-from tav_client.cli._options import options_of
 from tav_client.schemas import MemorySetting, TuningParams
 
 BaseOption = Annotated[str | None, typer.Option(help="Base to tune on; left out, the service's own.")]

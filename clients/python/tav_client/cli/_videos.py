@@ -10,6 +10,7 @@ import typer
 
 from tav_client._content import format_of_name
 from tav_client._progress import read_video
+from tav_client.cli._options import options_of
 from tav_client.cli.common import (
     JsonOption,
     again,
@@ -23,7 +24,6 @@ from tav_client.cli.common import (
     unread_line,
     when,
 )
-from tav_client.cli._options import options_of
 from tav_client.schemas import Video, VideoCreate
 
 app = group("Make videos of edited prompts, and fetch them.")
