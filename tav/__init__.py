@@ -7,6 +7,7 @@ errors      the tree of errors
 base        the frozen Stable Diffusion model: text and frames in, frames out
 clip        source frames and their caption
 attention   spatio-temporal attention (Eq. 3) and temporal attention
+blocks      the base's blocks, in channels-last memory
 inflation   a 2-D UNet as a video network
 delta       the tuned tensors and what they were tuned with
 tuning      one-shot tuning: the loss, the optimizer, a warm tuner

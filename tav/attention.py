@@ -28,6 +28,12 @@ from torch.nn.functional import scaled_dot_product_attention
 from tav.config import AttentionMode, GroupNormMode
 from tav.errors import InvalidConfig
 from tav.kernels import small_head_attention
+from tav.kernels.cross_attention import can_use_cross_attention
+from tav.kernels.cross_attention import cross_attention as prompt_attention
+from tav.kernels.sparse_attention import can_use_sparse_attention, plain_sparse_attention, sparse_attention
+from tav.kernels.switch import wants_channels_last
+from tav.kernels.temporal_attention import can_use_temporal_attention
+from tav.kernels.temporal_attention import temporal_attention as frame_attention
 
 
 @dataclass
@@ -100,7 +106,7 @@ def spatio_temporal_attention(attn: Attention, x: Tensor, num_frames: int, mode:
     if mode == "frame":
         out = attend(attn, q, k, v)
     elif mode == "sparse_causal":
-        out = attend(attn, q, first_and_previous(k, num_frames), first_and_previous(v, num_frames))
+        out = _sparse_causal(attn, q, k, v, num_frames)
     else:
         tokens = x.shape[1]
         q, k, v = (t.unflatten(0, (-1, num_frames)).flatten(1, 2) for t in (q, k, v))  # [B, F·N, C]
@@ -113,15 +119,30 @@ def spatio_temporal_attention(attn: Attention, x: Tensor, num_frames: int, mode:
     return project_out(attn, out)
 
 
+def _sparse_causal(attn: Attention, query: Tensor, key: Tensor, value: Tensor, num_frames: int) -> Tensor:
+    if not torch.compiler.is_compiling() and can_use_sparse_attention(query, attn.heads):
+        return sparse_attention(query, key, value, num_frames, attn.heads, attn.scale)
+    if wants_channels_last(query.device) and not attn.upcast_attention:
+        return plain_sparse_attention(query, key, value, num_frames, attn.heads, attn.scale)
+    return attend(attn, query, first_and_previous(key, num_frames), first_and_previous(value, num_frames))
+
+
 def cross_attention(attn: Attention, x: Tensor, text: Tensor) -> Tensor:
     """Let tokens `[B·F, N, C]` attend to the prompt `[B, L, D]`, whose keys and values serve all frames."""
     q = attn.to_q(x).unflatten(0, (text.shape[0], -1)).flatten(1, 2)  # [B, F·N, C]
-    out = attend(attn, q, attn.to_k(text), attn.to_v(text))
+    k, v = attn.to_k(text), attn.to_v(text)
+    if not torch.compiler.is_compiling() and can_use_cross_attention(q, k, v, attn.heads):
+        out = prompt_attention(q, k, v, attn.heads, attn.scale)
+    else:
+        out = attend(attn, q, k, v)
     return project_out(attn, out.unflatten(1, (-1, x.shape[1])).flatten(0, 1))
 
 
 def temporal_attention(attn: Attention, x: Tensor, num_frames: int) -> Tensor:
     """Attend over frames at each position; tokens `[B·F, N, C]` in and out."""
+    if not torch.compiler.is_compiling() and can_use_temporal_attention(x, num_frames, attn.heads):
+        q, k, v = attn.to_q(x), attn.to_k(x), attn.to_v(x)
+        return project_out(attn, frame_attention(q, k, v, num_frames, attn.heads, attn.scale))
     over_time = x.unflatten(0, (-1, num_frames)).transpose(1, 2).flatten(0, 1)  # [B·N, F, C]
     over_time = over_time.contiguous()  # or torch would multiply position by position
     out = attend(attn, attn.to_q(over_time), attn.to_k(over_time), attn.to_v(over_time))

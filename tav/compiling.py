@@ -10,13 +10,13 @@ from functools import cache, partial
 from typing import Any
 
 import torch
-from diffusers.models.resnet import ResnetBlock2D
 from torch import nn
 
 from tav.attention import VideoTransformerBlock
+from tav.blocks import ResnetBlock
 from tav.inflation import VideoUNet
 
-_BLOCKS = (VideoTransformerBlock, ResnetBlock2D)
+_BLOCKS = (VideoTransformerBlock, ResnetBlock)
 _SHAPES = 64
 """Of one kind of block: frames, sizes and rows, in tuning, inverting and sampling. Those that come after are not compiled."""
 

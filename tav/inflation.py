@@ -11,14 +11,18 @@ from collections.abc import Mapping
 
 import torch
 from diffusers import UNet2DConditionModel
+from diffusers.models.activations import GEGLU
 from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.transformers.transformer_2d import Transformer2DModel
+from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
-from torch.nn.functional import group_norm
 
 from tav.attention import VideoContext, VideoTransformerBlock
+from tav.blocks import FusedGroupNorm, GatedLinear, ResnetBlock, Transformer2D, Upsample
 from tav.config import AttentionMode, GroupNormMode
 from tav.errors import InvalidConfig
+from tav.kernels.switch import wants_channels_last
 from tav.networks import odd_unet
 
 TUNED = (".attn1.to_q.", ".attn2.to_q.", ".attn_temp.")
@@ -30,18 +34,17 @@ def is_tuned(name: str) -> bool:
     return any(part in name for part in TUNED)
 
 
-class VideoGroupNorm(nn.GroupNorm):
+class VideoGroupNorm(FusedGroupNorm):
     """GroupNorm over channels-in-group × frames × height × width, as the reference's 5-D input gives, or per frame."""
 
-    context: VideoContext
+    def __init__(self, norm: nn.GroupNorm, context: VideoContext, silu: bool = False) -> None:
+        super().__init__(norm, silu)
+        self.context = context
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise `[B·F, C, h, w]`."""
-        if self.context.group_norm == "frame":
-            return super().forward(x)
-        video = x.unflatten(0, (-1, self.context.num_frames)).transpose(1, 2)  # [B, C, F, h, w]
-        out = group_norm(video, self.num_groups, self.weight, self.bias, self.eps)
-        return out.transpose(1, 2).flatten(0, 1)
+    @property
+    def frames_together(self) -> int:
+        """Frames that are normalised together."""
+        return self.context.num_frames if self.context.group_norm == "video" else 1
 
 
 class VideoUNet(UNet2DConditionModel):
@@ -70,6 +73,8 @@ class VideoUNet(UNet2DConditionModel):
             timesteps = torch.full((), timesteps, device=latents.device)  # written there: a copy would wait for the device
         t = torch.as_tensor(timesteps, device=latents.device).expand(batch).repeat_interleave(num_frames)
         folded = latents.transpose(1, 2).flatten(0, 1)  # [B·F, 4, h, w]
+        if wants_channels_last(folded.device):
+            folded = folded.contiguous(memory_format=torch.channels_last)
         out: Tensor = super().forward(folded, t, text, return_dict=False)[0]
         return out.unflatten(0, (batch, num_frames)).transpose(1, 2)
 
@@ -77,17 +82,27 @@ class VideoUNet(UNet2DConditionModel):
         self.context = context
         for module in list(self.modules()):
             for name, child in list(module.named_children()):
-                if isinstance(child, BasicTransformerBlock):
-                    setattr(module, name, VideoTransformerBlock(child, context))
-                elif isinstance(child, nn.GroupNorm) and _in_resnet(module, name):
-                    wide = VideoGroupNorm(child.num_groups, child.num_channels, child.eps)
-                    wide.context = context
-                    setattr(module, name, wide)
+                if (own := _video_module(child, context)) is not None:
+                    setattr(module, name, own)
+        norm = self.get_submodule("conv_norm_out")
+        assert isinstance(norm, nn.GroupNorm)
+        self.conv_norm_out, self.conv_act = VideoGroupNorm(norm, context, silu=True), nn.Identity()
 
 
-def _in_resnet(module: nn.Module, name: str) -> bool:
-    # Transformer2DModel's own GroupNorm stays per frame, as in the reference.
-    return isinstance(module, ResnetBlock2D) or name == "conv_norm_out"
+def _video_module(child: nn.Module, context: VideoContext) -> nn.Module | None:
+    """Return what takes a base's module's place; None: it stays."""
+    match child:
+        case BasicTransformerBlock():
+            return VideoTransformerBlock(child, context)
+        case ResnetBlock2D():
+            return ResnetBlock(child, (VideoGroupNorm(child.norm1, context), VideoGroupNorm(child.norm2, context)))
+        case Transformer2DModel():  # its own GroupNorm stays per frame, as in the reference
+            return Transformer2D(child)
+        case Upsample2D():
+            return Upsample(child)
+        case GEGLU():
+            return GatedLinear(child)
+    return None
 
 
 def shapes_of(net: nn.Module) -> dict[str, torch.Size]:
@@ -142,6 +157,8 @@ def inflate(
     with torch.device("meta"):
         net: VideoUNet = VideoUNet.from_config(unet.config)
         net._inflate(VideoContext(attention=attention, group_norm=group_norm))
+    if wants_channels_last(unet.device):
+        unet.to(memory_format=torch.channels_last)  # of the same values; the weights stay shared
     base_state = unet.state_dict()
     new = initial_tensors(base_state, shapes_of(net), seed)
     shared = {name: tensor for name, tensor in base_state.items() if name not in new}

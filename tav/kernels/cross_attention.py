@@ -15,12 +15,14 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import scaled_dot_product_attention
 
-from tav.kernels.softmax import block_side, factor, softmax_of_scores, upcast
+from tav.kernels.softmax import block_side, upcast
 from tav.kernels.switch import triton_takes
 
 try:
     import triton
     import triton.language as tl
+
+    from tav.kernels.softmax import factor, softmax_of_scores
 except ImportError:  # where torch brings none
     triton = None
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from tav.kernels.switch import triton_takes
+from tav.kernels.switch import interpreted, triton_takes
 
 try:
     import triton
@@ -24,8 +24,8 @@ try:
 except ImportError:  # where torch brings none
     triton = None
 
-_PROGRAMS = 512
-"""To spread a tensor over: some for each of a large GPU's 132 processors."""
+_PROGRAMS = 2 if interpreted() else 512
+"""To spread a tensor over: some for each of a large GPU's 132 processors. An interpreter takes its time for each."""
 _ELEMENTS = 8192
 """Of a block, in registers."""
 

@@ -57,8 +57,8 @@ def plain_sparse_attention(query: Tensor, key: Tensor, value: Tensor, num_frames
     q, k, v = (x.unflatten(0, (-1, num_frames)).unflatten(-1, (heads, -1)) for x in (query, key, value))  # [B, F, N, H, D]
     parts = []
     for frames, keys, values in _parts(k, v):
-        folded = (x.flatten(0, 1).transpose(1, 2) for x in (q[:, frames], keys, values))
-        out = scaled_dot_product_attention(*folded, scale=scale).transpose(1, 2)
+        q_heads, k_heads, v_heads = (x.flatten(0, 1).transpose(1, 2) for x in (q[:, frames], keys, values))
+        out = scaled_dot_product_attention(q_heads, k_heads, v_heads, scale=scale).transpose(1, 2)
         parts.append(out.unflatten(0, (len(q), -1)))
     return torch.cat(parts, 1).flatten(3).flatten(0, 1)
 
@@ -67,14 +67,12 @@ def _parts(key: Tensor, value: Tensor) -> list[tuple[slice, Tensor, Tensor]]:
     """Return the frames that share a number of keys, with their keys and values `[B, f, n, H, D]`."""
     num_frames = key.shape[1]
     few = min(2, num_frames)
-    found = [(slice(0, few), *(x[:, :1].expand(-1, few, -1, -1, -1) for x in (key, value)))]
+    first = [x[:, :1].expand(-1, num_frames, -1, -1, -1) for x in (key, value)]
+    parts = [(slice(0, few), first[0][:, :few], first[1][:, :few])]
     if num_frames > 2:
-        rest = slice(2, num_frames)
-        both = (
-            torch.cat([x[:, :1].expand(-1, num_frames - 2, -1, -1, -1), x[:, 1 : num_frames - 1]], dim=2) for x in (key, value)
-        )
-        found.append((rest, *both))
-    return found
+        both = [torch.cat([one[:, 2:], x[:, 1:-1]], dim=2) for one, x in zip(first, (key, value), strict=True)]
+        parts.append((slice(2, num_frames), both[0], both[1]))
+    return parts
 
 
 @cache
@@ -140,7 +138,7 @@ def _backward(
     tokens = q.shape[2]
     for frames, keys, values in _parts(k, v):
         for video in range(len(q)):
-            found = flash._flash_attn_bwd(
+            gradients = flash._flash_attn_bwd(
                 q[video, frames],
                 keys[video].contiguous(),
                 values[video].contiguous(),
@@ -150,11 +148,11 @@ def _backward(
                 softmax_scale=scale,
                 deterministic=True,
             )
-            of_query[video, frames] = found[0]
-            for total, part in ((of_key[video], found[1]), (of_value[video], found[2])):
+            of_query[video, frames] = gradients[0]
+            for total, part in ((of_key[video], gradients[1]), (of_value[video], gradients[2])):
                 total[0] += part[:, :tokens].sum(0)
                 if frames.start:
-                    total[1 : num_frames - 1] += part[:, tokens:]
+                    total[1:-1] += part[:, tokens:]
     return of_query.view_as(query), of_key.view_as(key), of_value.view_as(value)
 
 
@@ -180,8 +178,8 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
 
 def _differentiate(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
     query, key, value, out, sums = ctx.saved_tensors
-    found = _backward(gradient.contiguous(), query, key, value, out, sums, ctx.num_frames, ctx.heads, ctx.scale)
-    return *found, None, None, None
+    gradients = _backward(gradient.contiguous(), query, key, value, out, sums, ctx.num_frames, ctx.heads, ctx.scale)
+    return *gradients, None, None, None
 
 
 _sparse_attention.register_autograd(_differentiate, setup_context=_save)

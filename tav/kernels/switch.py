@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 
@@ -16,6 +18,7 @@ from torch import Tensor
 
 log = logging.getLogger(__name__)
 
+_suspended = False
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -34,12 +37,33 @@ def interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
-@cache
+def wants_channels_last(device: torch.device) -> bool:
+    """Return whether activations on this device shall lie channels last, as the kernels want them."""
+    return kernels_enabled() and device.type == ("cpu" if interpreted() else "cuda")
+
+
+@contextmanager
+def kernels_off() -> Iterator[None]:
+    """Leave every operator to torch while open, for comparisons. Of the whole process."""
+    global _suspended
+    _suspended = True
+    try:
+        yield
+    finally:
+        _suspended = False
+
+
 def kernels_enabled() -> bool:
-    wanted = os.environ.get("TAV_KERNELS", "on")
-    if wanted not in ("on", "off"):
-        log.warning("TAV_KERNELS is %r, which is neither 'on' nor 'off': kernels are on", wanted)
-    if wanted == "off":
+    """Return whether kernels are wanted, and there is what runs them."""
+    return not _suspended and _installed()
+
+
+@cache
+def _installed() -> bool:
+    choice = os.environ.get("TAV_KERNELS", "on")
+    if choice not in ("on", "off"):
+        log.warning("TAV_KERNELS is %r, which is neither 'on' nor 'off': kernels are on", choice)
+    if choice == "off":
         log.info("kernels are off: torch computes every operator")
         return False
     if find_spec("triton") is None:

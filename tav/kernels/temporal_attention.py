@@ -15,12 +15,14 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import scaled_dot_product_attention
 
-from tav.kernels.softmax import block_side, factor, softmax_of_scores, upcast
+from tav.kernels.softmax import block_side, upcast
 from tav.kernels.switch import triton_takes
 
 try:
     import triton
     import triton.language as tl
+
+    from tav.kernels.softmax import factor, softmax_of_scores
 except ImportError:  # where torch brings none
     triton = None
 
@@ -46,7 +48,7 @@ def plain_temporal_attention(query: Tensor, key: Tensor, value: Tensor, num_fram
     def over_time(x: Tensor) -> Tensor:  # [B·F, N, C] -> [B·N, heads, F, D]
         return x.unflatten(0, (-1, num_frames)).transpose(1, 2).flatten(0, 1).unflatten(-1, (heads, -1)).transpose(1, 2)
 
-    out = scaled_dot_product_attention(*map(over_time, (query, key, value)), scale=scale)
+    out = scaled_dot_product_attention(over_time(query), over_time(key), over_time(value), scale=scale)
     return out.transpose(1, 2).flatten(2).unflatten(0, (-1, query.shape[1])).transpose(1, 2).flatten(0, 1)
 
 

@@ -97,7 +97,7 @@ def test_blocks_alike_are_compiled_once_and_a_shape_seen_before_not_again(base: 
     net = tav.inflate(base.unet)
     compile_blocks(net, count)  # type: ignore[arg-type]
     x, text = torch.randn(1, 4, 5, 8, 8), base.encode_text(["a red square"])
-    blocks = sum(type(block).__name__ in ("VideoTransformerBlock", "ResnetBlock2D") for block in net.modules())
+    blocks = sum(type(block).__name__ in ("VideoTransformerBlock", "ResnetBlock") for block in net.modules())
     with torch.no_grad():
         net(x, 500, text)
         first = graphs["all"]

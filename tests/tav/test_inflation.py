@@ -24,13 +24,14 @@ def test_untuned_network_in_frame_mode_equals_the_base_per_frame(base: Base, hei
 
 def test_video_group_norm_is_the_five_dimensional_group_norm(base: Base) -> None:
     net = inflate(base.unet, group_norm="video")
-    norm = net.conv_norm_out
+    norm = net.mid_block.resnets[0].norm1
     video = torch.randn(2, norm.num_channels, 5, 4, 4) * torch.arange(1, 6)[:, None, None]  # frames of unlike scale
     net.context.num_frames = 5
     folded = norm(video.transpose(1, 2).flatten(0, 1))
     expected = torch.nn.functional.group_norm(video, norm.num_groups, norm.weight, norm.bias, norm.eps)
     torch.testing.assert_close(folded.unflatten(0, (2, 5)).transpose(1, 2), expected)
-    assert type(net.down_blocks[0].attentions[0].norm) is torch.nn.GroupNorm  # per frame at a transformer's entrance
+    assert net.down_blocks[0].attentions[0].norm.frames_together == 1  # per frame at a transformer's entrance
+    assert net.conv_norm_out.frames_together == 5
 
 
 @pytest.mark.parametrize("mode", ["sparse_causal", "causal", "full", "frame"])
