@@ -51,7 +51,7 @@ class FusedGroupNorm(nn.GroupNorm):
         return not torch.compiler.is_compiling() and can_use_group_norm(x, self.num_groups)
 
     def forward(self, x: Tensor, silu: bool | None = None, shift: Tensor | None = None) -> Tensor:  # type: ignore[override]
-        """`[B·F, C, h, w]`, and `[B·F, C]` to add to its pixels before -> `[B·F, C, h, w]`."""
+        """Normalise `[B·F, C, h, w]`, to whose pixels `shift` `[B·F, C]` is added before."""
         frames = self.frames_together
         if shift is not None:
             shift = shift[::frames]  # the same for all frames of a video
@@ -79,7 +79,7 @@ class ResnetBlock(nn.Module):
         self.dropout = block.dropout
 
     def forward(self, hidden_states: Tensor, temb: Tensor | None = None, *_: Any, **__: Any) -> Tensor:
-        """`[B·F, C, h, w]` and the time embedding `[B·F, D]` -> `[B·F, C', h, w]`. The signature is the base's block's."""
+        """Map `[B·F, C, h, w]` and the time embedding `[B·F, D]` to `[B·F, C', h, w]`. The signature is the base's block's."""
         x = self.norm1(hidden_states, silu=True)
         shift = None if self.time_emb_proj is None or temb is None else self.time_emb_proj(F.silu(temb))
         if self.norm2.takes(x) and not _has_hooks(self.conv1):  # then the bias goes with the shift
@@ -113,7 +113,7 @@ class Transformer2D(nn.Module):
         self.transformer_blocks = transformer.transformer_blocks
 
     def forward(self, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, *_: Any, **__: Any) -> tuple[Tensor]:
-        """`[B·F, C, h, w]` and the prompt `[B, L, D]` -> `[B·F, C, h, w]` in a tuple. The signature is the base's."""
+        """Map `[B·F, C, h, w]` and the prompt `[B, L, D]` to `[B·F, C, h, w]`, in a tuple. The signature is the base's."""
         shape, linear = hidden_states.shape, isinstance(self.proj_in, nn.Linear)
         x = self.norm(hidden_states)
         x = x if linear else self.proj_in(x)
@@ -145,7 +145,7 @@ class Upsample(nn.Module):
         self.conv = upsample.conv
 
     def forward(self, hidden_states: Tensor, output_size: Any = None, *_: Any, **__: Any) -> Tensor:
-        """`[B·F, C, h, w]` -> `[B·F, C, 2h, 2w]`, or of the size that is given. The signature is the base's."""
+        """Enlarge `[B·F, C, h, w]` to `[B·F, C, 2h, 2w]`, or to `output_size`. The signature is the base's."""
         if output_size is None and is_channels_last(hidden_states):  # by what torch's kernel for NHWC does not limit
             pixels = hidden_states.permute(0, 2, 3, 1)[:, :, None, :, None].expand(-1, -1, 2, -1, 2, -1)
             x = pixels.flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
@@ -169,7 +169,7 @@ class GatedLinear(nn.Module):
         self.proj = layer.proj
 
     def forward(self, hidden_states: Tensor) -> Tensor:
-        """`[..., C]` -> `[..., 4·C]`."""
+        """Map `[..., C]` to `[..., 4·C]`."""
         x = self.proj(hidden_states)
         return geglu(x) if not torch.compiler.is_compiling() and can_use_geglu(x) else plain_geglu(x)
 
