@@ -9,9 +9,8 @@ OUT ?= out
 CLOUD ?= aws
 SETTINGS ?= deploy/settings.env
 CLUSTER = .deploy/$(CLOUD)
-# Many tests wait for what others compute, so there are more processes than a small machine has cores. tests/conftest.py says
-# which tests stay together.
-SIDE_BY_SIDE = -n 4 --dist loadgroup --no-loadscope-reorder
+# tests/conftest.py says which tests share a server, and so a process.
+TOGETHER = --dist loadgroup --no-loadscope-reorder
 BENCH_GPU = benchmarks.method --base sd14 --device cuda --dtype bf16 --frames 8 16 24 32 --size 256 512
 QUALITY = $(BIN)/tav eval run --suite offline --out $(OUT)/quality --processes 2 --threads 1
 
@@ -63,11 +62,12 @@ tunnel: $(READY) ## Bring its gateway, MLflow and dashboard to this machine's po
 
 test: $(READY) ## All tests, on real parts
 	tools/system-packages.sh $(PYTHON) browser servers prometheus
-	$(BIN)/python -m pytest tests $(SIDE_BY_SIDE)
+	@# Many tests wait for what others compute, so there are more processes than a small machine has cores.
+	$(BIN)/python -m pytest tests -n 4 $(TOGETHER)
 
 test-fast: $(READY) ## The tests that need no server and take a few seconds at most
 	tools/system-packages.sh $(PYTHON) prometheus
-	$(BIN)/python -m pytest tests $(SIDE_BY_SIDE) -m 'not slow and not server'
+	$(BIN)/python -m pytest tests -n auto --maxprocesses 4 $(TOGETHER) -m 'not slow and not server'
 
 lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check .

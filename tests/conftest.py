@@ -23,10 +23,10 @@ from registry.videos import VideoStore
 from services.platform import PlatformSettings, Stack
 
 FIRST = (
-    "ray",
     "tests/behaviour/test_chaos.py",
     "platform",
     "tests/deploy/test_two_machines.py",
+    "ray",
     "tests/deploy/test_postgresql.py",
     "tests/test_quality.py",
     "tests/tuning/test_deepspeed_engine.py",

@@ -31,6 +31,7 @@ def loaded(result: Result) -> LoadedVersion:
     return LoadedVersion(Delta.load(result.folder / "delta.safetensors"), Latents.load(result.folder / "latents.safetensors"))
 
 
+@pytest.mark.slow
 def test_a_sampler_refuses_what_it_has_no_memory_for_before_it_takes_any(
     result: Result, loaded: LoadedVersion, tmp_path: Path
 ) -> None:

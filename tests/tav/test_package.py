@@ -18,7 +18,11 @@ def test_exports_are_exactly_what_can_be_imported() -> None:
     ("module", "absent"),
     [
         ("tav", ["torch", "ray", "mlflow", "boto3", "fastapi", "deepspeed"]),
-        ("tav.tuning, tav.sampling, tav.inversion", ["ray", "mlflow", "boto3", "fastapi", "deepspeed", "tav_client"]),
+        pytest.param(
+            "tav.tuning, tav.sampling, tav.inversion",
+            ["ray", "mlflow", "boto3", "fastapi", "deepspeed", "tav_client"],
+            marks=pytest.mark.slow,
+        ),
         ("tav.probe", ["torch", "diffusers", "ray"]),
         ("tav.eval, tav.eval.suite, tav.eval.layout", ["torch", "diffusers", "transformers", "cv2", "jinja2", "ray"]),
         ("tav.estimate, services.tuning.estimates", ["torch", "diffusers", "transformers", "ray", "mlflow", "fastapi"]),

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 from torch import nn
@@ -69,6 +70,7 @@ def test_a_checkpoint_is_whole_or_absent(tmp_path: Path) -> None:
     assert [f.name for f in tmp_path.iterdir()] == ["x.pt"]
 
 
+@pytest.mark.slow
 def test_a_training_goes_through_all_its_stages_and_diffusers_draws_with_the_result(tmp_path: Path) -> None:
     world = dataclasses.replace(SHAPES, pictures=64, steps={"vae": 1, "text": 1, "unet": 1})
     device = torch.device("cpu")
