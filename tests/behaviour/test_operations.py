@@ -141,7 +141,7 @@ def test_one_requests_lines_are_found_in_every_log_it_touched(done: Done, servic
 
     job = {"tuning_job": done.job, "tenant": "alice"}
     found = lines(done.job_request)
-    gateway, scheduler, tuner = (of(module, found, **job) for module in ("jobs.py", "open_jobs.py", "attempt.py"))
+    gateway, scheduler, tuner = (of(module, found, **job) for module in ("job_maker.py", "open_jobs.py", "attempt.py"))
     assert len(gateway) == len(scheduler) == len(tuner) == 1 and len(gateway | scheduler | tuner) == 3
     assert [line["message"] for line in found if line["filename"] == "open_jobs.py"] == [
         f"job {done.job} is {status}" for status in ("queued, attempt 0", "running, attempt 1", "succeeded, attempt 1")
