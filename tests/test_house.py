@@ -223,7 +223,7 @@ RULES = (
 )
 
 
-NOT_YET = ("registry/", "services/cli/", "services/sampling/", "services/tuning/", "clients/python/tav_client/cli/")
+NOT_YET = ("services/tuning/",)
 """Rooms that do not keep the rules yet."""
 
 
