@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PAGES = [
     ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
     ROOT / "clients" / "python" / "README.md",
     ROOT / "tav" / "bases" / "offline" / "README.md",
     *sorted((ROOT / "docs").rglob("*.md")),
