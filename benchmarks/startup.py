@@ -124,9 +124,9 @@ def compile_kernels() -> None:
     """What a first attention does besides: compile, or find what was compiled."""
     import torch
 
-    from tav.kernels import small_head_attention
+    from tav.kernels.small_head_attention import can_use_small_head_attention
 
-    small_head_attention.suits(torch.zeros(1, 1, 32), 8)
+    can_use_small_head_attention(torch.zeros(1, 1, 32), 8)
 
 
 def inside(kind: str) -> dict[str, Any]:
@@ -142,7 +142,7 @@ def inside(kind: str) -> dict[str, Any]:
 
 
 def service(data: Path) -> dict[str, Any]:
-    """From an empty machine state: the stack, the first job on a tuner that must start, the first video likewise."""
+    """Measure from an empty machine state: the stack, the first job on a tuner and video on a sampler that must start."""
     from services.platform import PlatformSettings, Stack
     from tav_client import TavClient
 

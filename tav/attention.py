@@ -27,9 +27,9 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from tav.config import AttentionMode, GroupNormMode
 from tav.errors import InvalidConfig
-from tav.kernels import small_head_attention
 from tav.kernels.cross_attention import can_use_cross_attention
 from tav.kernels.cross_attention import cross_attention as prompt_attention
+from tav.kernels.small_head_attention import can_use_small_head_attention, small_head_attention
 from tav.kernels.sparse_attention import can_use_sparse_attention, plain_sparse_attention, sparse_attention
 from tav.kernels.switch import wants_channels_last
 from tav.kernels.temporal_attention import can_use_temporal_attention
@@ -84,8 +84,8 @@ def first_and_previous(x: Tensor, num_frames: int) -> Tensor:
 
 def attend(attn: Attention, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Attend with `attn`'s heads and scale: `[B, Nq, C]`, `[B, Nk, C]`, `[B, Nk, C]` -> `[B, Nq, C]`."""
-    if small_head_attention.suits(query, attn.heads):
-        return small_head_attention.attend(query, key, value, attn.heads, attn.scale)
+    if can_use_small_head_attention(query, attn.heads):
+        return small_head_attention(query, key, value, attn.heads, attn.scale)
     q, k, v = (t.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for t in (query, key, value))
     if attn.upcast_attention:  # SD2.1's logits overflow fp16
         q, k, v = q.float(), k.float(), v.float()

@@ -45,15 +45,15 @@ class _Problems(ctypes.Structure):
     )
 
 
-def suits(query: Tensor, heads: int) -> bool:
-    """Say whether `attend` can take such queries: on a CPU, of real content, with heads of one of `WIDTHS`."""
+def can_use_small_head_attention(query: Tensor, heads: int) -> bool:
+    """Return whether `small_head_attention` takes such queries: on a CPU, of real content, with heads of one of `WIDTHS`."""
     if torch.compiler.is_compiling():  # kernels of ours end a graph
         return False
     fits = query.device.type == "cpu" and query.shape[-1] // heads in WIDTHS and query.dtype in DTYPES.values()
     return fits and type(query) is Tensor and _kernels() is not None
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, heads: int, scale: float) -> Tensor:
+def small_head_attention(query: Tensor, key: Tensor, value: Tensor, heads: int, scale: float) -> Tensor:
     """Attend with multiple heads: `[B, Nq, C]`, `[B, Nk, C]`, `[B, Nk, C]` -> `[B, Nq, C]`, differentiable once.
 
     Computed in fp32, whatever the tensors are in. As exact as torch's, and the same bits whatever the number of threads.

@@ -39,8 +39,8 @@ def sparse_attention(query: Tensor, key: Tensor, value: Tensor, num_frames: int,
 
     Args:
         query: `[B·F, N, C]`.
-        key: likewise, of the frames themselves.
-        value: likewise.
+        key: `[B·F, N, C]`, of the frames themselves.
+        value: `[B·F, N, C]`.
         num_frames: F.
         heads: that C is divided into.
         scale: of the scores.

@@ -31,7 +31,7 @@ class Listing(Iterator[T], Generic[T]):
 
 
 class AsyncListing(AsyncIterator[T], Generic[T]):
-    """Likewise with `async for`. A notebook shows the list of what came: `[entry async for entry in …]`."""
+    """A list for `async for`. A notebook shows the list of what came: `[entry async for entry in …]`."""
 
     def __init__(self, entries: AsyncGenerator[T] | AsyncIterator[T]) -> None:
         self._entries = aiter(entries)
