@@ -52,6 +52,12 @@ def test_every_field_of_a_request_is_an_option(words: tuple[str, ...], request_o
     assert all(parameter.help for parameter in parameters(*words).values() if parameter.param_type_name == "option")
 
 
+def test_an_option_that_is_one_of_some_words_names_them(service: Any) -> None:
+    refused = tav("videos", "create", "--model", "m", "--prompt", "p", "-o", "a.mp4", "--scheduler", "euler")
+    assert refused.exit_code == 2 and "'dpmpp_2m'" in refused.stderr
+    assert service.asked == []
+
+
 def test_what_is_given_as_options_is_what_is_sent(service: Any, clip: str) -> None:
     service.on("POST", "/v1/tuning-jobs", service.ok(service.job(), 201))
     asked = {
