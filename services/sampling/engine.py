@@ -62,17 +62,13 @@ class Engine:
         for ref in dict.fromkeys([*settings.sampler_pinned, *settings.sampler_preload]):
             self._preload(ref)
 
-    @cached_property
-    def profile(self) -> Profile:
-        """What the base's network costs. For an architecture that no packaged profile describes it is counted, in seconds."""
-        base = self.sampler.base
-        unet, vae, text = (json.loads(part.to_json_string()) for part in (base.unet, base.vae, base.text_encoder.config))
-        if (packaged := of_configs(unet, vae)) is not None:
-            return packaged
-        from tav.estimate.trace import profile_of
+    def config(self, request: VideoCreate) -> SampleConfig:
+        """Return a request's parameters over the base's recommended values.
 
-        log.info("counting the work of %s: no packaged profile describes its architecture", self.name)
-        return profile_of(self.name, unet, vae, text, kinds=("inference", "decoding"))
+        Raises:
+            InvalidConfig: they contradict each other.
+        """
+        return self.sampler.base.sample_config(**request.model_dump(include=set(SampleConfig.model_fields)))
 
     def unread(self, request: VideoCreate) -> dict[str, str]:
         """Return the ends of the request's texts that the base does not read, by field.
@@ -84,51 +80,6 @@ class Engine:
         if request.truncate == "error" and (error := prompts.refusal(unread)):
             raise error
         return unread
-
-    def check_cost(self, request: VideoCreate, config: SampleConfig, loaded: LoadedVersion) -> None:
-        """Refuse a video that the sampler has no memory or time for, before it takes what others on this machine need.
-
-        Raises:
-            OutOfMemory: it takes more memory; what would fit is named.
-            InvalidConfig: it takes more time; what would fit is named.
-        """
-        base, settings, origin = self.sampler.base, self.settings, loaded.delta.meta.origin
-        precision = default_precision(settings)
-        if base.device.type == "cuda":
-            device, total = gpu(precision), torch.cuda.get_device_properties(base.device).total_memory
-        else:
-            device = probes.cpu(precision, settings.threads)
-            total = device.memory_bytes
-        share = sampler_memory(settings, device.model_copy(update={"memory_bytes": total}))
-        device = device.model_copy(update={"memory_bytes": min(share, device.memory_bytes)})
-        work = VideoWork.of(
-            config,
-            origin.num_frames,
-            origin.size,
-            request.use_inverted_latents,
-            loaded.delta.meta.attention,
-        )
-        tier = self.deltas.device or self.deltas.host
-        free = not request.use_inverted_latents
-        error = refusal(work, self.profile, precision, device, settings.max_video_seconds, free=free, beside=tier.nbytes)
-        if error is not None:
-            raise error
-
-    def _preload(self, ref: str) -> None:
-        try:
-            version = self.versions.resolve(ref)
-            if version.base_fingerprint == self.sampler.base.fingerprint:  # others are for another base's samplers
-                self.deltas.preload(version)
-        except TavError as error:
-            log.warning("%s is not preloaded: %s", ref, error)
-
-    def config(self, request: VideoCreate) -> SampleConfig:
-        """Return a request's parameters over the base's recommended values.
-
-        Raises:
-            InvalidConfig: they contradict each other.
-        """
-        return self.sampler.base.sample_config(**request.model_dump(include=set(SampleConfig.model_fields)))
 
     def sample(
         self, request: VideoCreate, config: SampleConfig, loaded: LoadedVersion, on_step: Callable[[Progress], None]
@@ -172,3 +123,52 @@ class Engine:
             contact_sheet=contact_sheet(video.frames) if request.record else None,
             metrics={"sampling_seconds": seconds, "steps": config.num_inference_steps, "frames": frames} | scores,
         )
+
+    def check_cost(self, request: VideoCreate, config: SampleConfig, loaded: LoadedVersion) -> None:
+        """Refuse a video that the sampler has no memory or time for, before it takes what others on this machine need.
+
+        Raises:
+            OutOfMemory: it takes more memory; what would fit is named.
+            InvalidConfig: it takes more time; what would fit is named.
+        """
+        base, settings, origin = self.sampler.base, self.settings, loaded.delta.meta.origin
+        precision = default_precision(settings)
+        if base.device.type == "cuda":
+            device, total = gpu(precision), torch.cuda.get_device_properties(base.device).total_memory
+        else:
+            device = probes.cpu(precision, settings.threads)
+            total = device.memory_bytes
+        share = sampler_memory(settings, device.model_copy(update={"memory_bytes": total}))
+        device = device.model_copy(update={"memory_bytes": min(share, device.memory_bytes)})
+        work = VideoWork.of(
+            config,
+            origin.num_frames,
+            origin.size,
+            request.use_inverted_latents,
+            loaded.delta.meta.attention,
+        )
+        tier = self.deltas.device or self.deltas.host
+        free = not request.use_inverted_latents
+        error = refusal(work, self.profile, precision, device, settings.max_video_seconds, free=free, beside=tier.nbytes)
+        if error is not None:
+            raise error
+
+    @cached_property
+    def profile(self) -> Profile:
+        """What the base's network costs. For an architecture that no packaged profile describes it is counted, in seconds."""
+        base = self.sampler.base
+        unet, vae, text = (json.loads(part.to_json_string()) for part in (base.unet, base.vae, base.text_encoder.config))
+        if (packaged := of_configs(unet, vae)) is not None:
+            return packaged
+        from tav.estimate.trace import profile_of
+
+        log.info("counting the work of %s: no packaged profile describes its architecture", self.name)
+        return profile_of(self.name, unet, vae, text, kinds=("inference", "decoding"))
+
+    def _preload(self, ref: str) -> None:
+        try:
+            version = self.versions.resolve(ref)
+            if version.base_fingerprint == self.sampler.base.fingerprint:  # others are for another base's samplers
+                self.deltas.preload(version)
+        except TavError as error:
+            log.warning("%s is not preloaded: %s", ref, error)
