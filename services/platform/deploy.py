@@ -14,19 +14,17 @@ from ray import serve
 from ray.serve.config import ProxyLocation
 from ray.serve.schema import LoggingConfig
 
-from registry.errors import StorageUnavailable
 from registry.migration import give_owners
 from services.api.app import build
 from services.api.haproxy import build_haproxy
 from services.platform.settings import LOOPBACK
+from services.retries import pauses, retry
 from services.runtime import NAMESPACE, SCHEDULER
 from services.settings import Settings
 from services.tuning.scheduler.actor import start_scheduler
 
-log = logging.getLogger(__name__)
-
 APPLICATION, FRONT = "tav", "haproxy"
-_MLFLOW_SECONDS, _MLFLOW_PAUSE = 300.0, 5.0
+_MLFLOW_SECONDS, _LONGEST_PAUSE_SECONDS = 300.0, 5.0
 
 
 def deploy(settings: Settings) -> None:
@@ -46,27 +44,16 @@ def deploy(settings: Settings) -> None:
 def renew_scheduler(settings: Settings) -> None:
     """Start a scheduler with these settings in place of the running one, if any. It takes up open jobs from their runs.
 
+    What an earlier release stored is migrated before.
+
     Raises:
         StorageUnavailable: MLflow did not answer for minutes.
     """
     with contextlib.suppress(ValueError):  # there is none
         ray.kill(ray.get_actor(SCHEDULER, NAMESPACE), no_restart=True)
-    _migrate(settings)
+    deadline = time.monotonic() + _MLFLOW_SECONDS  # MLflow may still be starting
+    retry(lambda: give_owners(settings), pauses(_LONGEST_PAUSE_SECONDS, deadline), after_pause=lambda: None)
     start_scheduler(settings)
-
-
-def _migrate(settings: Settings) -> None:
-    """Migrate what an earlier release stored, before anything uses it. MLflow may still be starting."""
-    deadline = time.monotonic() + _MLFLOW_SECONDS
-    while True:
-        try:
-            give_owners(settings)
-            return
-        except StorageUnavailable as error:
-            if time.monotonic() > deadline:
-                raise
-            log.warning("the registry cannot be migrated yet, trying again: %s", error)
-            time.sleep(_MLFLOW_PAUSE)
 
 
 def main() -> int:
