@@ -31,8 +31,8 @@ class Site:
 
     def __init__(self, folder: Path, base: Path, nodes: int, environment: Mapping[str, str]) -> None:
         os.environ.update(environment, TAV_TUNER_CPUS="2", TAV_MAX_TUNERS=str(nodes), TAV_DEVICE="cpu")
-        config = PlatformSettings(data_dir=folder / "data", base=str(base), ray_cpus=1, ready_seconds=300)
-        self.stack = Stack(config.with_free_ports())
+        settings = PlatformSettings(data_dir=folder / "data", base=str(base), ray_cpus=1, ready_seconds=300)
+        self.stack = Stack(settings.with_free_ports())
         self.nodes: dict[str, psutil.Process] = {}
         self.wanted_nodes, self.joined = nodes, 0
         self.work = self.stack.root / "work"
