@@ -55,9 +55,9 @@ def settings(registry_settings: Settings) -> Settings:
 
 @pytest.fixture
 async def scheduler(settings: Settings) -> AsyncIterator[Scheduler]:
-    made = Scheduler(settings, Tuners())
-    yield made
-    for task in (made.loop_task, made.sweeping):
+    scheduler = Scheduler(settings, Tuners())
+    yield scheduler
+    for task in scheduler.tasks:
         task.cancel()
 
 

@@ -1,4 +1,4 @@
-"""Starts and ends tuners, out of the scheduler's process, which needs no torch: Ray Train comes with `tuner`, elsewhere."""
+"""Starts and ends tuners from the scheduler's process, which imports no torch: Ray Train runs in a supervisor's process."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TIDY_SECONDS = 5.0
 
 
 class TrainLauncher:
-    """Tuners as Ray Train runs; used by the scheduler alone, which they end with."""
+    """Starts tuners as Ray Train runs, which end with the scheduler's actor."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -49,21 +49,21 @@ class TrainLauncher:
             await asyncio.to_thread(shutil.rmtree, self._runs / tuner_id, ignore_errors=True)
 
     async def _tidy(self) -> None:
-        while True:  # also what the tuners of an earlier scheduler have left
+        while True:  # also after the tuners of an earlier scheduler
             await asyncio.sleep(_TIDY_SECONDS)
             try:
                 if removed := await asyncio.to_thread(remove_orphans):
                     log.info("removed the placement groups of %d tuners that have ended", removed)
-            except Exception:  # without this loop nodes would be kept for nobody
-                log.exception("cannot give back what ended tuners have left, trying again")
+            except Exception:  # without this loop nodes would be kept for no one
+                log.exception("cannot remove the placement groups of ended tuners, trying again")
 
 
 @ray.remote(num_cpus=0, resources=HEAD)
 class TunerSupervisor:
-    """Calls `TorchTrainer.fit()`, which blocks, in a process on a stable node, and can be ended with what it started."""
+    """Calls `TorchTrainer.fit()`, which blocks, in a process on the head node. Killed, it takes what it started with it."""
 
     def run(self, settings: Settings, tuner_id: str, kind: JobClass, runs: Path) -> None:
-        """Until the tuner has no more work."""
+        """Run a tuner until it has no more work."""
         with collector_paused():
             from services.tuning.tuner.run import run
 

@@ -1,11 +1,11 @@
-"""An open job in the scheduler's memory, and how what becomes of it is written to its run."""
+"""An open job in the scheduler's memory, and the writing of its changes to its run."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
@@ -26,7 +26,7 @@ _PHASE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 10.0
 """Between two calls of a registry that is away."""
 _SNAPSHOTS, _SNAPSHOTS_ENDED = 200, 20
-"""Kept of an open and of an ended job."""
+"""Of an open and of an ended job."""
 
 
 class OpenJob:
@@ -35,12 +35,13 @@ class OpenJob:
     def __init__(self, job: TuningJob) -> None:
         self.snapshots = Snapshots(job, _SNAPSHOTS)
         self.tuner: str | None = None
+        """Id of the tuner that has the job."""
         self.stop: Failure | bool = False
-        """It is to end: True when a user cancelled it or deleted its run, a failure when a deadline has passed."""
+        """The job is to end: True when a user cancelled it or deleted its run, a failure when a deadline has passed."""
         self.queued_at = time.time()
         self.written_phase: JobPhase | None = None
         """The phase last written to its run."""
-        self.to_pass = 0
+        self.transient_failures = 0
         """Attempts that ended by something that may pass; the pause before the next one grows."""
         self.writing = asyncio.Lock()
 
@@ -57,23 +58,23 @@ class OpenJob:
 
     @property
     def final(self) -> bool:
-        """True when it has ended."""
+        """True when the job has ended."""
         return self.snapshot.status.final
 
     def publish(self, **changes: Any) -> None:
-        """Show the job, changed, to those who follow it."""
+        """Change fields of the job, for all who follow it."""
         before = self.snapshot.status
         self.snapshots.change(**changes)
         if self.final:
             self.snapshots.trim(_SNAPSHOTS_ENDED)
         if "status" in changes:
-            self.announce(before)
+            self.record_status(before)
 
-    def announce(self, before: JobStatus | None = None) -> None:
-        """Log the job's status and count it.
+    def record_status(self, before: JobStatus | None = None) -> None:
+        """Log and count the job's status.
 
         Args:
-            before: the status that it had; None: the job is new here.
+            before: the status that it had; None: the job is new to this scheduler.
         """
         job = self.snapshot
         code = job.error.code.value if job.error else ""
@@ -87,17 +88,12 @@ class OpenJob:
                 metrics.JOB_SECONDS.observe(max(0.0, time.time() - job.started_at), {"status": job.status.value})
 
 
-class Registry:
-    """Calls of the job store, in threads."""
+class RunWriter:
+    """Writes changes of jobs to their runs; calls of the registry block, so threads make them."""
 
     def __init__(self, store: JobStore) -> None:
         self._store = store
         self._threads = ThreadPoolExecutor(_WRITES_AT_A_TIME, "registry")
-
-    async def in_order(self, job: OpenJob, change: Callable[[], Awaitable[None]]) -> None:
-        """Make a change when those before it are done."""
-        async with job.writing:
-            await change()
 
     async def write_phase(self, job: OpenJob) -> None:
         """Write the phase of a running job, unless it has passed in the meantime: most of a small job's do."""
@@ -109,9 +105,9 @@ class Registry:
                 await self.write(job, partial(self._store.set_phase, phase=phase))
 
     async def write(self, job: OpenJob, write: Callable[..., None]) -> None:
-        """Change the job's run, again and again while MLflow or S3 are away: nothing is dropped.
+        """Change the job's run, again and again while MLflow or S3 are away: no change is dropped.
 
-        A run that somebody has deleted takes no change: the job is to stop.
+        A run that a user has deleted takes no change: the job is to stop.
         """
         with logs.about(**logs.about_job(job.snapshot)):
             try:
@@ -123,5 +119,5 @@ class Registry:
                 log.error("job %s goes on, but its run does not say so: %s", job.snapshot.id, error)
 
     async def call(self, call: Callable[..., T], *args: Any) -> T:
-        """A call in a thread."""
+        """Make a blocking call in a thread."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, call, *args)

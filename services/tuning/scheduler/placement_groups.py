@@ -1,7 +1,7 @@
-"""Placement groups that outlive who made them.
+"""Placement groups that outlive the tuner that created them.
 
-Ray promises that a placement group shares the fate of its creator, but removes it only when the creator's driver has ended,
-too; the scheduler's has not. A tuner that is ended while it waits for a node would go on asking the autoscaler for one.
+Ray documents that a placement group shares the fate of its creator, but removes it only when the creator's driver has ended,
+too; the scheduler's has not. A tuner that was ended while it waited for a node would go on asking the autoscaler for one.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from services.runtime import NAMESPACE
 
 
 def remove_orphans() -> int:
-    """Remove our namespace's groups whose creating actor is dead; how many there were."""
+    """Remove our namespace's groups whose creating actor is dead; return how many there were."""
     removed = 0
-    accessor = state._connect_and_get_accessor()  # Ray's public table does not say who made a group
+    accessor = state._connect_and_get_accessor()  # Ray's public table does not tell a group's creator
     for row in accessor.get_placement_group_table():
         group = PlacementGroupTableData.FromString(row)
         if group.state == PlacementGroupTableData.REMOVED or group.is_detached or group.ray_namespace != NAMESPACE:

@@ -1,4 +1,4 @@
-"""What the scheduler does besides serving jobs: it tells how many there are, and removes old ones."""
+"""The scheduler's work besides serving jobs: metrics, and the removal of old jobs and videos."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from registry.objects import ObjectStore
 from registry.removal import Removal
 from services import metrics
 from services.settings import Settings
-from services.tuning.scheduler.open_jobs import OpenJob, Registry
+from services.tuning.scheduler.open_jobs import OpenJob, RunWriter
 from services.tuning.scheduler.tuners import Tuners
 from tav.errors import TavError
 from tav_client.schemas import JobStatus
@@ -23,7 +23,7 @@ _SWEEP_SECONDS = 3600.0
 
 
 def measure(jobs: Iterable[OpenJob], tuners: Tuners) -> None:
-    """Tell the metrics of jobs and tuners, once a round."""
+    """Set the metrics of jobs and tuners, once a round."""
     metrics.ROUNDS.inc()
     states: Counter[JobStatus] = Counter()
     oldest = now = time.time()
@@ -36,8 +36,8 @@ def measure(jobs: Iterable[OpenJob], tuners: Tuners) -> None:
     metrics.set_states(metrics.TUNERS, "state", tuners.states())
 
 
-async def sweep(settings: Settings, registry: Registry) -> None:
-    """Remove what has been kept long enough, now and every hour."""
+async def sweep(settings: Settings, writer: RunWriter) -> None:
+    """Remove the jobs and videos that are older than the settings say, now and every hour."""
     day = 24 * 3600.0
     jobs, videos = settings.keep_jobs_days, settings.keep_videos_days
     removal = Removal(settings, ObjectStore(settings))
@@ -45,7 +45,7 @@ async def sweep(settings: Settings, registry: Registry) -> None:
         now = time.time()
         limits = [None if days is None else now - days * day for days in (jobs, videos)]
         try:
-            await registry.call(removal.sweep, *limits)
+            await writer.call(removal.sweep, *limits)
         except TavError as error:
             log.warning("nothing old can be removed now: %s", error)
         await asyncio.sleep(_SWEEP_SECONDS)

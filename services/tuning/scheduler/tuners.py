@@ -1,4 +1,4 @@
-"""The scheduler's tuners: who waits for work, who holds which job, whom to start and to end."""
+"""The scheduler's tuners: which wait for work, which job each has, which to start and to end."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _BEATS_PER_SECOND = 200
 
 
 class Launcher(Protocol):
-    """Starts tuners, each of which asks the scheduler for leases until it gets none. It travels to the scheduler's actor."""
+    """Starts and ends tuners. It is sent to the scheduler's actor, so it can be pickled."""
 
     def launch(self, tuner_id: str, kind: JobClass) -> Awaitable[None]:
-        """Start one. What is awaited ends with the tuner, and raises a `RayError` if it died."""
+        """Start a tuner. The result is done when the tuner ends, and raises a `RayError` if it died."""
         ...
 
     def end(self, tuner_id: str) -> None:
-        """End it now, whatever it does; its resources become free."""
+        """End a tuner now, whatever it does; its resources become free."""
         ...
 
 
@@ -38,14 +38,14 @@ class _Tuner:
     job: str | None = None
     waiting: asyncio.Future[str | None] | None = None
     first_lease: float | None = None
-    came: bool = False
-    """It has asked for work: it could be started."""
+    started: bool = False
+    """It has asked for work."""
     ending: bool = False
-    """It takes its place until it is gone, but no work any more."""
+    """It gets no work any more, but has its place until it has ended."""
 
 
 class Tuners:
-    """Bookkeeping without waiting; the scheduler's event loop alone calls it."""
+    """All tuners by id. Nothing here waits; the scheduler's event loop alone calls it."""
 
     def __init__(self, settings: Settings, queue: JobQueue, launcher: Launcher) -> None:
         self._settings, self._queue, self._launcher = settings, queue, launcher
@@ -56,35 +56,41 @@ class Tuners:
     def status(self) -> dict[str, TunerStatus]:
         """Return the tuners by id, for operators."""
         return {
-            name: {"base": t.kind.base, "gpus": t.kind.gpus, "gpu_type": t.kind.gpu_type, "started": t.came, "job": t.job}
-            for name, t in self._all.items()
+            tuner_id: {
+                "base": t.kind.base,
+                "gpus": t.kind.gpus,
+                "gpu_type": t.kind.gpu_type,
+                "started": t.started,
+                "job": t.job,
+            }
+            for tuner_id, t in self._all.items()
         }
 
     def states(self) -> dict[str, int]:
-        """How many tuners are starting, idle and busy."""
+        """Return how many tuners are starting, idle and busy."""
         counts = Counter(_state(tuner) for tuner in self._all.values())
         return {state: counts[state] for state in ("starting", "idle", "busy")}
 
-    def holds(self, tuner_id: str) -> str | None:
-        """The job that a tuner has."""
+    def job_of(self, tuner_id: str) -> str | None:
+        """Return the id of the job that a tuner has."""
         tuner = self._all.get(tuner_id)
         return tuner.job if tuner else None
 
-    def serve(self, kind: JobClass) -> bool:
-        """True when a tuner of the class could be started and has not ended."""
-        return any(t.came and not t.ending for t in self._all.values() if t.kind == kind)
+    def serves(self, kind: JobClass) -> bool:
+        """Return whether a tuner of the class has started and not ended."""
+        return any(t.started and not t.ending for t in self._all.values() if t.kind == kind)
 
     def waits_for(self, kind: JobClass) -> WaitsFor:
-        """What a queued job of the class waits for, if its tenant may run one more."""
+        """Return what a queued job of the class waits for, if its tenant may run one more."""
         starting = any(_state(tuner) == "starting" for tuner in self._all.values() if tuner.kind == kind)
         return WaitsFor.tuner_start if starting else WaitsFor.free_tuner
 
     def beat_seconds(self) -> float:
-        """How often each shall beat, so that many tuners do not keep scheduler and MLflow from their work."""
+        """Return the time between a tuner's beats: longer with many tuners, which would load scheduler and MLflow."""
         return max(_BEAT_SECONDS, len(self._all) / _BEATS_PER_SECOND)
 
     def ask(self, tuner_id: str) -> Awaitable[str | None]:
-        """A tuner asks for a job: it gets one, or None after it has idled for long, or when another class needs its place."""
+        """Return what will be the tuner's next job, or None: after long idling, or when another class needs its place."""
         tuner = self._all.get(tuner_id)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[str | None] = loop.create_future()
@@ -92,19 +98,19 @@ class Tuners:
             future.set_result(None)
             return future
         if tuner.waiting is not None and not tuner.waiting.done():
-            tuner.waiting.set_result(None)  # of a process that has died while it waited
-        tuner.came = True
+            tuner.waiting.set_result(None)  # its process has died while it waited
+        tuner.started = True
         tuner.waiting = future
         self._failed_starts.pop(tuner.kind, None)
         if self._gives_way(tuner):
             self._dismiss(tuner)
             return future
         self._idle.setdefault(tuner.kind, deque()).append(tuner_id)
-        loop.call_later(self._settings.tuner_idle_seconds, self._idled, tuner, future)
+        loop.call_later(self._settings.tuner_idle_seconds, self._dismiss_if_idle, tuner, future)
         return future
 
     def release(self, tuner_id: str | None) -> None:
-        """A tuner has no job any more."""
+        """Note that a tuner has no job any more."""
         if tuner := self._all.get(tuner_id or ""):
             tuner.job = None
 
@@ -113,17 +119,25 @@ class Tuners:
         self._launcher.end(tuner_id)
 
     def forget(self, tuner_id: str) -> JobClass | None:
-        """A tuner ends by itself without having worked; its class."""
+        """Note that a tuner ends by itself without having worked; return its class."""
         tuner = self._all.get(tuner_id)
         if tuner is None:
             return None
-        tuner.ending = tuner.came = True
+        tuner.ending = tuner.started = True
         return tuner.kind
 
-    def gone(self, tuner_id: str, reason: str | None) -> str | None:
-        """A tuner has ended, for `reason` if it died. Gives that reason back when too many in a row died while starting."""
+    def remove(self, tuner_id: str, reason: str | None) -> str | None:
+        """Remove a tuner that has ended.
+
+        Args:
+            tuner_id: the tuner.
+            reason: why it died, if it died.
+
+        Returns:
+            The reason, when too many of a class in a row have died while they started.
+        """
         tuner = self._all.pop(tuner_id, None)
-        if tuner is None or reason is None or tuner.came or tuner.ending:
+        if tuner is None or reason is None or tuner.started or tuner.ending:
             return None
         self._failed_starts[tuner.kind] += 1
         if self._failed_starts[tuner.kind] < self._settings.max_attempts:
@@ -132,7 +146,7 @@ class Tuners:
         return reason
 
     def assign(self) -> Iterator[tuple[str, str]]:
-        """Give jobs to the tuners that wait, as (tuner, job)."""
+        """Give jobs to the tuners that wait; yield the ids of tuner and job."""
         for kind in self._queue.kinds():
             idle = self._idle.get(kind, deque())
             while idle:
@@ -148,15 +162,15 @@ class Tuners:
                 yield idle.popleft(), job.id
 
     def adapt(self) -> Iterator[tuple[str, JobClass, Awaitable[None]]]:
-        """Start and end tuners as the policy says; those started, with what ends when they end."""
+        """Start and end tuners as the policy says; yield those started, each with an awaitable that is done when it ends."""
         changes = plan(self._queue, self._counts(), self._settings.max_tuners)
-        for name, tuner in list(self._all.items()) if changes.end_starting or changes.end_idle else ():
+        for tuner_id, tuner in list(self._all.items()) if changes.end_starting or changes.end_idle else ():
             if tuner.ending or tuner.job is not None:
                 continue
-            if not tuner.came and changes.end_starting[tuner.kind] > 0:
+            if not tuner.started and changes.end_starting[tuner.kind] > 0:
                 changes.end_starting[tuner.kind] -= 1
                 tuner.ending = True
-                self._launcher.end(name)
+                self._launcher.end(tuner_id)
             elif tuner.waiting is not None and not tuner.waiting.done() and changes.end_idle[tuner.kind] > 0:
                 changes.end_idle[tuner.kind] -= 1
                 self._dismiss(tuner)
@@ -178,7 +192,7 @@ class Tuners:
         patient = now - (tuner.first_lease or now) < self._settings.tuner_patience_seconds
         return gives_way(self._queue, tuner.kind, self._counts(), self._settings.max_tuners, patient)
 
-    def _idled(self, tuner: _Tuner, future: asyncio.Future[str | None]) -> None:
+    def _dismiss_if_idle(self, tuner: _Tuner, future: asyncio.Future[str | None]) -> None:
         if not future.done():
             self._dismiss(tuner)
 
@@ -192,4 +206,4 @@ class Tuners:
 def _state(tuner: _Tuner) -> str:
     if tuner.job is not None or tuner.ending:
         return "busy"
-    return "idle" if tuner.came else "starting"
+    return "idle" if tuner.started else "starting"
