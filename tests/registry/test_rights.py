@@ -23,7 +23,7 @@ from registry.versions import VersionStore
 from registry.videos import VideoStore
 from services.api.keys import KeyFile
 from services.api.routes.uploads import PREFIX
-from services.tuning.tuner.checkpoints import ResumeStore
+from services.tuning.tuner.checkpoints import CheckpointStore
 from tav.memory import MemorySetting
 from tav_client.schemas import ClipInfo, TuningJobCreate, VideoCreate
 
@@ -97,7 +97,7 @@ def live(settings: RegistrySettings, folder: Path) -> None:
     model = f"rights-{uuid.uuid4().hex[:8]}"
     job = jobs.create(TuningJobCreate(caption="a ball"), clip, "offline", model)
     jobs.start(job.id, 1)
-    resume = ResumeStore(objects, job.id)
+    resume = CheckpointStore(objects, job.id)
     resume.save_setting(MemorySetting())
     resume.load_setting()
     resume.load()

@@ -32,7 +32,7 @@ def raised(work: Any) -> list[str]:
 def rank_main(rank: int, port: int, out: str) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     dist.init_process_group("gloo", rank=rank, world_size=2)
-    module._FAILED_PATIENCE = timedelta(seconds=3)
+    module._FAILED_TIMEOUT = timedelta(seconds=3)
     ranks, seen = Ranks(), {}
 
     def fails_on_rank_1(error: Exception) -> int:

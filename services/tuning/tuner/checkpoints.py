@@ -1,7 +1,7 @@
-"""What a job's next attempt needs, under the job's own prefix: its checkpoint and the memory setting it works in.
+"""What a job's next attempt needs, under the job's own prefix in S3: its checkpoint and its memory setting.
 
-A checkpoint is one safetensors object with the tuned tensors, the optimizer's state and the step. All of it belongs to the job,
-not to the tuner, so that any tuner can go on with it; it is deleted when the job ends.
+A checkpoint is one safetensors object with the tuned tensors, the optimizer's state and the step. It belongs to the job, not to
+the tuner, so any tuner can go on with it; it is deleted when the job ends.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from tav.tuning import TuneState
 _STEP = "step"
 
 
-class ResumeStore:
-    """Where one job's checkpoint is kept."""
+class CheckpointStore:
+    """The checkpoint of one job."""
 
     def __init__(self, objects: ObjectStore, job_id: str) -> None:
         self._objects = objects
@@ -32,7 +32,7 @@ class ResumeStore:
         self._objects.put_bytes(save(tensors, metadata={_STEP: str(state.step)}), self._key)
 
     def load(self) -> TuneState | None:
-        """The checkpoint, or None where the job has none."""
+        """Return the checkpoint; None where the job has none."""
         try:
             data = self._objects.get_bytes(self._objects.uri(self._key))
         except ObjectMissing:
@@ -42,18 +42,18 @@ class ResumeStore:
         return TuneState(int(header["__metadata__"][_STEP]), _under("tuned/", tensors), _under("optimizer/", tensors))
 
     def save_setting(self, setting: MemorySetting) -> None:
-        """The memory setting to work in from now on, also after a crash: another would give other digits."""
+        """Keep the memory setting to work in from now on, also after a crash: another would give other digits."""
         self._objects.put_bytes(setting.model_dump_json().encode(), self._setting_key)
 
     def load_setting(self) -> MemorySetting | None:
-        """The setting last saved, or None."""
+        """Return the setting saved last; None where there is none."""
         try:
             return MemorySetting.model_validate_json(self._objects.get_bytes(self._objects.uri(self._setting_key)))
         except ObjectMissing:
             return None
 
     def delete(self) -> None:
-        """Forget all of it."""
+        """Delete checkpoint and setting."""
         self._objects.delete_prefix(self._key.rsplit("/", 1)[0] + "/")
 
 

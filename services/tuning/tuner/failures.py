@@ -1,4 +1,4 @@
-"""How an attempt's error becomes a job's end."""
+"""How an attempt's error becomes its outcome."""
 
 from __future__ import annotations
 
@@ -17,16 +17,18 @@ class OutOfMemoryForNow(OutOfMemory):
 
 
 def lost_its_cluster(error: Exception) -> bool:
-    """Whether what Ray runs the tuner with is gone: its node was cut off and given up, or the head was started anew. Another
-    process may have the job by then, so whoever notices this has nothing more to say about it."""
+    """Return whether the tuner's cluster is gone: its node was cut off and given up, or the head was started anew.
+
+    Another process may have the job by then, so the tuner must not report anything more about it.
+    """
     return isinstance(error, RayError) and not isinstance(error, RayTaskError)
 
 
 def outcome_of(error: Exception) -> Outcome:
-    """What the scheduler is told of an attempt that ended with `error`: the failure's code, and whether to try again."""
+    """Return what to report of an attempt that ended with `error`: the failure's code, and whether to try again."""
     if isinstance(error, StorageUnavailable):
         return Outcome(failure=Failure(code=FailureCode.storage_unavailable, message=str(error)), retry=True)
-    if isinstance(error, NotFound) and error.kind == "job":  # somebody deleted its run in MLflow, which is a cancel
+    if isinstance(error, NotFound) and error.kind == "job":  # a user deleted its run in MLflow, which is a cancel
         return Outcome()
     if isinstance(error, OutOfMemoryForNow):
         return Outcome(failure=Failure(code=FailureCode.out_of_memory, message=str(error)), retry=True)

@@ -1,7 +1,7 @@
-"""DeepSpeed's CPU communication, compiled at first use; beforehand by `python -m services.tuning.tuner.prebuild`.
+"""DeepSpeed's CPU communication, compiled at first use, or ahead of it by `python -m services.tuning.tuner.prebuild`.
 
-torch's lock on an extension's folder is a file, which stays where its process was killed, and everybody else then waits for
-ever. So all processes of ours take turns by a lock that the system lets go of, and whoever has its turn removes such a file.
+torch's lock on an extension's folder is a file. It stays when its process is killed, and all others then wait for ever. So our
+processes take turns by a lock that the system releases, and the one that holds it removes such a file.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _NAME = "deepspeed_shm_comm"
 
 
 def load_communication() -> None:
-    """Load it, compiled if need be; DeepSpeed then finds it loaded."""
+    """Load the extension, compiled first if need be; DeepSpeed then finds it loaded."""
     from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder
     from torch.utils.cpp_extension import _get_build_directory
 

@@ -1,7 +1,7 @@
 """The processes of one tuner, and how they stay together when one of them fails.
 
-Agreement travels over a group of its own, beside the one that carries gradients: a rank that fails while the others wait
-for its gradients can still tell that nobody came, and end the tuner, which then starts anew.
+The ranks agree over a process group of its own, beside the one for gradients. So a rank that fails while the others wait for
+its gradients can still notice that, and end the tuner, which then starts anew.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import torch.distributed as dist
 
 T = TypeVar("T")
 
-_PATIENCE = timedelta(days=1)
+_TIMEOUT = timedelta(days=1)
 """Of ranks that work: the leader may wait for storage, or for a job. A rank that dies is noticed at once."""
-_FAILED_PATIENCE = timedelta(seconds=30)
+_FAILED_TIMEOUT = timedelta(seconds=30)
 """Of a rank that failed in the middle of a step."""
 
 
@@ -32,7 +32,7 @@ class Ranks:
 
     def __init__(self) -> None:
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
-        self._group = dist.new_group(backend="gloo", timeout=_PATIENCE) if self.size > 1 else None
+        self._group = dist.new_group(backend="gloo", timeout=_TIMEOUT) if self.size > 1 else None
 
     @property
     def leader(self) -> bool:
@@ -40,40 +40,40 @@ class Ranks:
         return self.rank == 0
 
     def from_leader(self, value: T) -> T:
-        """The leader's value on all ranks."""
+        """Return the leader's value, on all ranks."""
         box = [value]
         if self.size > 1:
             dist.broadcast_object_list(box, group=self._group)
         return box[0]
 
-    def any(self, *flags: bool, patience: timedelta = _PATIENCE) -> tuple[bool, ...]:
-        """Flag by flag, whether any rank raised it.
+    def any(self, *flags: bool, timeout: timedelta = _TIMEOUT) -> tuple[bool, ...]:
+        """Return, flag by flag, whether any rank raised it.
 
         Raises:
-            RanksApart: the others did not come in time.
+            RanksApart: the others did not call this in time.
         """
         if self.size == 1:
             return flags
         box = torch.tensor(flags, dtype=torch.int32)
         try:
             work: Any = dist.all_reduce(box, op=dist.ReduceOp.MAX, group=self._group, async_op=True)
-            work.wait(patience)
+            work.wait(timeout)
         except RuntimeError as error:  # gloo: timed out, or a rank has died
             raise RanksApart(f"The ranks of the tuner do not come together ({error}).") from error
         return tuple(bool(flag) for flag in box.tolist())
 
     def share(self, error: Exception | None) -> None:
-        """Every rank brings its error or None; all raise the first there is."""
+        """Share the ranks' errors, None for success; all ranks raise the first error there is."""
         box: list[Any] = [error]
         if self.size > 1:
             box = [None] * self.size
             dist.all_gather_object(box, _portable(error), group=self._group)
-        for found in box:
-            if found is not None:
-                raise found
+        for failure in box:
+            if failure is not None:
+                raise failure
 
     def together(self, work: Callable[[], T]) -> T:
-        """Do it on every rank; where one fails, all fail alike."""
+        """Do work on every rank and return its result; where one rank fails, all raise its error."""
         try:
             value = work()
         except Exception as error:
@@ -83,22 +83,22 @@ class Ranks:
         return value
 
     def tell_failure(self, error: Exception, flags: int) -> None:
-        """A rank failed in a step; the others may be about to agree on its end with `any`, `failed` being their last flag.
+        """Share an error from the middle of a step, when the others are to call `any` at its end, with `failed` as last flag.
 
         Raises:
-            RanksApart: they are not; what failed is its cause.
+            RanksApart: they do not come to the step's end; the error is its cause.
         """
         if self.size == 1:
             raise error
         try:
-            self.any(*[False] * (flags - 1), True, patience=_FAILED_PATIENCE)
+            self.any(*[False] * (flags - 1), True, timeout=_FAILED_TIMEOUT)
         except RanksApart as apart:
             raise apart from error
         self.share(error)
 
 
 def _portable(error: Exception | None) -> Exception | None:
-    """An error that can be sent; one that cannot becomes its own text."""
+    """Return an error that can be pickled: itself, or else its text."""
     if error is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""The tuner: a Ray Train run that loads a base once, then tunes job after job until there is none left for a while."""
+"""The tuner: a Ray Train run that loads a base once, then tunes job after job until there has been none for a while."""
 
 from __future__ import annotations
 
@@ -18,16 +18,19 @@ from services.tuning.messages import JobClass, Lease
 from tav_client.schemas import Failure, FailureCode
 
 _START_TIMEOUT_SECONDS = 600
-"""Ray Train asks for a tuner's resources anew after this long; a cluster's new node takes minutes to come."""
-
+"""After this long Ray Train asks for a tuner's resources anew; a cluster's new node takes minutes to come."""
 _NOTICE_POLL_SECONDS = 1.0
-"""Between two looks for nodes that are about to be taken away; clouds give between 30 seconds and two minutes."""
+"""Between two looks for preemption notices; clouds give between 30 seconds and two minutes."""
 
 
 def run(settings: Settings, tuner_id: str, kind: JobClass, runs: Path) -> None:
-    """A tuner until it has no more work; blocks. Lost workers are replaced; the scheduler decides about their job.
+    """Run a tuner until it has no more work. Blocks. Lost workers are replaced; the scheduler decides about their job.
 
-    Ray Train's own notes about the run are kept in a folder in `runs`.
+    Args:
+        settings: the service's.
+        tuner_id: by which the scheduler knows the tuner.
+        kind: what its jobs have in common.
+        runs: folder in which Ray Train keeps its own files about the run.
     """
     cuda = settings.device == "cuda" or (
         settings.device == "auto" and (kind.gpu_type is not None or ray.cluster_resources().get("GPU", 0) > 0)
@@ -55,15 +58,18 @@ def run(settings: Settings, tuner_id: str, kind: JobClass, runs: Path) -> None:
 
 
 class _Trainer(TorchTrainer):
-    """Without Ray Train's own cleaner of placement groups, which knows a group only once its workers run, and whose process
-    stays for ever where a run is killed; see `orphans`."""
+    """A trainer without Ray Train's own cleaner of placement groups.
+
+    That knows a group only once its workers run, and its process stays for ever where a run is killed; see
+    `scheduler/placement_groups.py`.
+    """
 
     def _create_default_callbacks(self) -> list[Any]:
         return [each for each in super()._create_default_callbacks() if not isinstance(each, PlacementGroupCleanerCallback)]
 
 
 def tuner_loop(config: dict[str, Any]) -> None:
-    """Each rank's life. Rank 0 speaks with the scheduler; the others follow it."""
+    """Work on leased jobs, on each rank. Rank 0 alone calls the scheduler; the others get its lease."""
     with collector_paused():
         from services.tuning.tuner.attempt import Attempt
         from services.tuning.tuner.prebuild import load_communication
@@ -79,7 +85,7 @@ def tuner_loop(config: dict[str, Any]) -> None:
     scheduler = ray.get_actor(SCHEDULER, NAMESPACE)
     try:
         warm = ranks.together(lambda: WarmTuner(config["base"], settings, ranks.rank))
-        # On the CPU: the GPU's memory is the tuning's. Before any job, so that a wrong name costs no one a tuning.
+        # On the CPU: the GPU's memory is for tuning. Before any job, so that a wrong name fails no job after its tuning.
         scores = ScoreConfig(clip_model=settings.eval_clip_model)
         scorer = ranks.together(lambda: Scorer(scores) if ranks.leader else None)
     except TavError as error:
@@ -87,9 +93,9 @@ def tuner_loop(config: dict[str, Any]) -> None:
             ray.get(scheduler.refuse.remote(config["tuner_id"], Failure(code=FailureCode(error.code), message=str(error))))
         return
 
-    def lease() -> Lease | None:
+    def next_lease() -> Lease | None:
         return ray.get(scheduler.lease.remote(config["tuner_id"])) if ranks.leader else None
 
-    # A tuner that has been told that its node goes ends here, so that the next one is placed elsewhere.
-    while ray.train.get_preemption_info() is None and (job := ranks.from_leader(lease())):
-        Attempt(job, warm, settings, scheduler, ranks, scorer).run()
+    # A tuner whose node is about to be taken away ends here, so that the next one is placed elsewhere.
+    while ray.train.get_preemption_info() is None and (lease := ranks.from_leader(next_lease())):
+        Attempt(lease, warm, settings, scheduler, ranks, scorer).run()

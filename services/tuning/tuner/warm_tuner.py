@@ -1,4 +1,4 @@
-"""The tuner that a rank keeps warm, and its rebuilding when a job's memory setting needs another engine."""
+"""The network and engine that a rank keeps from job to job; rebuilt when a memory setting needs another engine."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class WarmTuner:
     """One base and at most one tuner on it; all ranks of a worker group call the same methods in the same order.
 
     Args:
-        name: of the base.
-        settings: of the service.
-        rank: of this process.
+        name: the base's.
+        settings: the service's.
+        rank: this process's.
 
     Raises:
         BaseUnavailable: no such base.
@@ -48,28 +48,28 @@ class WarmTuner:
         self._engine: MemorySetting | None = None
 
     def tuner(self, setting: MemorySetting) -> Tuner:
-        """A tuner for that setting: the one at hand if its engine will do, otherwise a new one in its place.
+        """Return a tuner for that setting: the present one if its engine fits, otherwise a new one in its place.
 
         Raises:
             InvalidConfig: the device does not compute in the setting's precision.
         """
-        wanted = setting.model_copy(update={"precision": setting.precision or self.precision}).engine()
-        if self._tuner is not None and self._engine == wanted:
+        engine_setting = setting.model_copy(update={"precision": setting.precision or self.precision}).engine()
+        if self._tuner is not None and self._engine == engine_setting:
             return self._tuner
         self.discard()
-        assert wanted.precision is not None
-        self._load_in(wanted.precision)
+        assert engine_setting.precision is not None
+        self._load_in(engine_setting.precision)
         # Stage 3 shards a copy of the parameters; the original then only starts the next network.
-        self.base.unet.to("cpu" if wanted.zero_stage == 3 else self.base.device)
-        engine = partial(DeepSpeedEngine, setting=wanted)
+        self.base.unet.to("cpu" if engine_setting.zero_stage == 3 else self.base.device)
+        engine = partial(DeepSpeedEngine, setting=engine_setting)
         self._tuner = Tuner(self.base, engine, self.base.tune_config(), self.rank)
-        if self.settings.compile and wanted.zero_stage < 3:  # whose hooks gather parameters layer by layer
+        if self.settings.compile and engine_setting.zero_stage < 3:  # whose hooks gather parameters layer by layer
             compile_blocks(self._tuner.net)
-        self._engine = wanted
+        self._engine = engine_setting
         return self._tuner
 
     def forecast(self, job: TuningJob, steps: list[MemorySetting], ranks: int) -> Estimates | None:
-        """What a job is expected to take in each setting; None where no profile describes the base's architecture."""
+        """Estimate what a job takes in each setting; None where no profile describes the base's architecture."""
         unet, vae = (json.loads(part.to_json_string()) for part in (self.base.unet, self.base.vae))
         if (profile := of_configs(unet, vae)) is None:
             log.info("what the job takes is not estimated: no profile describes the base's architecture")
@@ -78,11 +78,11 @@ class WarmTuner:
         return forecast(work, profile, steps, self._device_in)
 
     def _device_in(self, precision: Precision) -> Device:
-        """This process's device: its speeds, found out once on this machine, and the memory that it offers now."""
+        """Return this process's device: its speeds, measured once on this machine, and the memory that is free now."""
         return gpu(precision) if on_cuda(self.settings) else probes.cpu(precision, self.settings.threads)
 
     def discard(self) -> None:
-        """Let go of the tuner, whatever state it is in, and of all its memory."""
+        """Drop the tuner, whatever state it is in, and free all its memory."""
         tuner, self._tuner, self._engine = self._tuner, None, None
         if tuner is not None and isinstance(tuner.engine, DeepSpeedEngine):
             tuner.engine.close()
@@ -92,7 +92,7 @@ class WarmTuner:
             torch.cuda.empty_cache()
 
     def rest(self) -> None:
-        """Hold no more than the next job needs: of AdamW's moments, twice the tuned tensors in fp32, nothing."""
+        """Free what the next job does not need: AdamW's moments, twice the tuned tensors in fp32."""
         if self._tuner is not None and isinstance(self._tuner.engine, DeepSpeedEngine):
             self._tuner.engine.rest()
         if self.base.device.type == "cuda":
@@ -100,10 +100,10 @@ class WarmTuner:
 
     @contextmanager
     def sampling_net(self) -> Iterator[VideoUNet]:
-        """A network to invert and sample with, on this rank alone; its tuned tensors may be overwritten.
+        """Yield a network to invert and sample with, on this rank alone; its tuned tensors may be overwritten.
 
-        The tuner rests from here on. The network is its own, but under stage 3, where that one is sharded over the ranks: there
-        it is a new one.
+        The tuner rests from here on. The network is the tuner's own, except under stage 3, where that one is sharded over the
+        ranks: there it is a new one.
         """
         self.rest()
         if self._tuner is not None and self._engine is not None and self._engine.zero_stage < 3:
