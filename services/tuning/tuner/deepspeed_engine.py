@@ -36,7 +36,7 @@ _GATHERED = 100_000_000
 _params_to_release = inspect.getclosurevars(
     PartitionedParameterCoordinator._PartitionedParameterCoordinator__params_to_release
 ).nonlocals["func"]
-"""A method that remembers its results, and with them whom it was called on."""
+"""A cached method: its cache holds the objects that it was called on."""
 _SCALER = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
 
 
@@ -73,12 +73,12 @@ class DeepSpeedEngine:
         self._allocate_state()
 
     def close(self) -> None:
-        """Remove the hooks and let go of all tensors; the network is of no use afterwards."""
+        """Remove the hooks and free all tensors; the network is of no use afterwards."""
         net, optimizer = self.engine.module, self.zero.optimizer
         holders = [getattr(self.zero, "parameter_offload", None), self.zero]
         self.engine.destroy()
-        # Stage 3 hangs itself on every parameter, and autograd's nodes hold parameters where the collector does not look: what
-        # it holds is let go of piece by piece.
+        # Stage 3 refers to itself from every parameter, and autograd's nodes hold parameters where the collector does not look:
+        # what it holds is freed piece by piece.
         for parameter in net.parameters():
             vars(parameter).clear()
             parameter.data = torch.empty(0)
@@ -89,7 +89,7 @@ class DeepSpeedEngine:
         optimizer.param_groups.clear()
         self.params.clear()
         del self.engine, self.zero
-        # Two things of stage 3 live as long as the process and hold every network that it has seen.
+        # Two globals of stage 3 live as long as the process and hold every network that it has had.
         parameter_offload.FWD_MODULE_STACK.clear()
         _params_to_release.cache_clear()
         gc.collect()
@@ -129,7 +129,7 @@ class DeepSpeedEngine:
         self._masters_to_net()
 
     def rest(self) -> None:
-        """Give back the memory of AdamW's moments, which the next `reset` takes anew; there is no `state` meanwhile.
+        """Free the memory of AdamW's moments, until the next `reset`; there is no `state` meanwhile.
 
         Their storages are emptied, not replaced: DeepSpeed keeps views of them.
         """
@@ -156,13 +156,11 @@ class DeepSpeedEngine:
             values["step"].fill_(state[UPDATES].item() if UPDATES in state else step)
         self._set_scaler(state)
 
-    # -- inside
-
     @contextmanager
     def _lean_linear(self) -> Iterator[None]:
-        """Under stage 3, a linear layer that does not keep its gathered weight until the backward pass.
+        """Under stage 3, use a linear layer that does not keep its gathered weight until the backward pass.
 
-        DeepSpeed would put it in torch's place for the rest of the process, where it changes other networks' last digits.
+        DeepSpeed would replace torch's for the rest of the process, which changes other networks' last digits.
         """
         own = torch.nn.functional.linear
         if self.setting.zero_stage == 3:
@@ -178,7 +176,7 @@ class DeepSpeedEngine:
             partitions = self.zero.fp32_partitioned_groups_flat
         else:
             partitions = self.zero.single_partition_of_fp32_groups
-        kept = [partition.grad for partition in partitions]
+        grads = [partition.grad for partition in partitions]
         for partition in partitions:
             partition.grad = torch.zeros_like(partition)
         if self.setting.zero_stage == 3:
@@ -187,12 +185,12 @@ class DeepSpeedEngine:
         else:
             self.zero.optimizer.step()
             self.zero._lazy_init_hp_params_optimizer_state()
-        for partition, grad in zip(partitions, kept, strict=True):
+        for partition, grad in zip(partitions, grads, strict=True):
             partition.grad = grad
         self._first_scaler = self._scaler()
 
     def _write(self, tensors: dict[str, Tensor], moment: str | None) -> None:
-        """Each rank keeps its part of the masters (None) or of one of AdamW's moments."""
+        """Write the masters (None) or one of AdamW's moments; each rank keeps its part."""
         for name, parameter in self.params.items():
             value = tensors[name].to(self.engine.device, torch.float32)
             if self.setting.zero_stage == 3:
@@ -227,7 +225,7 @@ class DeepSpeedEngine:
         return [values[name] for values in self.zero.optimizer.state.values() for name in _MOMENTS]
 
     def _scaler(self) -> dict[str, Tensor]:
-        """Where dynamic loss scaling stands; empty but for fp16."""
+        """Return the state of dynamic loss scaling; empty except in fp16."""
         if self.setting.precision != "fp16":
             return {}
         scaler = self.zero.loss_scaler
