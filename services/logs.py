@@ -1,7 +1,7 @@
 """What a log line is about: request, tuning job, video and tenant, as fields of every record.
 
-Ray writes the records of all our processes as JSON, by `services.runtime`; what is known here travels with the work: from
-the gateway to samplers as an argument, to scheduler and tuners in the job itself.
+Ray writes the records of all our processes as JSON, as `services.runtime` sets it. The fields travel with the work: from the
+gateway to samplers as an argument, to scheduler and tuners in the job itself.
 """
 
 from __future__ import annotations

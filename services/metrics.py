@@ -1,7 +1,7 @@
 """Every metric of the services, defined once. Ray's agent on each node exports them to Prometheus as `ray_tav_…`.
 
 A counter's name gets `_total` there, a histogram's `_bucket`, `_sum` and `_count`; Ray adds labels for node, session and
-process. A level is exported as long as its process lives. Where no Ray runs, nothing is recorded, and nothing fails.
+process. A `Level` is exported as long as its process lives. Where no Ray runs, nothing is recorded, and nothing fails.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import ClassVar
 
 from ray.util.metrics import Counter, Gauge, Histogram
 
-_AGAIN_SECONDS = 1.0
+_REFRESH_SECONDS = 1.0
 
 
 class Level(Gauge):
-    """A gauge that stays: Ray forgets what was not told for two of its reports, so a thread tells the last values again."""
+    """A gauge that keeps its value. Ray drops one that was not set for two of its reports, so a thread sets it again."""
 
     _last: ClassVar[dict[tuple[Level, tuple[tuple[str, str], ...]], float]] = {}
     _lock: ClassVar = threading.Lock()
@@ -30,13 +30,13 @@ class Level(Gauge):
         with self._lock:
             self._last[self, tuple((tags or {}).items())] = value
             if Level._thread is None:
-                Level._thread = threading.Thread(target=self._tell_again, name="metrics", daemon=True)
+                Level._thread = threading.Thread(target=self._refresh, name="metrics", daemon=True)
                 Level._thread.start()
 
     @classmethod
-    def _tell_again(cls) -> None:
+    def _refresh(cls) -> None:
         while True:
-            time.sleep(_AGAIN_SECONDS)
+            time.sleep(_REFRESH_SECONDS)
             with cls._lock:
                 last = list(cls._last.items())
             for (level, tags), value in last:

@@ -1,4 +1,4 @@
-"""What every process of the service has in common: where the actors are, the environment, and how a process starts."""
+"""What all processes of the service have in common: names in Ray, the environment, and how a process starts."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 NAMESPACE = "tav"
-"""Of Ray's names."""
+"""Ray's namespace of our actors."""
 SCHEDULER = "tav-scheduler"
-"""The scheduler's actor."""
+"""Name of the scheduler's actor."""
 HEAD = {"node:__internal_head__": 0.001}
-"""Resources of what must not run on nodes that come and go."""
+"""Resources of actors that must not run on nodes that come and go."""
 
 ENVIRONMENT = {
     # JSON lines, in files that do not fill the disk.
     "RAY_LOGGING_CONFIG_ENCODING": "JSON",
     "RAY_ROTATION_MAX_BYTES": str(64 << 20),
     "RAY_ROTATION_BACKUP_COUNT": "3",
-    # OpenMP's threads wait for each other spinning, for long. Where something else has the core of one of them, the others keep
-    # theirs busy with it, and a step of a tenth of a second takes several seconds.
+    # OpenMP's threads spin for long while they wait for each other. Where another process has the core of one of them, the
+    # others keep their cores busy, and a step of a tenth of a second takes several seconds.
     "GOMP_SPINCOUNT": "1000",
 }
 
@@ -33,7 +33,7 @@ _ADDRESS = re.compile(
     """,
     re.IGNORECASE | re.VERBOSE,
 )
-"""How machines are named in other packages' errors, such as Ray's."""
+"""Addresses of machines, as they stand in the errors of other packages, such as Ray."""
 
 
 @contextmanager

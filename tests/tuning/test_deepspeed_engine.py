@@ -47,7 +47,7 @@ TOGETHER = {
 TOLERANCE = {"fp32": 1e-3, "bf16": 0.25, "fp16": 0.1}
 """Of the distance of two ends, as a part of the way from the start: ‖a − b‖ / ‖b − start‖."""
 
-Made = dict[str, dict[str, Tensor]]
+Deltas = dict[str, dict[str, Tensor]]
 
 
 def a_clip() -> Clip:
@@ -83,24 +83,24 @@ def rank_main(rank: int, world: int, port: int, base_folder: str, out: str, sett
         if name.endswith("compiled"):
             compile_blocks(tuner.net, backend="aot_eager")
         config = CONFIG.model_copy(update={"gradient_checkpointing": setting.gradient_checkpointing})
-        kept: dict[int, Any] = {}
+        states: dict[int, Any] = {}
 
-        def keep(progress: Progress, tuner: Tuner = tuner, kept: dict[int, Any] = kept) -> None:
-            kept[progress.step] = tuner.state()
+        def keep(progress: Progress, tuner: Tuner = tuner, states: dict[int, Any] = states) -> None:
+            states[progress.step] = tuner.state()
 
         first = tuner.tune(a_clip(), config, on_step=keep)
         tuner.tune(a_clip(), config.model_copy(update={"seed": 5, "learning_rate": 3e-3, "steps": 1}))
         warm = tuner.tune(a_clip(), config)
-        resumed = tuner.tune(a_clip(), config, resume=kept[2])
+        resumed = tuner.tune(a_clip(), config, resume=states[2])
         for label, delta in (("first", first), ("warm", warm), ("resumed", resumed)):
             save_file(delta.tensors, Path(out) / f"{name}.{label}.{rank}.safetensors")
-        save_file(kept[CONFIG.steps].tuned, Path(out) / f"{name}.masters.{rank}.safetensors")
+        save_file(states[CONFIG.steps].tuned, Path(out) / f"{name}.masters.{rank}.safetensors")
         if setting.precision == "fp16":
             steep = config.model_copy(update={"steps": 8})
             tuner._loss = partial(_times, tuner._loss, 3000.0)  # type: ignore[method-assign]
             whole = tuner.tune(a_clip(), steep, on_step=keep)
-            assert kept[5].optimizer[UPDATES] < 5
-            resumed = tuner.tune(a_clip(), steep, resume=kept[5])
+            assert states[5].optimizer[UPDATES] < 5
+            resumed = tuner.tune(a_clip(), steep, resume=states[5])
             assert all(torch.equal(resumed.tensors[key], tensor) for key, tensor in whole.tensors.items())
             del tuner._loss
         with pytest.raises(NanLoss, match="use bf16 or fp32" if setting.precision == "fp16" else "lower the learning rate"):
@@ -125,68 +125,68 @@ def _too_steep(tuner: Tuner) -> Tuner:
     return tuner
 
 
-def run_all(world: int, settings: dict[str, MemorySetting], folder: Path) -> Made:
+def run_all(world: int, settings: dict[str, MemorySetting], folder: Path) -> Deltas:
     base = write_random_base(folder / "base", seed=0)
-    (folder / "made").mkdir()
-    arguments = (world, any_free("127.0.0.1"), str(base), str(folder / "made"), settings)
+    (folder / "deltas").mkdir()
+    arguments = (world, any_free("127.0.0.1"), str(base), str(folder / "deltas"), settings)
     mp.start_processes(rank_main, arguments, nprocs=world, start_method="spawn")
-    return {path.stem: load_file(path) for path in (folder / "made").glob("*.safetensors")}
+    return {path.stem: load_file(path) for path in (folder / "deltas").glob("*.safetensors")}
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Made]:
+def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Deltas]:
     folder = tmp_path_factory.mktemp("alone")
     return folder / "base", run_all(1, ALONE, folder)
 
 
 @pytest.fixture(scope="module")
-def together(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Made]:
+def together(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Deltas]:
     folder = tmp_path_factory.mktemp("together")
     return folder / "base", run_all(2, TOGETHER, folder)
 
 
 def masters(tuner: Tuner, config: TuneConfig = CONFIG) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Where plain AdamW starts and ends."""
-    kept: list[dict[str, Tensor]] = []
+    states: list[dict[str, Tensor]] = []
     tuner.tune(a_clip(), config.model_copy(update={"learning_rate": 1e-30, "steps": 1}))
     start = tuner.state().tuned
-    tuner.tune(a_clip(), config, on_step=lambda _: kept.append(tuner.state().tuned))
-    return start, kept[-1]
+    tuner.tune(a_clip(), config, on_step=lambda _: states.append(tuner.state().tuned))
+    return start, states[-1]
 
 
-def distance(made: dict[str, Tensor], start: dict[str, Tensor], end: dict[str, Tensor]) -> float:
+def distance(delta: dict[str, Tensor], start: dict[str, Tensor], end: dict[str, Tensor]) -> float:
     def flat(tensors: dict[str, Tensor]) -> Tensor:
         return torch.cat([tensors[name].flatten() for name in sorted(end)])
 
-    return ((flat(made) - flat(end)).norm() / (flat(end) - flat(start)).norm()).item()
+    return ((flat(delta) - flat(end)).norm() / (flat(end) - flat(start)).norm()).item()
 
 
 @pytest.mark.parametrize("name", ALONE)
-def test_every_setting_agrees_with_plain_adamw(name: str, alone: tuple[Path, Made]) -> None:
-    base, made = alone
+def test_every_setting_agrees_with_plain_adamw(name: str, alone: tuple[Path, Deltas]) -> None:
+    base, deltas = alone
     precision = ALONE[name].precision or "fp32"
     start, end = masters(Tuner(Base.load(str(base), dtype=DTYPES[precision])))
-    assert distance(made[f"{name}.masters.0"], start, end) < TOLERANCE[precision]
+    assert distance(deltas[f"{name}.masters.0"], start, end) < TOLERANCE[precision]
 
 
 @pytest.mark.parametrize("name", ALONE)
-def test_a_warm_tuner_and_a_resumed_job_repeat_every_bit(name: str, alone: tuple[Path, Made]) -> None:
-    _, made = alone
-    first = made[f"{name}.first.0"]
+def test_a_warm_tuner_and_a_resumed_job_repeat_every_bit(name: str, alone: tuple[Path, Deltas]) -> None:
+    _, deltas = alone
+    first = deltas[f"{name}.first.0"]
     for label in ("warm", "resumed"):
-        assert all(torch.equal(made[f"{name}.{label}.0"][key], tensor) for key, tensor in first.items()), label
+        assert all(torch.equal(deltas[f"{name}.{label}.0"][key], tensor) for key, tensor in first.items()), label
 
 
 @pytest.mark.parametrize("name", TOGETHER)
-def test_two_ranks_agree_repeat_every_bit_and_average_their_gradients(name: str, together: tuple[Path, Made]) -> None:
-    base, made = together
-    first = made[f"{name}.first.0"]
+def test_two_ranks_agree_repeat_every_bit_and_average_their_gradients(name: str, together: tuple[Path, Deltas]) -> None:
+    base, deltas = together
+    first = deltas[f"{name}.first.0"]
     for label in ("warm.0", "resumed.0", "first.1", "warm.1", "resumed.1"):
-        assert all(torch.equal(made[f"{name}.{label}"][key], tensor) for key, tensor in first.items()), label
+        assert all(torch.equal(deltas[f"{name}.{label}"][key], tensor) for key, tensor in first.items()), label
     start, averaged = masters(_BothRanks(Base.load(str(base))))
-    assert distance(made[f"{name}.masters.0"], start, averaged) < TOLERANCE["fp32"]
+    assert distance(deltas[f"{name}.masters.0"], start, averaged) < TOLERANCE["fp32"]
     _, single = masters(Tuner(Base.load(str(base))))
-    assert distance(made[f"{name}.masters.0"], start, single) > 0.1  # the second rank drew noise of its own
+    assert distance(deltas[f"{name}.masters.0"], start, single) > 0.1  # the second rank drew noise of its own
 
 
 class _BothRanks(Tuner):

@@ -80,8 +80,8 @@ def test_a_job_cancelled_in_a_phase_leaves_nothing_and_its_tuner_free(
     job = submit(**params)
     seen = follow(scheduler, job, lambda j: j.phase == phase or j.status.final)
     assert seen.phase == phase
-    asked = ray.get(scheduler.cancel.remote(job.id))
-    assert asked.cancel_requested or asked.status.final
+    cancelled = ray.get(scheduler.cancel.remote(job.id))
+    assert cancelled.cancel_requested or cancelled.status.final
     assert finished(job).status == JobStatus.cancelled
     assert JobStore(settings).get(job.id).status == JobStatus.cancelled
     assert leaves_nothing(settings, job)
@@ -99,7 +99,7 @@ def test_a_run_deleted_in_mlflow_while_its_job_is_queued_or_works_is_a_cancel(
     for job in (working, queued):
         mlflow.delete_run(job.id)
     for job in (working, queued):
-        assert finished(job).status == JobStatus.cancelled  # nobody told the scheduler: it looks
+        assert finished(job).status == JobStatus.cancelled  # the scheduler is not told, it looks
         assert leaves_nothing(settings, job)
         with pytest.raises(NotFound):
             store.get(job.id)

@@ -62,11 +62,11 @@ def test_a_clip_without_a_caption_is_captioned_and_tuned_with_it(settings: Setti
     job = finished(submit(caption=None))
     assert job.status == JobStatus.succeeded, job.error
     source = ObjectStore(settings).get_file(job.clip.uri, tmp_path / "source.mp4", job.clip.sha256)
-    said = Captioner(settings.captioner).caption_clip(source)
+    caption = Captioner(settings.captioner).caption_clip(source)
     for shown in (job, JobStore(settings).get(job.id)):
-        assert (shown.caption, shown.caption_source) == (said, "automatic")
+        assert (shown.caption, shown.caption_source) == (caption, "automatic")
     delta, _ = version_files(settings, job.version, tmp_path / "version")
-    assert (delta.meta.origin.caption, delta.meta.origin.caption_source) == (said, "automatic")
+    assert (delta.meta.origin.caption, delta.meta.origin.caption_source) == (caption, "automatic")
     assert finished(submit()).caption_source == "given"
 
 

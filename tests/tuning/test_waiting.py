@@ -130,5 +130,5 @@ async def test_a_job_that_is_cancelled_while_it_waits_has_come_nowhere(
 ) -> None:
     job = await submit("alice")
     assert (await scheduler.cancel(job.id)).status is JobStatus.cancelled
-    kept = JobStore(settings).get(job.id)
-    assert (kept.status, kept.phase, kept.progress, kept.waits_for) == (JobStatus.cancelled, None, 0.0, None)
+    stored = JobStore(settings).get(job.id)
+    assert (stored.status, stored.phase, stored.progress, stored.waits_for) == (JobStatus.cancelled, None, 0.0, None)

@@ -178,7 +178,7 @@ class Scheduler:
             if job_id in self.jobs:
                 background.start(self.cancel(job_id))
             else:
-                with suppress(NotFound):  # gone for good
+                with suppress(NotFound):  # deleted for good
                     await self.writer.call(self.store.cancel, job_id)  # restored, it is not to begin again
 
     async def _find(self, job_id: str) -> OpenJob:
