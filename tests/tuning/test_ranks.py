@@ -32,7 +32,6 @@ def raised(work: Any) -> list[str]:
 def rank_main(rank: int, port: int, out: str) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     dist.init_process_group("gloo", rank=rank, world_size=2)
-    module._FAILED_TIMEOUT = timedelta(seconds=3)
     ranks, seen = Ranks(), {}
 
     def fails_on_rank_1(error: Exception) -> int:
@@ -63,11 +62,11 @@ def rank_main(rank: int, port: int, out: str) -> None:
     seen["any"] = raised(lambda: ranks.any(rank == 0, rank == 1, False))
     seen["step"] = raised(step)
     Path(out, f"{rank}.json").write_text(json.dumps(seen))
+    module._FAILED_TIMEOUT = timedelta(seconds=3)  # not before: the other rank may be slow to come to the end of its step
+    seen["stuck"] = raised(stuck)  # on rank 0 it ends when the other process has gone
     if rank == 1:
-        seen["stuck"] = raised(stuck)
         Path(out, f"{rank}.json").write_text(json.dumps(seen))
-        os._exit(0)  # as Ray Train ends the worker
-    raised(stuck)  # ends when the other process has gone
+    os._exit(0)  # as Ray Train ends the worker
 
 
 def test_an_error_on_one_rank_is_raised_on_all_and_one_that_nobody_waits_for_ends_the_tuner(tmp_path: Path) -> None:
