@@ -272,22 +272,22 @@ class _NoTuners:
         """See `tuners.Launcher`."""
 
 
-async def _decisions(tuners: int, jobs: int, rounds: int = 300) -> dict[str, float]:
+async def _decisions(max_tuners: int, jobs: int, rounds: int = 300) -> dict[str, float]:
     queue, kind = JobQueue(), JobClass("offline")
     for number in range(jobs):
         queue.add(Entry(str(number), kind, f"tenant-{number % TENANTS}", 0, float(number)))
-    fleet = Tuners(Settings(max_tuners=tuners, tuner_idle_seconds=3600), queue, _NoTuners())
-    names = [name for name, _, _ in fleet.adapt()]
+    tuners = Tuners(Settings(max_tuners=max_tuners, tuner_idle_seconds=3600), queue, _NoTuners())
+    names = [name for name, _, _ in tuners.adapt()]
     for name in names:
-        fleet.ask(name)
-    held = dict(fleet.assign())
+        tuners.ask(name)
+    held = dict(tuners.assign())
     began = time.process_time()
     for name in itertools.islice(itertools.cycle(names), rounds):  # its job ends, it asks again, and gets another
-        fleet.release(name)
+        tuners.release(name)
         queue.release(held[name])
-        fleet.ask(name)
-        held |= fleet.assign()
-        list(fleet.adapt())
+        tuners.ask(name)
+        held |= tuners.assign()
+        list(tuners.adapt())
     return {"ms_per_job": round(1000 * (time.process_time() - began) / rounds, 2)}
 
 
