@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
+
+import tav
+import tav_client
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -37,6 +41,12 @@ def test_the_readme_is_short_enough_to_be_read_to_its_end() -> None:
     lines = (ROOT / "README.md").read_text("utf-8").splitlines()
     assert len(lines) <= 130
     assert [line for line in lines if len(line) > 110] == []
+
+
+def test_packages_and_the_list_of_changes_have_one_version() -> None:
+    [version, *_] = re.findall(r"^## (\d+\.\d+\.\d+)", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.M)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
+    assert {version, project, tav.__version__, tav_client.__version__} == {version}
 
 
 @every_page
