@@ -112,7 +112,7 @@ def version(registry_settings: Settings, tmp_path: Path) -> ModelVersion:
     for name in ("delta.safetensors", "latents.safetensors", "config.json"):
         (folder / name).write_bytes(b"{}")
     info = VersionInfo(base="offline", base_fingerprint="f" * 64, caption=request.caption, num_frames=8, size=(64, 64))
-    made = VersionStore(settings).register(job, folder, info)
+    registered = VersionStore(settings).register(job, folder, info)
     JobStore(settings).start(job.id, 1)
-    JobStore(settings).succeed(job.id, made.version)
-    return made
+    JobStore(settings).succeed(job.id, registered.version)
+    return registered

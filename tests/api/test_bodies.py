@@ -137,20 +137,21 @@ CROSS_SITE = [
 ]
 
 
-@pytest.mark.parametrize("said", CROSS_SITE, ids=str)
+@pytest.mark.parametrize("headers", CROSS_SITE, ids=str)
 def test_a_page_of_another_site_changes_nothing(
-    gateway: Gateway, gateway_with_keys: Gateway, version: ModelVersion, said: dict[str, str]
+    gateway: Gateway, gateway_with_keys: Gateway, version: ModelVersion, headers: dict[str, str]
 ) -> None:
     form = {"model": f"{version.name}/1", "prompt": "a blue ball"}
     for path in ("/v1/videos", "/v1/videos/sync"):  # what a form of HTML can send
         assert (
-            gateway.http.post(path, files={name: (None, text) for name, text in form.items()}, headers=said).status_code == 403
+            gateway.http.post(path, files={name: (None, text) for name, text in form.items()}, headers=headers).status_code
+            == 403
         )
     assert gateway.backends.videos.list(model=version.name).data == []
     for method, path in calls(gateway):
         answer, with_keys = (
-            gateway.http.request(method, path, headers=said),
-            gateway_with_keys.http.request(method, path, headers=said),
+            gateway.http.request(method, path, headers=headers),
+            gateway_with_keys.http.request(method, path, headers=headers),
         )
         if method in CHANGING:
             assert (answer.status_code, answer.json()["code"]) == (403, "forbidden"), (method, path, answer.text)
@@ -162,7 +163,7 @@ def test_a_page_of_another_site_changes_nothing(
 def test_the_services_own_pages_programs_and_allowed_origins_may(start_gateway: Callable[..., Gateway]) -> None:
     gateway = start_gateway(cors_origins=["https://app.example.org"])
     own = str(gateway.http.base_url).rstrip("/")
-    for said in (
+    for headers in (
         {},
         {"Origin": own},
         {"Origin": own, "Sec-Fetch-Site": "same-origin"},
@@ -171,7 +172,7 @@ def test_the_services_own_pages_programs_and_allowed_origins_may(start_gateway: 
     ):
         for method, path in calls(gateway):
             if path.startswith("/v1/"):
-                assert gateway.http.request(method, path, headers=said).status_code != 403, (method, path, said)
+                assert gateway.http.request(method, path, headers=headers).status_code != 403, (method, path, headers)
     theirs = {"Origin": "https://app.example.org"}
     assert gateway.http.post("/mlflow/ajax-api/2.0/mlflow/runs/search", headers=theirs).status_code == 403
 
@@ -210,7 +211,7 @@ def test_a_caller_of_sync_that_is_gone_before_its_video_exists_ends_it_all_the_s
             calling.cancel()
             await asyncio.wait({calling})
             go_on.set()
-            (made,) = await asyncio.to_thread(eventually, ended)
-        assert made.error is not None and made.error.code == "cancelled"
+            (video,) = await asyncio.to_thread(eventually, ended)
+        assert video.error is not None and video.error.code == "cancelled"
 
     asyncio.run(scenario())

@@ -28,11 +28,11 @@ TABLE = {code: int(status) for code, status in re.findall(r"^\| `(\w+)` \| (\d{3
 def refusals() -> list[tuple[str, str, dict[str, Any]]]:
     """Return the page's requests that get a problem: head, body, and the problem."""
     found = []
-    for asked, answered in itertools.pairwise(BLOCKS):
-        if re.match(r"HTTP/1\.1 [45]\d\d", answered):
-            head, _, body = asked.partition("\n\n")
-            assert re.match(r"[A-Z]+ /", head), f"no request stands before {answered!r}"
-            found.append((head, body, json.loads(answered.partition("\n\n")[2])))
+    for request, response in itertools.pairwise(BLOCKS):
+        if re.match(r"HTTP/1\.1 [45]\d\d", response):
+            head, _, body = request.partition("\n\n")
+            assert re.match(r"[A-Z]+ /", head), f"no request stands before {response!r}"
+            found.append((head, body, json.loads(response.partition("\n\n")[2])))
     return found
 
 
@@ -42,8 +42,8 @@ def test_a_refusal_that_the_page_quotes_is_the_one_that_comes(
 ) -> None:
     first, *headers = head.splitlines()
     method, path, _ = first.split()
-    given = dict(line.split(": ", 1) for line in headers)
-    answer = gateway.http.request(method, path, headers=given, content=body.strip().encode())
+    sent_headers = dict(line.split(": ", 1) for line in headers)
+    answer = gateway.http.request(method, path, headers=sent_headers, content=body.strip().encode())
     assert answer.status_code == problem["status"]
     assert answer.json() == problem
 

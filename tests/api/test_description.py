@@ -54,19 +54,19 @@ def test_a_wrong_method_is_told_all_that_the_path_has(gateway: Gateway, path: st
 
 
 def test_long_answers_are_compressed_for_those_who_take_it_and_video_never(gateway: Gateway) -> None:
-    asked = {"Accept-Encoding": "gzip"}
-    description = gateway.http.get("/openapi.json", headers=asked)
+    headers = {"Accept-Encoding": "gzip"}
+    description = gateway.http.get("/openapi.json", headers=headers)
     assert description.headers["content-encoding"] == "gzip" and description.json()["info"]["title"] == "tav"
     assert int(description.headers["content-length"]) < len(description.content) / 4
     assert "content-encoding" not in gateway.http.get("/openapi.json", headers={"Accept-Encoding": "identity"}).headers
-    assert "content-encoding" not in gateway.http.get("/healthz", headers=asked).headers
+    assert "content-encoding" not in gateway.http.get("/healthz", headers=headers).headers
 
 
 def test_pages_of_named_origins_may_read_answers_and_no_others(start_gateway: Callable[..., Gateway]) -> None:
     ours, theirs = "https://studio.example", "https://elsewhere.example"
     gateway = start_gateway(cors_origins=[ours])
-    asked = {"Access-Control-Request-Method": "PUT", "Access-Control-Request-Headers": "authorization, content-type"}
-    before = gateway.http.options("/v1/models/ball/aliases/a", headers={"Origin": ours, **asked})
+    preflight = {"Access-Control-Request-Method": "PUT", "Access-Control-Request-Headers": "authorization, content-type"}
+    before = gateway.http.options("/v1/models/ball/aliases/a", headers={"Origin": ours, **preflight})
     assert before.status_code == 200 and before.headers["access-control-allow-origin"] == ours
     assert "PUT" in before.headers["access-control-allow-methods"]
     got = gateway.http.get("/v1/models", headers={"Origin": ours, "Sec-Fetch-Site": "cross-site"})
@@ -74,7 +74,7 @@ def test_pages_of_named_origins_may_read_answers_and_no_others(start_gateway: Ca
     assert {"x-request-id", "retry-after-ms"} <= {
         h.strip().lower() for h in got.headers["access-control-expose-headers"].split(",")
     }
-    other = gateway.http.options("/v1/models/ball/aliases/a", headers={"Origin": theirs, **asked})
+    other = gateway.http.options("/v1/models/ball/aliases/a", headers={"Origin": theirs, **preflight})
     assert (other.status_code, other.json()["code"]) == (405, "method_not_allowed")
     got = gateway.http.get("/v1/models", headers={"Origin": theirs})
     assert not [name for name in got.headers if name.startswith("access-control")]

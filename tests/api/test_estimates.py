@@ -25,7 +25,7 @@ def test_gateway_command_and_tuner_estimate_a_job_alike_from_one_probe(
     monkeypatch.setenv("TAV_COMPUTE_THREADS", "1")
     gateway = start_gateway(device="cpu", compute_threads=1)
     params = {"num_frames": 8, "steps": 40}
-    told = Estimates.model_validate(gateway.http.post("/v1/estimates", json={"params": params, "videos": 1}).json())
+    estimates = Estimates.model_validate(gateway.http.post("/v1/estimates", json={"params": params, "videos": 1}).json())
     job = {"caption": "a red square", "params": params, "validation_prompts": ["a blue square"]}
     submitted = TuningJob.model_validate(gateway.submit(mp4, job).json())
     command = ["estimate", "--num-frames", "8", "--steps", "40", "--videos", "1", "--json"]
@@ -33,9 +33,9 @@ def test_gateway_command_and_tuner_estimate_a_job_alike_from_one_probe(
     settings = Settings()
     tuner = WarmTuner("offline", settings, 0).forecast(submitted, rungs(submitted.params, settings, cuda=False), 1)
     assert submitted.estimate is not None and tuner is not None
-    told_by = [[entry.seconds for entry in found.settings] for found in (told, printed, tuner)]
-    assert told_by[0] == told_by[1] == told_by[2]
-    assert submitted.estimate.seconds == told.settings[told.chosen].seconds
+    seconds = [[entry.seconds for entry in found.settings] for found in (estimates, printed, tuner)]
+    assert seconds[0] == seconds[1] == seconds[2]
+    assert submitted.estimate.seconds == estimates.settings[estimates.chosen].seconds
     assert len(list((tmp_path / "cache" / "tav" / "devices").iterdir())) == 1
 
 

@@ -42,8 +42,8 @@ def test_a_tenant_with_too_many_waiting_videos_is_asked_to_wait_and_another_pass
     for who in ("alice", "bob"):
         create_resources(gateway, who, model)
     gateway.sampler.gate.clear()
-    made = [request_video(gateway, "alice", model) for _ in range(3)]  # one is at the sampler, two wait
-    assert [answer.status_code for answer in made] == [200] * 3
+    accepted = [request_video(gateway, "alice", model) for _ in range(3)]  # one is at the sampler, two wait
+    assert [answer.status_code for answer in accepted] == [200] * 3
     for call in ("", "/sync"):
         refused = request_video(gateway, "alice", model, call=call)
         assert status_and_code(refused) == (429, "too_many_videos") and refused.headers["retry-after"]
@@ -51,7 +51,7 @@ def test_a_tenant_with_too_many_waiting_videos_is_asked_to_wait_and_another_pass
     assert passed.status_code == 200
     gateway.sampler.gate.set()
     wait_until_completed(gateway, "bob", passed.json()["id"])
-    for answer in made:
+    for answer in accepted:
         wait_until_completed(gateway, "alice", answer.json()["id"])
     assert request_video(gateway, "alice", model, call="/sync").status_code == 200  # the places are free again
 
@@ -62,9 +62,9 @@ def test_tenants_take_turns_at_the_sampler(start_fair: Callable[..., Gateway]) -
         create_resources(gateway, who, model)
     gateway.sampler.gate.clear()
     order = [("alice", f"a{n}") for n in range(4)] + [("bob", f"b{n}") for n in range(2)]
-    made = [(who, request_video(gateway, who, model, prompt).json()["id"]) for who, prompt in order]
+    videos = [(who, request_video(gateway, who, model, prompt).json()["id"]) for who, prompt in order]
     gateway.sampler.gate.set()
-    for who, video_id in made:
+    for who, video_id in videos:
         wait_until_completed(gateway, who, video_id)
     assert [request.prompt for request, _ in gateway.sampler.asked[2:]] == ["a0", "b0", "a1", "b1", "a2", "a3"]
 

@@ -65,9 +65,9 @@ def _addresses(known: dict[str, str]) -> list[str]:
 
 def _widen(client: MlflowClient, run: str) -> None:
     """Make of what was asked something accepted within other bounds than today's."""
-    asked = json.loads(client.get_run(run).data.tags["tav.request"])
-    if "params" in asked:
-        asked |= {"priority": 10**6, "params": asked["params"] | {"steps": 10**9, "seed": 2**65, "size": [7, 9]}}
+    request = json.loads(client.get_run(run).data.tags["tav.request"])
+    if "params" in request:
+        request |= {"priority": 10**6, "params": request["params"] | {"steps": 10**9, "seed": 2**65, "size": [7, 9]}}
     else:
-        asked |= {"fps": 1e-300, "seed": 2**65, "size": [7, 9], "prompt": "x" * 1500}
-    client.set_tag(run, "tav.request", json.dumps(asked))
+        request |= {"fps": 1e-300, "seed": 2**65, "size": [7, 9], "prompt": "x" * 1500}
+    client.set_tag(run, "tav.request", json.dumps(request))

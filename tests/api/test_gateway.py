@@ -22,12 +22,12 @@ from tests.certificate import write_certificate
 
 
 @pytest.mark.parametrize(
-    ("given", "kept"), [("mine-1.2_3", True), ("x" * 129, False), ("two words", False), ("", False), (None, False)]
+    ("sent_id", "accepted"), [("mine-1.2_3", True), ("x" * 129, False), ("two words", False), ("", False), (None, False)]
 )
-def test_every_answer_has_a_request_id(gateway: Gateway, given: str | None, kept: bool) -> None:
+def test_every_answer_has_a_request_id(gateway: Gateway, sent_id: str | None, accepted: bool) -> None:
     for path in ("/healthz", "/v1/models/nobody", "/nowhere"):
-        answer = gateway.http.get(path, headers={} if given is None else {"x-request-id": given})
-        assert (answer.headers["x-request-id"] == given) is kept
+        answer = gateway.http.get(path, headers={} if sent_id is None else {"x-request-id": sent_id})
+        assert (answer.headers["x-request-id"] == sent_id) is accepted
         assert len(answer.headers.get_list("x-request-id")) == 1 and answer.headers["x-request-id"]
 
 
@@ -69,10 +69,11 @@ def test_with_keys_every_call_but_operations_needs_one(start_gateway: Callable[.
     for path in ("/healthz", "/readyz", "/docs", "/openapi.json"):
         assert gateway.http.get(path).status_code == 200
     other = key[:-1] + ("a" if key[-1] != "a" else "b")
-    for said in ("", "Bearer wrong", f"Bearer {other}", f"Bearer {record.sha256}", f"Basic {key}", key, f"Bearer {record.id}"):
-        given = {"Authorization": said} if said else {}
+    refused = ("", "Bearer wrong", f"Bearer {other}", f"Bearer {record.sha256}", f"Basic {key}", key, f"Bearer {record.id}")
+    for authorization in refused:
+        headers = {"Authorization": authorization} if authorization else {}
         for method, path in (("GET", "/v1/models"), ("POST", "/v1/videos"), ("POST", "/v1/tuning-jobs")):
-            answer = gateway.http.request(method, path, headers=given)
+            answer = gateway.http.request(method, path, headers=headers)
             assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized")
             assert answer.headers["www-authenticate"] == "Bearer"
     assert gateway.http.get("/v1/models", headers={"Authorization": f"bearer {key}"}).status_code == 200

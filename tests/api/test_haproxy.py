@@ -150,15 +150,15 @@ def test_followers_and_what_waits_leave_health_and_each_other_their_slots(
 
 
 def open_job(proxied: ProxiedGateway, clip: bytes) -> str:
-    made = proxied.gateway.submit(clip, {"caption": "a square", "params": {"num_frames": 8}})
-    assert made.status_code == 201, made.text
-    return str(made.json()["id"])
+    response = proxied.gateway.submit(clip, {"caption": "a square", "params": {"num_frames": 8}})
+    assert response.status_code == 201, response.text
+    return str(response.json()["id"])
 
 
-@pytest.mark.parametrize("given", ["mine-1.2_3", "two words", "x" * 129, "a,b", None])
+@pytest.mark.parametrize("sent_id", ["mine-1.2_3", "two words", "x" * 129, "a,b", None])
 def test_an_answer_has_one_request_id_and_it_is_the_logs(
     start: Callable[..., ProxiedGateway],
-    given: str | None,
+    sent_id: str | None,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -168,18 +168,18 @@ def test_an_answer_has_one_request_id_and_it_is_the_logs(
         raise RuntimeError("broken")
 
     monkeypatch.setattr(proxied.gateway.backends.versions, "get_model", broken)
-    with proxied.http(**({} if given is None else {"x_request_id": given})) as http:
+    with proxied.http(**({} if sent_id is None else {"x_request_id": sent_id})) as http:
         (named,) = http.get("/v1/models/ball").headers.get_list("x-request-id")
         (refused,) = http.get("/-/routes").headers.get_list("x-request-id")
     assert named in caplog.text
-    assert [named, refused].count(given) == (2 if given == "mine-1.2_3" else 0) and named and refused
+    assert [named, refused].count(sent_id) == (2 if sent_id == "mine-1.2_3" else 0) and named and refused
 
 
 @pytest.mark.parametrize(
     "said", [b"GET /\xc3\xa4 HTTP/1.1\r\n\r\n", b"hello\r\n\r\n", b"GET / HTTP/1.1\r\nCookie: " + b"x" * 20_000 + b"\r\n\r\n"]
 )
-def test_what_is_no_http_is_refused_and_does_not_reach_the_gateway(start: Callable[..., ProxiedGateway], said: bytes) -> None:
-    assert read_to_end(start().connect(said)).startswith(b"HTTP/1.1 400 ")
+def test_what_is_no_http_is_refused_and_does_not_reach_the_gateway(start: Callable[..., ProxiedGateway], data: bytes) -> None:
+    assert read_to_end(start().connect(data)).startswith(b"HTTP/1.1 400 ")
 
 
 @pytest.mark.parametrize("path", ["/-/routes", "/%2D/routes", "/-/", "/%2d%2Froutes"])
@@ -215,8 +215,8 @@ def test_it_listens_where_the_gateway_should(registry_settings: Settings, tmp_pa
     settings = registry_settings.model_copy(update={"host": host, "port": port, "work_dir": tmp_path, "serve_port": 9})
     running = HAProxy(settings)
     try:
-        for asked in ["127.0.0.1"] * (host != "::1") + ["[::1]"] * (":" in host):
-            assert httpx.get(f"http://{asked}:{port}/healthz").status_code == 503
+        for address in ["127.0.0.1"] * (host != "::1") + ["[::1]"] * (":" in host):
+            assert httpx.get(f"http://{address}:{port}/healthz").status_code == 503
     finally:
         running.stop()
 

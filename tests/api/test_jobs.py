@@ -31,12 +31,12 @@ def events(text: str) -> list[tuple[int, dict[str, Any]]]:
 
 
 def test_a_submitted_clip_becomes_a_queued_job_with_everything_kept(gateway: Gateway, mp4: bytes) -> None:
-    wanted = caption(params={"steps": 3, "num_frames": 8}, validation_prompts=["a blue ball"], metadata={"who": "me"})
-    answer = gateway.submit(mp4, wanted)
+    job_request = caption(params={"steps": 3, "num_frames": 8}, validation_prompts=["a blue ball"], metadata={"who": "me"})
+    answer = gateway.submit(mp4, job_request)
     assert answer.status_code == 201, answer.text
     job = TuningJob.model_validate(answer.json())
     assert answer.headers["location"] == f"/v1/tuning-jobs/{job.id}"
-    assert (job.status, job.base, job.model) == (JobStatus.queued, "offline", wanted["model"])
+    assert (job.status, job.base, job.model) == (JobStatus.queued, "offline", job_request["model"])
     assert (job.clip.num_frames, job.clip.width, job.clip.fps) == (12, 64, 8.0)
     assert gateway.backends.objects.get_bytes(job.clip.uri, job.clip.sha256) == mp4
     assert gateway.backends.jobs.read_artifact(job.id, "source.mp4") == mp4
@@ -104,8 +104,8 @@ def test_a_bad_submission_is_refused_with_a_sentence_and_leaves_nothing_behind(g
 
 def test_a_job_may_name_any_base_that_is_served(start_gateway: Callable[..., Gateway], mp4: bytes) -> None:
     gateway = start_gateway(bases=["/models/sketches"])
-    made = {base: gateway.submit(mp4, caption(base=base, params={"num_frames": 4})) for base in (None, "/models/sketches")}
-    assert {base: answer.json().get("base") for base, answer in made.items()} == {
+    responses = {base: gateway.submit(mp4, caption(base=base, params={"num_frames": 4})) for base in (None, "/models/sketches")}
+    assert {base: answer.json().get("base") for base, answer in responses.items()} == {
         None: "offline",
         "/models/sketches": "/models/sketches",
     }
@@ -179,16 +179,18 @@ def test_a_clip_address_that_is_not_allowed_or_not_there_is_refused(gateway: Gat
 
 
 def test_the_same_key_and_request_answer_the_job_made_first(gateway: Gateway, mp4: bytes) -> None:
-    key, wanted = str(uuid.uuid4()), caption()
-    first = gateway.submit(mp4, wanted, idempotency_key=key)
+    key, job_request = str(uuid.uuid4()), caption()
+    first = gateway.submit(mp4, job_request, idempotency_key=key)
     jobs = gateway.contents()[0]
-    again = gateway.submit(mp4, {**wanted, "priority": 0}, idempotency_key=key)
+    again = gateway.submit(mp4, {**job_request, "priority": 0}, idempotency_key=key)
     stored = gateway.backends.objects.put_bytes(mp4, "uploads/same.mp4")
-    address = gateway.http.post("/v1/tuning-jobs", json={**wanted, "clip_uri": stored.uri}, headers={"Idempotency-Key": key})
+    address = gateway.http.post(
+        "/v1/tuning-jobs", json={**job_request, "clip_uri": stored.uri}, headers={"Idempotency-Key": key}
+    )
     assert (first.status_code, again.status_code, address.status_code) == (201, 200, 200)
     assert first.json()["id"] == again.json()["id"] == address.json()["id"]
-    other = gateway.submit(mp4, {**wanted, "priority": 1}, idempotency_key=key)
-    clip = gateway.submit(moving_square(seed=7), wanted, idempotency_key=key)
+    other = gateway.submit(mp4, {**job_request, "priority": 1}, idempotency_key=key)
+    clip = gateway.submit(moving_square(seed=7), job_request, idempotency_key=key)
     for refused in (other, clip):
         assert (refused.status_code, refused.json()["code"]) == (409, "idempotency_key_reused")
         assert refused.headers["x-should-retry"] == "false"
@@ -196,9 +198,9 @@ def test_the_same_key_and_request_answer_the_job_made_first(gateway: Gateway, mp
 
 
 def test_two_creates_with_one_key_at_the_same_time_make_one_job(gateway: Gateway, mp4: bytes) -> None:
-    key, wanted = str(uuid.uuid4()), caption()
+    key, job_request = str(uuid.uuid4()), caption()
     with ThreadPoolExecutor(3) as pool:
-        answers = list(pool.map(lambda _: gateway.submit(mp4, wanted, idempotency_key=key), range(3)))
+        answers = list(pool.map(lambda _: gateway.submit(mp4, job_request, idempotency_key=key), range(3)))
     assert sorted(answer.status_code for answer in answers) == [200, 200, 201]
     assert len({answer.json()["id"] for answer in answers}) == 1
 
@@ -240,14 +242,14 @@ def test_a_clip_without_a_caption_is_taken_where_there_is_a_captioner(
 
 
 def test_jobs_are_listed_by_pages_and_filters(gateway: Gateway, mp4: bytes) -> None:
-    wanted = caption()
-    ids = [gateway.submit(mp4, wanted).json()["id"] for _ in range(3)]
-    first = gateway.http.get("/v1/tuning-jobs", params={"model": wanted["model"], "limit": 2}).json()
+    job_request = caption()
+    ids = [gateway.submit(mp4, job_request).json()["id"] for _ in range(3)]
+    first = gateway.http.get("/v1/tuning-jobs", params={"model": job_request["model"], "limit": 2}).json()
     after = first["next_cursor"]
-    second = gateway.http.get("/v1/tuning-jobs", params={"model": wanted["model"], "limit": 2, "after": after}).json()
+    second = gateway.http.get("/v1/tuning-jobs", params={"model": job_request["model"], "limit": 2, "after": after}).json()
     assert [job["id"] for job in first["data"] + second["data"]] == ids[::-1]
     assert (first["has_more"], second["has_more"], second["next_cursor"]) == (True, False, None)
-    none = gateway.http.get("/v1/tuning-jobs", params={"model": wanted["model"], "status": "failed"}).json()
+    none = gateway.http.get("/v1/tuning-jobs", params={"model": job_request["model"], "status": "failed"}).json()
     assert none["data"] == []
 
 
@@ -337,9 +339,9 @@ def test_an_upload_that_finds_the_disk_full_is_to_be_sent_again(
 
 def test_what_a_job_takes_is_told_before_it_is_submitted_and_kept_with_it(gateway: Gateway, mp4: bytes) -> None:
     params = {"steps": 40, "num_frames": 8, "memory": {"gradient_checkpointing": True}}
-    told = gateway.http.post("/v1/estimates", json={"params": params, "videos": 1})
-    assert told.status_code == 200, told.text
-    estimates = Estimates.model_validate(told.json())
+    response = gateway.http.post("/v1/estimates", json={"params": params, "videos": 1})
+    assert response.status_code == 200, response.text
+    estimates = Estimates.model_validate(response.json())
     [only] = estimates.settings
     assert (estimates.num_frames, estimates.size, estimates.steps) == (8, (64, 64), 40)
     assert only.memory.gradient_checkpointing and only.fits and set(only.phases) == {"tuning", "inversion", "sampling"}
@@ -358,8 +360,8 @@ def test_an_estimate_is_of_the_gpus_that_the_service_has_or_those_that_are_named
     sd14 = "CompVis/stable-diffusion-v1-4"
     gateway = start_gateway(device="cuda", gpu_types=["L4", "A100-80G"], base=sd14, bases=["/models/sketches"])
 
-    def estimate(**asked: Any) -> dict[str, Any]:
-        answer = gateway.http.post("/v1/estimates", json=asked)
+    def estimate(**fields: Any) -> dict[str, Any]:
+        answer = gateway.http.post("/v1/estimates", json=fields)
         return dict(answer.json())
 
     small, large = estimate(), estimate(device="A100-80G")

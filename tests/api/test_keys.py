@@ -82,8 +82,8 @@ def test_keys_are_made_and_revoked_while_the_gateway_runs_and_others_keep_workin
 def test_nothing_from_which_a_key_could_be_used_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     place = tmp_path / "keys.json"
     key = tav_keys("create", "--file", str(place), capsys=capsys)
-    kept = place.read_text()
-    assert key not in kept and key.split("_", 2)[2] not in kept
+    stored = place.read_text()
+    assert key not in stored and key.split("_", 2)[2] not in stored
     assert place.stat().st_mode & 0o777 == 0o600
     settings = Settings(api_keys_file=str(place))
     assert key.split("_", 2)[2] not in json.dumps(settings.environment())
@@ -168,14 +168,14 @@ def test_too_many_requests_of_one_tenant_are_told_when_to_come_again_and_another
     KeyFile(place, Settings()).write({a.id: a, b.id: b})
     gateway = start_gateway(api_keys_file=place, requests_per_minute=3)
 
-    def asked(key: str) -> httpx.Response:
+    def post_video(key: str) -> httpx.Response:
         return gateway.http.post("/v1/videos", content=b"{", headers={"Authorization": f"Bearer {key}"})
 
-    assert [asked(alice).status_code for _ in range(3)] == [415] * 3  # it costs little, and counts
-    refused = asked(alice)
+    assert [post_video(alice).status_code for _ in range(3)] == [415] * 3  # it costs little, and counts
+    refused = post_video(alice)
     assert (refused.status_code, refused.json()["code"]) == (429, "rate_limited")
     assert 0 < int(refused.headers["retry-after"]) <= 20 and 0 < int(refused.headers["retry-after-ms"]) <= 20_000
-    assert asked(bob).status_code == 415
+    assert post_video(bob).status_code == 415
     with TavClient(str(gateway.http.base_url), api_key=alice, max_retries=0) as client, pytest.raises(RateLimited):
         list(client.models.list())
     with TavClient(str(gateway.http.base_url), api_key="tav_00000000_x") as client, pytest.raises(Unauthorized):
@@ -203,8 +203,8 @@ def test_a_tenants_requests_fill_up_again_evenly() -> None:
 
 def test_a_video_may_not_have_more_pixels_than_a_clip(start_gateway: Callable[..., Gateway], version: Any) -> None:
     gateway = start_gateway(clip_limits=ClipLimits(max_pixels=64 * 64))
-    asked = VideoCreate(model=version.name, prompt="a ball", use_inverted_latents=False, size=(128, 64))
-    answer = gateway.http.post("/v1/videos", json=asked.model_dump(mode="json", exclude_none=True))
+    request = VideoCreate(model=version.name, prompt="a ball", use_inverted_latents=False, size=(128, 64))
+    answer = gateway.http.post("/v1/videos", json=request.model_dump(mode="json", exclude_none=True))
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request") and "pixels" in answer.json()["detail"]
     assert not gateway.sampler.asked
 
@@ -265,14 +265,14 @@ def test_another_sites_page_cannot_use_an_operators_browser(mlflow_keys: tuple[G
 def test_without_keys_only_this_machines_names_are_answered(start_gateway: Callable[..., Gateway]) -> None:
     gateway = start_gateway(allowed_hosts=["tav.internal"])
 
-    def asked(host: str, path: str) -> int:
+    def status_for(host: str, path: str) -> int:
         return gateway.http.get(path, headers={"Host": host}).status_code
 
     for path in ("/v1/models", "/mlflow/health"):
         for host in ("localhost", "localhost:8000", "127.0.0.1:1", "[::1]:8000", "tav.internal", "TAV.internal:443"):
-            assert asked(host, path) == 200, host
+            assert status_for(host, path) == 200, host
         for host in ("evil.example", "localhost.evil.example", "evil.example:8000", "10.0.0.1", "[::1", ""):
-            assert asked(host, path) == 403, host
+            assert status_for(host, path) == 403, host
 
 
 def test_mlflow_answers_to_no_other_hosts_name(registry_settings: RegistrySettings) -> None:

@@ -81,12 +81,12 @@ def test_a_cursor_nobody_gave_is_refused(gateway: Gateway) -> None:
 def test_an_alias_is_set_moved_and_deleted(gateway: Gateway, version: ModelVersion) -> None:
     url = f"/v1/models/{version.name}/aliases/production"
     assert gateway.http.put(url, json={"version": 1}).json()["aliases"] == {"production": 1}
-    made = gateway.http.post("/v1/videos/sync", json={"model": f"{version.name}@production", "prompt": "a blue ball"})
-    assert made.headers["x-tav-model-version"] == f"{version.name}/1"
+    response = gateway.http.post("/v1/videos/sync", json={"model": f"{version.name}@production", "prompt": "a blue ball"})
+    assert response.headers["x-tav-model-version"] == f"{version.name}/1"
     second = register_version(gateway, version)
     assert gateway.http.put(url, json={"version": second}).json()["aliases"] == {"production": second}
-    made = gateway.http.post("/v1/videos/sync", json={"model": f"{version.name}@production", "prompt": "a blue ball"})
-    assert made.headers["x-tav-model-version"] == f"{version.name}/{second}"  # from the next request on
+    response = gateway.http.post("/v1/videos/sync", json={"model": f"{version.name}@production", "prompt": "a blue ball"})
+    assert response.headers["x-tav-model-version"] == f"{version.name}/{second}"  # from the next request on
     assert gateway.http.delete(url).json()["aliases"] == {}
     gone = gateway.http.post("/v1/videos", json={"model": f"{version.name}@production", "prompt": "a blue ball"})
     assert (gone.status_code, gone.json()["code"]) == (404, "version_not_found")
@@ -186,13 +186,13 @@ def test_an_upload_takes_only_what_was_announced(gateway: Gateway, mp4: bytes) -
 
 def test_uploads_beyond_the_limit_and_of_other_types_are_refused(start_gateway: Callable[..., Gateway]) -> None:
     gateway = start_gateway(clip_limits=ClipLimits(max_bytes=1000))
-    for wanted, status, code in (
+    for body, status, code in (
         ({"bytes": 1001}, 413, "clip_too_large"),
         ({"bytes": 0}, 422, "invalid_request"),
         ({}, 422, "invalid_request"),
         ({"bytes": 10, "content_type": "text/html"}, 422, "invalid_request"),
     ):
-        answer = gateway.http.post("/v1/uploads", json=wanted)
+        answer = gateway.http.post("/v1/uploads", json=body)
         assert (answer.status_code, answer.json()["code"]) == (status, code)
 
 

@@ -89,10 +89,10 @@ def succeed(gateway: Gateway, job: TuningJob) -> ModelVersion:
     with tempfile.TemporaryDirectory() as folder:
         for name in ("delta.safetensors", "latents.safetensors", "config.json"):
             (Path(folder) / name).write_bytes(b"{}")
-        made = gateway.backends.versions.register(job, Path(folder), INFO)
+        version = gateway.backends.versions.register(job, Path(folder), INFO)
     gateway.backends.jobs.start(job.id, 1)
-    gateway.backends.jobs.succeed(job.id, made.version)
-    return made
+    gateway.backends.jobs.succeed(job.id, version.version)
+    return version
 
 
 def create_resources(gateway: Gateway, tenant: str, model: str) -> Resources:
@@ -105,8 +105,8 @@ def create_resources(gateway: Gateway, tenant: str, model: str) -> Resources:
     version = succeed(gateway, job)
     set_alias = http.put(f"/v1/models/{model}/aliases/production", json={"version": 1}, headers=headers)
     assert set_alias.status_code == 200, set_alias.text
-    asked = {"model": f"{model}@production", "prompt": "a blue ball"}
-    video = http.post("/v1/videos", json=asked, headers={**headers, "Idempotency-Key": key}).json()
+    request = {"model": f"{model}@production", "prompt": "a blue ball"}
+    video = http.post("/v1/videos", json=request, headers={**headers, "Idempotency-Key": key}).json()
     with http.stream("GET", f"/v1/videos/{video['id']}/events", headers=headers) as stream:
         assert '"completed"' in list(stream.iter_lines())[-2]
     upload = Upload.model_validate(http.post("/v1/uploads", json={"bytes": len(clip)}, headers=headers).json())
@@ -140,8 +140,8 @@ WITHOUT_IDS = {
 
 def calls(gateway: Gateway) -> set[tuple[str, str]]:
     """Every method and path of the interface."""
-    found = [(route.methods or set(), route.path or "") for route in iter_route_contexts(create_app(gateway.backends).routes)]
-    return {(method, path) for methods, path in found for method in methods if path.startswith("/v1/")}
+    routes = [(route.methods or set(), route.path or "") for route in iter_route_contexts(create_app(gateway.backends).routes)]
+    return {(method, path) for methods, path in routes for method in methods if path.startswith("/v1/")}
 
 
 @pytest.mark.parametrize("who", ["bob", "default"])
@@ -212,10 +212,10 @@ def test_models_of_one_name_do_not_meet(gateway: Gateway) -> None:
 def test_an_idempotency_key_of_anothers_makes_a_video_of_ones_own(gateway: Gateway) -> None:
     model = model_name()
     alices, bobs = (create_resources(gateway, who, model) for who in ("alice", "bob"))
-    asked = {"model": f"{model}@production", "prompt": "a blue ball"}
+    request = {"model": f"{model}@production", "prompt": "a blue ball"}
     keys = {"Idempotency-Key": alices.idempotency_key}
-    again = gateway.http.post("/v1/videos", json=asked, headers={**HEADERS["alice"], **keys}).json()
-    made = gateway.http.post("/v1/videos", json=asked, headers={**HEADERS["bob"], **keys}).json()
+    again = gateway.http.post("/v1/videos", json=request, headers={**HEADERS["alice"], **keys}).json()
+    made = gateway.http.post("/v1/videos", json=request, headers={**HEADERS["bob"], **keys}).json()
     assert again["id"] == alices.video_id and made["id"] not in (alices.video_id, bobs.video_id)
     assert (again["tenant"], made["tenant"]) == ("alice", "bob")
 
@@ -350,8 +350,8 @@ def test_an_operator_sees_and_ends_what_any_tenant_has(gateway: Gateway, caplog:
         http.delete(f"/v1/tuning-jobs/{mine.job.id}?tenant=alice", headers=staff).raise_for_status()
     assert (ended["status"], again["status"], again["tenant"]) == ("cancelled", "queued", "bob")
     key = KEYS["staff"][1].id
-    said = [record.getMessage() for record in caplog.records if "audit:" in record.getMessage()]
-    assert said == [
+    audit_lines = [record.getMessage() for record in caplog.records if "audit:" in record.getMessage()]
+    assert audit_lines == [
         f"audit: key {key} of staff cancelled tuning job {open_job.id} of bob",
         f"audit: key {key} of staff cancelled tuning job {again['id']} of bob",
         f"audit: key {key} of staff deleted video {mine.video_id} of alice",

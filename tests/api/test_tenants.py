@@ -61,8 +61,8 @@ def test_a_tenant_sees_and_changes_its_own_jobs_only(two_tenants: Gateway, mp4: 
 
 
 def test_two_tenants_may_use_the_same_idempotency_key(two_tenants: Gateway, mp4: bytes) -> None:
-    key, wanted = str(uuid.uuid4()), caption()
-    made = [two_tenants.submit(mp4, wanted, idempotency_key=key, **who) for who in (ALICE, BOB, ALICE)]
+    key, job_request = str(uuid.uuid4()), caption()
+    made = [two_tenants.submit(mp4, job_request, idempotency_key=key, **who) for who in (ALICE, BOB, ALICE)]
     assert [answer.status_code for answer in made] == [201, 201, 200]
     assert made[0].json()["id"] == made[2].json()["id"] != made[1].json()["id"]
 
@@ -95,13 +95,13 @@ def test_jobs_are_found_by_batch_and_by_metadata(gateway: Gateway, mp4: bytes) -
     red = submitted(gateway, mp4, batch=batch, metadata={"colour": "red", "by": "it's me"})
     blue = submitted(gateway, mp4, batch=batch, metadata={"colour": "blue", "by": "it's me"})
 
-    def found(**query: str) -> list[str]:
+    def job_ids(**query: str) -> list[str]:
         return [job["id"] for job in gateway.http.get("/v1/tuning-jobs", params={"batch": batch, **query}).json()["data"]]
 
-    assert found() == [blue.id, red.id]
-    assert found(**{"metadata.colour": "red"}) == [red.id]
-    assert found(**{"metadata.colour": "red", "metadata.by": "it's me"}) == [red.id]
-    assert found(**{"metadata.colour": "green"}) == []
+    assert job_ids() == [blue.id, red.id]
+    assert job_ids(**{"metadata.colour": "red"}) == [red.id]
+    assert job_ids(**{"metadata.colour": "red", "metadata.by": "it's me"}) == [red.id]
+    assert job_ids(**{"metadata.colour": "green"}) == []
 
 
 def test_a_batch_is_counted_and_cancelled_as_a_whole(gateway: Gateway, mp4: bytes) -> None:

@@ -21,10 +21,10 @@ def body(version: ModelVersion, **fields: Any) -> dict[str, Any]:
 
 
 def test_a_video_says_what_of_its_prompts_was_not_read(gateway: Gateway, version: ModelVersion) -> None:
-    made = gateway.http.post("/v1/videos", json=body(version, prompt=LONG, negative_prompt="bad, " * 30)).json()
-    assert set(made["unread"]) == {"prompt", "negative_prompt"} and made["unread"]["prompt"].endswith(END)
-    assert wait_until(gateway, made["id"], is_final)["unread"] == made["unread"]
-    assert gateway.backends.videos.get(made["id"]).unread == made["unread"]
+    video = gateway.http.post("/v1/videos", json=body(version, prompt=LONG, negative_prompt="bad, " * 30)).json()
+    assert set(video["unread"]) == {"prompt", "negative_prompt"} and video["unread"]["prompt"].endswith(END)
+    assert wait_until(gateway, video["id"], is_final)["unread"] == video["unread"]
+    assert gateway.backends.videos.get(video["id"]).unread == video["unread"]
     assert gateway.http.post("/v1/videos", json=body(version)).json()["unread"] == {}
 
 
@@ -42,16 +42,16 @@ def test_where_the_gateway_does_not_have_the_base_the_sampler_says_it(
 ) -> None:
     monkeypatch.setattr("services.api.unread_texts.reader_of", lambda _: None)
     gateway.sampler.unread = {"prompt": END}
-    made = gateway.http.post("/v1/videos", json=body(version, prompt=LONG)).json()
-    assert wait_until(gateway, made["id"], is_final)["unread"] == {"prompt": END}
-    assert gateway.backends.videos.get(made["id"]).unread == {"prompt": END}
+    video = gateway.http.post("/v1/videos", json=body(version, prompt=LONG)).json()
+    assert wait_until(gateway, video["id"], is_final)["unread"] == {"prompt": END}
+    assert gateway.backends.videos.get(video["id"]).unread == {"prompt": END}
 
 
 @pytest.mark.parametrize("path", ["/v1/videos", "/v1/videos/sync"])
 @pytest.mark.parametrize("field", ["prompt", "negative_prompt"])
 def test_who_does_not_want_a_prompt_cut_is_refused(gateway: Gateway, version: ModelVersion, path: str, field: str) -> None:
-    asked = body(version, truncate="error") | {field: LONG}
-    refused = gateway.http.post(path, json=asked)
+    request = body(version, truncate="error") | {field: LONG}
+    refused = gateway.http.post(path, json=request)
     assert (refused.status_code, refused.json()["code"]) == (422, "invalid_request"), refused.text
     assert refused.json()["errors"][0]["loc"] == [field] and END in refused.json()["detail"]
     assert gateway.sampler.asked == [] and gateway.backends.videos.list(model=version.name).data == []

@@ -27,18 +27,20 @@ TOO_MUCH: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("asked", TOO_MUCH, ids=lambda asked: f"{asked['num_frames']}x{asked['size']}")
+@pytest.mark.parametrize("options", TOO_MUCH, ids=lambda options: f"{options['num_frames']}x{options['size']}")
 @pytest.mark.parametrize("path", ["/v1/videos", "/v1/videos/sync"])
 def test_a_video_that_no_sampler_has_memory_for_is_refused_with_what_would_fit(
-    start_gateway: Callable[..., Gateway], version: ModelVersion, asked: dict[str, Any], path: str
+    start_gateway: Callable[..., Gateway], version: ModelVersion, options: dict[str, Any], path: str
 ) -> None:
     gateway = start_gateway(device="cpu", compute_threads=1, sampler_memory=2 * GIB)
-    refused = gateway.http.post(path, json=body(version, **asked))
+    refused = gateway.http.post(path, json=body(version, **options))
     problem = refused.json()
     assert (refused.status_code, problem["code"]) == (422, "invalid_request"), problem
-    assert f"{asked['num_frames']} frames of {asked['size']} take about" in problem["detail"]
+    assert f"{options['num_frames']} frames of {options['size']} take about" in problem["detail"]
     assert "a sampler has 2 GiB" in problem["detail"]
-    assert version.name not in [wanted.model for wanted, *_ in gateway.sampler.asked]  # it takes up what other tests left open
+    assert version.name not in [
+        request.model for request, *_ in gateway.sampler.asked
+    ]  # it takes up what other tests left open
     assert gateway.backends.videos.list(model=version.name).data == []
     frames, size = (
         re.search(r"(\d+) frames? of that size", problem["detail"]),
@@ -46,7 +48,7 @@ def test_a_video_that_no_sampler_has_memory_for_is_refused_with_what_would_fit(
     )
     for fitting in ({"num_frames": int(frames[1])} if frames else {}, {"size": size[1]} if size else {}):
         if fitting:
-            assert gateway.http.post("/v1/videos/sync", json=body(version, **{**asked, **fitting})).status_code == 200
+            assert gateway.http.post("/v1/videos/sync", json=body(version, **{**options, **fitting})).status_code == 200
 
 
 def test_a_video_that_would_take_too_long_is_refused_with_what_would_not(
