@@ -176,7 +176,7 @@ def test_an_answer_has_one_request_id_and_it_is_the_logs(
 
 
 @pytest.mark.parametrize(
-    "said", [b"GET /\xc3\xa4 HTTP/1.1\r\n\r\n", b"hello\r\n\r\n", b"GET / HTTP/1.1\r\nCookie: " + b"x" * 20_000 + b"\r\n\r\n"]
+    "data", [b"GET /\xc3\xa4 HTTP/1.1\r\n\r\n", b"hello\r\n\r\n", b"GET / HTTP/1.1\r\nCookie: " + b"x" * 20_000 + b"\r\n\r\n"]
 )
 def test_what_is_no_http_is_refused_and_does_not_reach_the_gateway(start: Callable[..., ProxiedGateway], data: bytes) -> None:
     assert read_to_end(start().connect(data)).startswith(b"HTTP/1.1 400 ")
