@@ -1,4 +1,4 @@
-"""Stand-ins for what runs on Ray, where Ray is not the point."""
+"""Fakes of the scheduler and the sampler, for tests without Ray."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MP4 = b"\0\0\0\x18ftypisom" + bytes(64)
 
 
 class FakeScheduler:
-    """Knows the snapshots that a test publishes."""
+    """A scheduler that has the snapshots which a test publishes; `away`, it does not answer."""
 
     def __init__(self, jobs: JobStore) -> None:
         self.away = False
@@ -66,30 +66,30 @@ class FakeScheduler:
 
 
 def sampled(content: bytes = MP4) -> SampledVideo:
-    """A sampler's last reply."""
+    """Return the reply of a sampler with a video."""
     return SampledVideo(content, seconds=1.0, size=(64, 64), metrics={"sampling_seconds": 0.5, "latency_seconds": 0.6})
 
 
 class FakeSampler:
-    """Draws ten steps, waiting at the fifth for `gate`; then ends with `last`."""
+    """A sampler of ten steps, which waits at the fifth for `gate` and ends with `reply`."""
 
     def __init__(self) -> None:
         self.gate = threading.Event()
         self.gate.set()
-        self.last: Reply | Exception = sampled()
+        self.reply: Reply | Exception = sampled()
         self.unread: dict[str, str] = {}
-        self.asked: list[tuple[VideoCreate, ModelVersion]] = []
+        self.requests: list[tuple[VideoCreate, ModelVersion]] = []
         self.closed = threading.Event()
 
     async def sample(self, request: VideoCreate, version: ModelVersion) -> AsyncGenerator[Reply, None]:
-        self.asked.append((request, version))
+        self.requests.append((request, version))
         try:
             for step in range(1, 11):
                 yield Step(step, 10, self.unread if step == 1 else {})
                 while step == 5 and not self.gate.is_set():
                     await asyncio.sleep(0.01)
-            if isinstance(self.last, Exception):
-                raise self.last
-            yield self.last
+            if isinstance(self.reply, Exception):
+                raise self.reply
+            yield self.reply
         finally:
             self.closed.set()

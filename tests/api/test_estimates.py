@@ -33,7 +33,7 @@ def test_gateway_command_and_tuner_estimate_a_job_alike_from_one_probe(
     settings = Settings()
     tuner = WarmTuner("offline", settings, 0).forecast(submitted, rungs(submitted.params, settings, cuda=False), 1)
     assert submitted.estimate is not None and tuner is not None
-    seconds = [[entry.seconds for entry in found.settings] for found in (estimates, printed, tuner)]
+    seconds = [[entry.seconds for entry in estimate.settings] for estimate in (estimates, printed, tuner)]
     assert seconds[0] == seconds[1] == seconds[2]
     assert submitted.estimate.seconds == estimates.settings[estimates.chosen].seconds
     assert len(list((tmp_path / "cache" / "tav" / "devices").iterdir())) == 1

@@ -66,7 +66,7 @@ def test_tenants_take_turns_at_the_sampler(start_fair: Callable[..., Gateway]) -
     gateway.sampler.gate.set()
     for who, video_id in videos:
         wait_until_completed(gateway, who, video_id)
-    assert [request.prompt for request, _ in gateway.sampler.asked[2:]] == ["a0", "b0", "a1", "b1", "a2", "a3"]
+    assert [request.prompt for request, _ in gateway.sampler.requests[2:]] == ["a0", "b0", "a1", "b1", "a2", "a3"]
 
 
 def test_a_deleted_video_gives_its_turn_to_the_next(start_fair: Callable[..., Gateway]) -> None:
@@ -78,7 +78,7 @@ def test_a_deleted_video_gives_its_turn_to_the_next(start_fair: Callable[..., Ga
         assert gateway.http.delete(f"/v1/videos/{video_id}", headers=HEADERS["alice"]).status_code == 200
     gateway.sampler.gate.set()
     wait_until_completed(gateway, "alice", last)
-    assert [request.prompt for request, _ in gateway.sampler.asked[1:]] == ["a0", "a2"]
+    assert [request.prompt for request, _ in gateway.sampler.requests[1:]] == ["a0", "a2"]
 
 
 def turns(**settings: Any) -> Turns:

@@ -40,7 +40,7 @@ def test_no_request_that_the_description_leads_to_is_answered_otherwise_than_it_
     KeyFile(place, Settings()).write({record.id: record})
     gateway = start_gateway(api_keys_file=place, requests_per_minute=None)
     gateway.http.headers["authorization"] = f"Bearer {key}"
-    gateway.sampler.last = sampled(mp4)
+    gateway.sampler.reply = sampled(mp4)
     video = gateway.http.post("/v1/videos/sync", json={"model": version.name, "prompt": "a blue ball"})
     known = {"job_id": version.job_id, "name": version.name, "video_id": video.headers["x-tav-video-id"]}
     for run in (known["job_id"], known["video_id"]):
@@ -56,7 +56,7 @@ def test_no_request_that_the_description_leads_to_is_answered_otherwise_than_it_
     environment = {**os.environ, **hooks, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stdout[-20_000:] + done.stderr[-2000:]
-    assert len(gateway.sampler.asked) > 10, "the cases came past the gateway's checks"
+    assert len(gateway.sampler.requests) > 10, "the cases came past the gateway's checks"
 
 
 def _addresses(known: dict[str, str]) -> list[str]:

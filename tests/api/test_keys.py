@@ -206,7 +206,7 @@ def test_a_video_may_not_have_more_pixels_than_a_clip(start_gateway: Callable[..
     request = VideoCreate(model=version.name, prompt="a ball", use_inverted_latents=False, size=(128, 64))
     answer = gateway.http.post("/v1/videos", json=request.model_dump(mode="json", exclude_none=True))
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request") and "pixels" in answer.json()["detail"]
-    assert not gateway.sampler.asked
+    assert not gateway.sampler.requests
 
 
 # MLflow

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:The Sora API:DeprecationWarning"
 
 @pytest.fixture
 def sdk(gateway: Gateway, mp4: bytes) -> Iterator[OpenAI]:
-    gateway.sampler.last = sampled(mp4)
+    gateway.sampler.reply = sampled(mp4)
     with OpenAI(base_url=f"{gateway.http.base_url}/v1", api_key="none needed", max_retries=0) as client:
         yield client
 
@@ -37,8 +37,8 @@ def test_create_and_poll_gives_a_completed_video_whose_content_downloads(
     )
     assert (video.status, video.progress, video.model, video.size) == ("completed", 100, f"{version.name}/1", "64x64")
     assert isinstance(video.created_at, int) and isinstance(video.completed_at, int) and isinstance(video.seconds, str)
-    asked, _ = gateway.sampler.asked[0]
-    assert (asked.fps, asked.guidance_scale) == (2.0, 4.5)
+    request, _ = gateway.sampler.requests[0]
+    assert (request.fps, request.guidance_scale) == (2.0, 4.5)
     assert sdk.videos.download_content(video.id).read() == mp4
     picture = sdk.videos.download_content(video.id, variant="thumbnail")
     assert Image.open(io.BytesIO(picture.content)).size == (64, 64)
@@ -60,12 +60,12 @@ def test_create_answers_at_once_and_retrieve_follows(sdk: OpenAI, gateway: Gatew
 
 
 def test_list_pages_through_all_videos(sdk: OpenAI, gateway: Gateway, version: ModelVersion) -> None:
-    made = [sdk.videos.create_and_poll(model=version.name, prompt=f"ball {i}", poll_interval_ms=50).id for i in range(3)]
+    ids = [sdk.videos.create_and_poll(model=version.name, prompt=f"ball {i}", poll_interval_ms=50).id for i in range(3)]
     newest = sdk.videos.list(limit=2)
-    assert [video.id for video in newest.data] == made[:0:-1] and newest.has_more
+    assert [video.id for video in newest.data] == ids[:0:-1] and newest.has_more
     listed = (video.id for video in sdk.videos.list(limit=2, order="desc"))
-    assert [next(listed) for _ in range(3)] == made[::-1]
-    assert [video.id for video in sdk.videos.list(after=made[0], order="asc", limit=2)] == made[1:]
+    assert [next(listed) for _ in range(3)] == ids[::-1]
+    assert [video.id for video in sdk.videos.list(after=ids[0], order="asc", limit=2)] == ids[1:]
 
 
 def test_delete_removes_a_video(sdk: OpenAI, version: ModelVersion) -> None:
@@ -77,7 +77,7 @@ def test_delete_removes_a_video(sdk: OpenAI, version: ModelVersion) -> None:
 
 
 def test_a_failure_is_told_in_openais_words(sdk: OpenAI, gateway: Gateway, version: ModelVersion) -> None:
-    gateway.sampler.last = Failure(code=FailureCode.invalid_config, message="The reason.")
+    gateway.sampler.reply = Failure(code=FailureCode.invalid_config, message="The reason.")
     video = sdk.videos.create_and_poll(model=version.name, prompt="a blue ball")
     assert video.status == "failed" and video.error is not None
     assert (video.error.code, video.error.message) == ("invalid_config", "The reason.")

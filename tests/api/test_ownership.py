@@ -187,11 +187,11 @@ def test_no_list_shows_anothers_things_and_no_cursor_of_anothers_is_taken(gatewa
 def test_a_video_is_drawn_of_ones_own_model_alone(gateway: Gateway, call: str) -> None:
     model = model_name()
     create_resources(gateway, "alice", model)
-    drawn = len(gateway.sampler.asked)
+    drawn = len(gateway.sampler.requests)
     for ref in (model, f"{model}/1", f"{model}@production", *(f"alice~{model}{rest}" for rest in ("", "/1", "@production"))):
         answer = gateway.http.post(call, json={"model": ref, "prompt": "a blue ball"}, headers=HEADERS["bob"])
         assert status_and_code(answer) == (404, "model_not_found"), ref
-    assert len(gateway.sampler.asked) == drawn
+    assert len(gateway.sampler.requests) == drawn
 
 
 def test_models_of_one_name_do_not_meet(gateway: Gateway) -> None:
@@ -203,7 +203,7 @@ def test_models_of_one_name_do_not_meet(gateway: Gateway) -> None:
         shown = gateway.http.get(f"/v1/models/{model}/versions/1", headers=headers).json()
         assert (shown["name"], shown["job_id"]) == (model, one.job.id)
         gateway.http.post("/v1/videos/sync", json={"model": model, "prompt": "a blue ball"}, headers=headers)
-        assert (gateway.sampler.asked[-1][1].name, gateway.sampler.asked[-1][1].job_id) == (one.version.name, one.job.id)
+        assert (gateway.sampler.requests[-1][1].name, gateway.sampler.requests[-1][1].job_id) == (one.version.name, one.job.id)
         assert gateway.http.get(f"/v1/videos/{one.video_id}", headers=headers).json()["model_version"] == f"{model}/1"
     gateway.http.delete(f"/v1/models/{model}", headers=HEADERS["bob"]).raise_for_status()
     alices.as_owner_sees(), plain.as_owner_sees()
@@ -215,9 +215,9 @@ def test_an_idempotency_key_of_anothers_makes_a_video_of_ones_own(gateway: Gatew
     request = {"model": f"{model}@production", "prompt": "a blue ball"}
     keys = {"Idempotency-Key": alices.idempotency_key}
     again = gateway.http.post("/v1/videos", json=request, headers={**HEADERS["alice"], **keys}).json()
-    made = gateway.http.post("/v1/videos", json=request, headers={**HEADERS["bob"], **keys}).json()
-    assert again["id"] == alices.video_id and made["id"] not in (alices.video_id, bobs.video_id)
-    assert (again["tenant"], made["tenant"]) == ("alice", "bob")
+    response = gateway.http.post("/v1/videos", json=request, headers={**HEADERS["bob"], **keys}).json()
+    assert again["id"] == alices.video_id and response["id"] not in (alices.video_id, bobs.video_id)
+    assert (again["tenant"], response["tenant"]) == ("alice", "bob")
 
 
 def test_a_shared_model_is_sampled_by_others_and_changed_by_its_owner_alone(gateway: Gateway) -> None:
@@ -231,8 +231,8 @@ def test_a_shared_model_is_sampled_by_others_and_changed_by_its_owner_alone(gate
     assert name not in [one["name"] for one in http.get("/v1/models?limit=100", headers=bob).json()["data"]]
     assert http.get(f"/v1/models/{mine.model}", headers=bob).status_code == 404  # of that name, bob has none
     for ref in (name, f"{name}/1", f"{name}@production"):
-        made = http.post("/v1/videos/sync", json={"model": ref, "prompt": "a blue ball"}, headers=bob)
-        assert (made.status_code, made.headers["x-tav-model-version"]) == (200, f"{name}/1"), made.text
+        response = http.post("/v1/videos/sync", json={"model": ref, "prompt": "a blue ball"}, headers=bob)
+        assert (response.status_code, response.headers["x-tav-model-version"]) == (200, f"{name}/1"), response.text
     video = http.get("/v1/videos", params={"model": name}, headers=bob).json()["data"][0]
     assert (video["tenant"], video["model_version"]) == ("bob", f"{name}/1")
     assert http.get(f"/v1/videos/{video['id']}", headers=alice).status_code == 404  # bob's videos are bob's

@@ -67,8 +67,8 @@ def test_a_video_whose_prompt_no_database_keeps_is_refused(gateway: Gateway, ver
     for fields in ({"prompt": "a\0b"}, {"prompt": "\0"}):
         for path in ("/v1/videos", "/v1/videos/sync"):
             check_refused(gateway.http.post(path, json={"model": version.name, **fields}), gateway.backends.settings)
-    made = gateway.http.post("/v1/videos", json={"model": version.name, "prompt": "a ball", "negative_prompt": "a\0b"})
-    assert made.status_code in (200, 422), made.text
+    created = gateway.http.post("/v1/videos", json={"model": version.name, "prompt": "a ball", "negative_prompt": "a\0b"})
+    assert created.status_code in (200, 422), created.text
 
 
 @pytest.mark.parametrize(
@@ -77,8 +77,8 @@ def test_a_video_whose_prompt_no_database_keeps_is_refused(gateway: Gateway, ver
 )
 def test_a_clip_uri_that_is_none_or_names_nothing_is_refused(gateway: Gateway, key: str) -> None:
     before = gateway.contents()[0]
-    wanted = {"caption": "a ball", "clip_uri": f"s3://{gateway.backends.settings.s3_bucket}/{key}"}
-    check_refused(gateway.http.post("/v1/tuning-jobs", json=wanted), gateway.backends.settings)
+    job_request = {"caption": "a ball", "clip_uri": f"s3://{gateway.backends.settings.s3_bucket}/{key}"}
+    check_refused(gateway.http.post("/v1/tuning-jobs", json=job_request), gateway.backends.settings)
     assert gateway.contents()[0] == before
 
 
@@ -142,7 +142,7 @@ def test_an_estimate_of_a_base_with_an_odd_name_is_refused(gateway: Gateway) -> 
 
 def test_a_lost_sampler_is_told_without_the_machine_it_ran_on(start_gateway: Any, version: ModelVersion) -> None:
     gateway = start_gateway(max_attempts=1)
-    gateway.sampler.last = SamplerLost(
+    gateway.sampler.reply = SamplerLost(
         "ActorDiedError: it died.\nip: 10.1.2.3, node at http://head.internal:8265 and [fd00::2]:6379"
     )
     answer = gateway.http.post("/v1/videos/sync", json={"model": version.name, "prompt": "a blue ball"})

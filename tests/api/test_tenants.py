@@ -62,9 +62,9 @@ def test_a_tenant_sees_and_changes_its_own_jobs_only(two_tenants: Gateway, mp4: 
 
 def test_two_tenants_may_use_the_same_idempotency_key(two_tenants: Gateway, mp4: bytes) -> None:
     key, job_request = str(uuid.uuid4()), caption()
-    made = [two_tenants.submit(mp4, job_request, idempotency_key=key, **who) for who in (ALICE, BOB, ALICE)]
-    assert [answer.status_code for answer in made] == [201, 201, 200]
-    assert made[0].json()["id"] == made[2].json()["id"] != made[1].json()["id"]
+    answers = [two_tenants.submit(mp4, job_request, idempotency_key=key, **who) for who in (ALICE, BOB, ALICE)]
+    assert [answer.status_code for answer in answers] == [201, 201, 200]
+    assert answers[0].json()["id"] == answers[2].json()["id"] != answers[1].json()["id"]
 
 
 def test_a_tenant_with_too_many_waiting_jobs_is_asked_to_wait(
@@ -125,11 +125,11 @@ def test_a_failed_job_is_retried_as_a_new_one_once_per_key(gateway: Gateway, mp4
     key = {"Idempotency-Key": str(uuid.uuid4())}
     first, again = gateway.http.post(path, headers=key), gateway.http.post(path, headers=key)
     assert (first.status_code, again.status_code) == (201, 200)
-    made = TuningJob.model_validate(first.json())
-    assert first.headers["location"].endswith(made.id) and again.json()["id"] == made.id
-    assert (made.retry_of, made.status, made.attempt) == (job.id, JobStatus.queued, 0)
+    retry = TuningJob.model_validate(first.json())
+    assert first.headers["location"].endswith(retry.id) and again.json()["id"] == retry.id
+    assert (retry.retry_of, retry.status, retry.attempt) == (job.id, JobStatus.queued, 0)
     for name in ("caption", "clip", "model", "params", "metadata", "priority", "base", "tenant"):
-        assert getattr(made, name) == getattr(job, name)
+        assert getattr(retry, name) == getattr(job, name)
     assert gateway.backends.jobs.get(job.id).status is JobStatus.failed
 
 

@@ -54,7 +54,7 @@ def test_who_does_not_want_a_prompt_cut_is_refused(gateway: Gateway, version: Mo
     refused = gateway.http.post(path, json=request)
     assert (refused.status_code, refused.json()["code"]) == (422, "invalid_request"), refused.text
     assert refused.json()["errors"][0]["loc"] == [field] and END in refused.json()["detail"]
-    assert gateway.sampler.asked == [] and gateway.backends.videos.list(model=version.name).data == []
+    assert gateway.sampler.requests == [] and gateway.backends.videos.list(model=version.name).data == []
     assert gateway.http.post("/v1/videos/sync", json=body(version, truncate="error")).status_code == 200
 
 

@@ -39,7 +39,7 @@ def test_a_video_that_no_sampler_has_memory_for_is_refused_with_what_would_fit(
     assert f"{options['num_frames']} frames of {options['size']} take about" in problem["detail"]
     assert "a sampler has 2 GiB" in problem["detail"]
     assert version.name not in [
-        request.model for request, *_ in gateway.sampler.asked
+        request.model for request, *_ in gateway.sampler.requests
     ]  # it takes up what other tests left open
     assert gateway.backends.videos.list(model=version.name).data == []
     frames, size = (

@@ -40,9 +40,9 @@ def is_final(video: dict[str, Any]) -> bool:
 
 def test_a_video_goes_from_queued_to_its_bytes(gateway: Gateway, version: ModelVersion) -> None:
     gateway.sampler.gate.clear()
-    made = gateway.http.post("/v1/videos", json=body(version, guidance_scale=4, model=version.name))
-    assert made.status_code == 200 and made.headers["openai-poll-after-ms"]
-    video = Video.model_validate(made.json())
+    created = gateway.http.post("/v1/videos", json=body(version, guidance_scale=4, model=version.name))
+    assert created.status_code == 200 and created.headers["openai-poll-after-ms"]
+    video = Video.model_validate(created.json())
     assert (video.model, video.model_version) == (version.name, f"{version.name}/1")
     half = wait_until(gateway, video.id, lambda v: v["progress"] == 50)
     assert half["status"] == "in_progress"
@@ -56,8 +56,8 @@ def test_a_video_goes_from_queued_to_its_bytes(gateway: Gateway, version: ModelV
     assert content.content == MP4 and content.headers["content-type"] == "video/mp4"
     assert content.headers["x-tav-model-version"] == f"{version.name}/1"
     assert content.headers["x-tav-video-id"] == video.id
-    asked, with_version = gateway.sampler.asked[0]
-    assert (asked.guidance_scale, with_version.job_id) == (4, version.job_id)
+    request, with_version = gateway.sampler.requests[0]
+    assert (request.guidance_scale, with_version.job_id) == (4, version.job_id)
 
 
 def test_sync_answers_the_bytes_and_records_the_video(gateway: Gateway, version: ModelVersion) -> None:
@@ -89,14 +89,14 @@ def test_a_video_that_is_ended_while_its_start_is_written_stays_ended(
         assert go_on.wait(20)
         return start(*args, **named)
 
-    def told(*args: Any, **named: Any) -> Any:
+    def fail_and_signal(*args: Any, **named: Any) -> Any:
         try:
             return fail(*args, **named)
         finally:
             failed.set()
 
     monkeypatch.setattr(gateway.backends.videos, "start", slow)
-    monkeypatch.setattr(gateway.backends.videos, "fail", told)
+    monkeypatch.setattr(gateway.backends.videos, "fail", fail_and_signal)
     with pytest.raises(httpx.ReadTimeout):
         gateway.http.post("/v1/videos/sync", json=body(version), timeout=1.5)
     assert begun.is_set()
@@ -122,7 +122,7 @@ def test_a_sampling_that_fails_says_why(
 ) -> None:
     error = TavError("the reason")
     error.code = code
-    gateway.sampler.last = failure_of(error)
+    gateway.sampler.reply = failure_of(error)
     answer = gateway.http.post("/v1/videos/sync", json=body(version))
     known = code if code != "surprise" else "internal"
     assert (answer.status_code, answer.json()["code"], answer.json()["detail"]) == (status, known, "The reason.")
@@ -136,10 +136,10 @@ def test_a_sampling_that_fails_says_why(
 
 def test_a_lost_sampler_is_asked_again_and_then_given_up(start_gateway: Callable[..., Gateway], version: ModelVersion) -> None:
     gateway = start_gateway(max_attempts=2)
-    gateway.sampler.last = SamplerLost("ActorDiedError: the replica died")
+    gateway.sampler.reply = SamplerLost("ActorDiedError: the replica died")
     answer = gateway.http.post("/v1/videos/sync", json=body(version))
     assert (answer.status_code, answer.json()["code"]) == (503, "worker_lost")
-    assert len(gateway.sampler.asked) == 2
+    assert len(gateway.sampler.requests) == 2
 
 
 def test_more_videos_than_may_wait_are_refused(start_gateway: Callable[..., Gateway], version: ModelVersion) -> None:
@@ -228,20 +228,20 @@ BAD: dict[str, tuple[dict[str, Any] | list[int], int, str, str]] = {
 def test_a_bad_request_is_refused_and_leaves_nothing_behind(
     gateway: Gateway, version: ModelVersion, name: str, path: str
 ) -> None:
-    given, status, code, words = BAD[name]
-    if isinstance(given, dict):
-        if "version" in given or "alias" in given:
-            ref = f"{version.name}/99" if "version" in given else f"{version.name}@production"
-            given = {"model": ref, "prompt": "x"}
-        elif not given.keys() & {"model"} and name != "no model":
-            given = body(version, **given)
-    answer = gateway.http.post(path, json=given)
+    fields, status, code, words = BAD[name]
+    if isinstance(fields, dict):
+        if "version" in fields or "alias" in fields:
+            ref = f"{version.name}/99" if "version" in fields else f"{version.name}@production"
+            fields = {"model": ref, "prompt": "x"}
+        elif not fields.keys() & {"model"} and name != "no model":
+            fields = body(version, **fields)
+    answer = gateway.http.post(path, json=fields)
     problem = answer.json()
     assert (answer.status_code, problem["code"]) == (status, code), problem
     assert problem["error"] == {"code": code, "message": problem["detail"]}
     assert words in problem["detail"] and problem["detail"].endswith(".")
     assert gateway.backends.videos.list(model=version.name).data == []
-    assert gateway.sampler.asked == []
+    assert gateway.sampler.requests == []
 
 
 @pytest.mark.parametrize("path", ["/v1/videos/nope", "/v1/videos/nope/content", "/v1/videos/a'b"])

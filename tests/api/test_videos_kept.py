@@ -22,7 +22,7 @@ from tests.api.test_videos import body, is_final, wait_until
 
 def completed(gateway: Gateway, version: ModelVersion, mp4: bytes, **fields: Any) -> str:
     """Create a completed video with real bytes; return its id."""
-    gateway.sampler.last = sampled(mp4)
+    gateway.sampler.reply = sampled(mp4)
     answer = gateway.http.post("/v1/videos/sync", json=body(version, **fields))
     assert answer.status_code == 200, answer.text
     return answer.headers["x-tav-video-id"]
@@ -30,15 +30,15 @@ def completed(gateway: Gateway, version: ModelVersion, mp4: bytes, **fields: Any
 
 def events_of(stream: httpx.Response, until_step: int | None = None) -> list[tuple[int, dict[str, Any]]]:
     """Return the numbers and videos of a stream, up to its end or a step."""
-    found, number = [], 0
+    events, number = [], 0
     for line in stream.iter_lines():
         if line.startswith("id: "):
             number = int(line[4:])
         elif line.startswith("data: "):
-            found.append((number, json.loads(line[6:])))
-            if found[-1][1]["step"] == until_step:
+            events.append((number, json.loads(line[6:])))
+            if events[-1][1]["step"] == until_step:
                 break
-    return found
+    return events
 
 
 def test_events_tell_every_step_and_go_on_where_they_were_cut(gateway: Gateway, version: ModelVersion) -> None:
@@ -69,14 +69,14 @@ def test_events_of_an_ended_video_are_its_final_snapshot(gateway: Gateway, versi
 
 
 def test_videos_are_listed_in_both_orders_page_by_page(gateway: Gateway, version: ModelVersion, mp4: bytes) -> None:
-    made = [completed(gateway, version, mp4, seed=seed) for seed in range(3)]
+    ids = [completed(gateway, version, mp4, seed=seed) for seed in range(3)]
 
     def pages(order: str) -> list[str]:
         ids: list[str] = []
         after = None
         while True:
-            given = {"model": version.name, "limit": 2, "order": order, **({"after": after} if after else {})}
-            page = gateway.http.get("/v1/videos", params=given).json()
+            params = {"model": version.name, "limit": 2, "order": order, **({"after": after} if after else {})}
+            page = gateway.http.get("/v1/videos", params=params).json()
             listed = [video["id"] for video in page["data"]]
             assert (page["object"], page["first_id"], page["last_id"]) == ("list", listed[0], listed[-1])
             ids += listed
@@ -86,8 +86,8 @@ def test_videos_are_listed_in_both_orders_page_by_page(gateway: Gateway, version
             after = page["next_cursor"]
             assert after == page["last_id"]
 
-    assert pages("asc") == made
-    assert pages("desc") == made[::-1]
+    assert pages("asc") == ids
+    assert pages("desc") == ids[::-1]
     refused = gateway.http.get("/v1/videos", params={"after": "nonsense"})
     assert (refused.status_code, refused.json()["code"]) == (422, "invalid_request")
 
@@ -203,9 +203,9 @@ def test_a_request_may_be_multipart(gateway: Gateway, version: ModelVersion, pat
     }
     answer = gateway.http.post(path, files={name: (None, value) for name, value in fields.items()})
     assert answer.status_code == 200, answer.text
-    asked, _ = gateway.sampler.asked[0]
-    assert (asked.guidance_scale, asked.seed, asked.use_inverted_latents, asked.num_frames) == (4.5, 7, False, None)
-    assert (asked.size, asked.guidance_interval) == ((32, 24), (0, 0.6))
+    request, _ = gateway.sampler.requests[0]
+    assert (request.guidance_scale, request.seed, request.use_inverted_latents, request.num_frames) == (4.5, 7, False, None)
+    assert (request.size, request.guidance_interval) == ((32, 24), (0, 0.6))
     for parts, words in (
         ({"model": (None, version.name)}, "prompt"),
         ({"model": (None, version.name), "prompt": (None, "x"), "seed": (None, "many")}, "seed"),
@@ -222,9 +222,9 @@ def test_a_request_may_be_multipart(gateway: Gateway, version: ModelVersion, pat
 
 
 def test_seconds_set_the_rate_and_size_must_be_the_clips(gateway: Gateway, version: ModelVersion) -> None:
-    made = gateway.http.post("/v1/videos/sync", json=body(version, seconds="4", size="64x64"))
-    assert made.status_code == 200, made.text
-    assert gateway.sampler.asked[0][0].fps == 2.0  # eight frames
+    response = gateway.http.post("/v1/videos/sync", json=body(version, seconds="4", size="64x64"))
+    assert response.status_code == 200, response.text
+    assert gateway.sampler.requests[0][0].fps == 2.0  # eight frames
     for fields, words in (
         ({"seconds": 4, "fps": 8}, "give one of them"),
         ({"seconds": 0.01}, "120"),
@@ -237,11 +237,11 @@ def test_seconds_set_the_rate_and_size_must_be_the_clips(gateway: Gateway, versi
 
 
 def test_a_video_that_is_not_recorded_is_answered_and_leaves_nothing(gateway: Gateway, version: ModelVersion) -> None:
-    kept = gateway.contents()
+    before = gateway.contents()
     answer = gateway.http.post("/v1/videos/sync", json=body(version, record=False))
     assert (answer.status_code, answer.content) == (200, MP4)
     assert answer.headers["x-tav-model-version"] == f"{version.name}/1" and "x-tav-video-id" not in answer.headers
-    assert gateway.contents() == kept and gateway.backends.videos.list(model=version.name).data == []
+    assert gateway.contents() == before and gateway.backends.videos.list(model=version.name).data == []
     refused = gateway.http.post("/v1/videos", json=body(version, record=False))
     assert refused.status_code == 422 and "/v1/videos/sync" in refused.json()["detail"]
     gateway.sampler.gate.clear()
@@ -249,7 +249,7 @@ def test_a_video_that_is_not_recorded_is_answered_and_leaves_nothing(gateway: Ga
         gateway.http.post("/v1/videos/sync", json=body(version, record=False), timeout=1)
     gateway.sampler.closed.clear()
     gateway.sampler.gate.set()
-    gateway.sampler.last = Failure(code=FailureCode.invalid_config, message="the reason")
+    gateway.sampler.reply = Failure(code=FailureCode.invalid_config, message="the reason")
     failed = gateway.http.post("/v1/videos/sync", json=body(version, record=False))
     assert (failed.status_code, failed.json()["detail"]) == (422, "The reason.")
 
