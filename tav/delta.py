@@ -12,6 +12,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from tav.base import Base
+from tav.bases.names import is_same_base
 from tav.clip import CaptionSource, Clip
 from tav.config import AttentionMode, GroupNormMode, TuneConfig
 from tav.errors import BaseMismatch, CorruptVersion
@@ -52,7 +53,7 @@ class Origin(BaseModel):
         Raises:
             BaseMismatch: names both bases.
         """
-        if self.fingerprint != base.fingerprint:
+        if not is_same_base(self.fingerprint, base.fingerprint):
             raise BaseMismatch(
                 f"made with base {self.base!r} ({self.fingerprint[:12]}), not with {base.name!r} ({base.fingerprint[:12]}): "
                 f"load {self.base!r} to use it"

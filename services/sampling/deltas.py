@@ -19,6 +19,7 @@ from services.sampling.messages import version_id
 from services.sampling.tiers import Budget, Tier
 from services.scratch import Scratch
 from tav.base import Base
+from tav.bases.names import is_same_base
 from tav.delta import Delta
 from tav.errors import BaseMismatch, TavError
 from tav.latents import Latents
@@ -162,7 +163,7 @@ class DeltaCache:
         Raises:
             BaseMismatch: it was made with another base; both are named.
         """
-        if version.base_fingerprint != self._base.fingerprint:
+        if not is_same_base(version.base_fingerprint, self._base.fingerprint):
             raise BaseMismatch(
                 f"{version_id(version)} was made with base {version.base!r} ({version.base_fingerprint[:12]}), but "
                 f"{self._base.name!r} ({self._base.fingerprint[:12]}) is in use here: tune the clip again on this one."

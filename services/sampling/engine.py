@@ -20,6 +20,7 @@ from services.sampling.messages import SampledVideo
 from services.sampling.tiers import Budget
 from services.settings import Settings
 from tav import Sampler, compile_blocks, prompts
+from tav.bases.names import is_same_base
 from tav.config import Progress, SampleConfig
 from tav.errors import OutOfMemory, TavError
 from tav.estimate import Profile, probes
@@ -168,7 +169,7 @@ class Engine:
     def _preload(self, ref: str) -> None:
         try:
             version = self.versions.resolve(ref)
-            if version.base_fingerprint == self.sampler.base.fingerprint:  # others are for another base's samplers
+            if is_same_base(version.base_fingerprint, self.sampler.base.fingerprint):  # others are for another base's samplers
                 self.deltas.preload(version)
         except TavError as error:
             log.warning("%s is not preloaded: %s", ref, error)

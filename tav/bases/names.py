@@ -16,6 +16,18 @@ MOVED = {
 }
 """Bases that were removed from the hub, and copies of them that are there. The hub's cache may still hold the original."""
 
+_EARLIER = {
+    "4cba70123dcad2934254e351fc9036dd4b3e11af42918ee68174e3fedb441b27": (
+        "388ccc8da4f10ca1cfcd484f61b3a684eb8fe573f15b20c17365d87f3189ae54"
+    )
+}
+"""Fingerprints that a base had before a release changed its folder, but no weight: 0.2.0 did so to the shipped one."""
+
+
+def is_same_base(fingerprint: str, other: str) -> bool:
+    """Tell whether two fingerprints are of one base."""
+    return _EARLIER.get(fingerprint, fingerprint) == _EARLIER.get(other, other)
+
 
 def parse(name: str) -> tuple[str, str | None]:
     """Split `owner/name@revision` into `owner/name` and the revision: a branch, a tag or a commit; None: the hub's default."""

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from tav.base import Base
+from tav.bases.names import is_same_base
 from tav.clip import Clip
 from tav.config import AttentionMode, GroupNormMode, InvertConfig, TuneConfig
 from tav.delta import Delta, DeltaMeta, Origin, read_tensors
@@ -92,7 +93,7 @@ def import_checkpoint(
     if video:
         clip = _read_clip(video, checkpoint, _clip_facts(checkpoint, facts, noise, base))
         facts = replace(facts, fps=clip.fps)
-    if record is not None and record.delta.origin.fingerprint == base.fingerprint and facts == Facts():
+    if record is not None and is_same_base(record.delta.origin.fingerprint, base.fingerprint) and facts == Facts():
         origin = record.delta.origin
     else:
         origin = _origin(base, _clip_facts(checkpoint, facts, noise, base))

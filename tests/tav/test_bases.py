@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,8 @@ from transformers import CLIPTextModel
 import tav
 from tav import Base, Clip, InvertConfig, SampleConfig, TuneConfig
 from tav.ddim import DDIM
-from tav.errors import BaseUnavailable, InvalidConfig
+from tav.delta import Origin
+from tav.errors import BaseMismatch, BaseUnavailable, InvalidConfig
 from tests.tav.ldm import write_single_file
 
 UNET, VAE, TEXT = (
@@ -181,3 +183,13 @@ def test_openclips_layer_before_the_last_is_what_is_read(sd21: Base, sd21_folder
     assert len(whole.encoder.layers) == 23  # of 24: the folder's config leaves the last out
     tokens = sd21.tokenizer(["a red square"], padding="max_length", max_length=16, return_tensors="pt").input_ids
     assert torch.equal(sd21.encode_text(["a red square"]), whole(tokens).last_hidden_state)
+
+
+def test_what_was_tuned_on_the_shipped_base_of_an_earlier_release_goes_on() -> None:
+    shipped = Base.load("offline")
+    earlier = "4cba70123dcad2934254e351fc9036dd4b3e11af42918ee68174e3fedb441b27"
+    assert shipped.fingerprint != earlier, "0.2.0 changed its folder, and none of its weights"
+    work: dict[str, Any] = {"base": "offline", "caption": "a ball", "num_frames": 2, "size": (64, 64), "fps": 8.0}
+    Origin(fingerprint=earlier, **work).check(shipped)
+    with pytest.raises(BaseMismatch):
+        Origin(fingerprint="4" * 64, **work).check(shipped)
