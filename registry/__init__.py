@@ -6,6 +6,7 @@ tenants       whose a model is, in MLflow's names
 objects       files in and out of S3, every upload verified
 tracking      MLflow's runs with our errors, paging and long tags
 jobs          a tuning job is a run; the one table of statuses
+metrics       a job's metrics as curves
 videos        a video is a run nested under its job's
 imported      a version that was not tuned here is a run of its own kind
 versions      models, versions and aliases: look them up, name them, share them, delete them
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     )
     from registry.imported import ImportStore
     from registry.jobs import JobStore
+    from registry.metrics import MetricStore
     from registry.objects import ObjectStore
     from registry.registration import VersionInfo
     from registry.settings import RegistrySettings
@@ -46,6 +48,7 @@ _HOME = {
     "ImportStore": "imported",
     "InvalidReference": "errors",
     "JobStore": "jobs",
+    "MetricStore": "metrics",
     "NotFound": "errors",
     "NotReady": "errors",
     "ObjectMissing": "errors",
@@ -63,6 +66,7 @@ __all__ = [
     "ImportStore",
     "InvalidReference",
     "JobStore",
+    "MetricStore",
     "NotFound",
     "NotReady",
     "ObjectMissing",

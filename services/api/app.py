@@ -28,7 +28,7 @@ from services.api.haproxy import SLOTS
 from services.api.http import errors, openapi
 from services.api.http.middleware import CorsMiddleware, CrossOriginMiddleware, HeadMiddleware, RequestMiddleware
 from services.api.mlflow_proxy import MlflowProxy
-from services.api.routes import batches, estimates, jobs, mlflow, models, operations, uploads, videos
+from services.api.routes import bases, batches, estimates, jobs, mlflow, models, operations, uploads, videos
 from services.runtime import HEAD
 from services.sampling.client import ServeSampler
 from services.settings import Settings
@@ -83,7 +83,7 @@ def create_app(backends: Backends, behind_serve: bool = False) -> FastAPI:
     )
     set_state(app, backends, authenticator, mlflow_proxy)
     common = openapi.problems(401, 403, 429, 500, 503)
-    for module in (jobs, estimates, batches, uploads, models, videos):
+    for module in (bases, jobs, estimates, batches, uploads, models, videos):
         app.include_router(module.router, prefix="/v1", dependencies=[Depends(authenticate)], responses=common)
     app.include_router(operations.router)
     app.include_router(mlflow.router)

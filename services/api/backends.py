@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from registry.jobs import JobStore
+from registry.metrics import MetricStore
 from registry.objects import ObjectStore
 from registry.versions import VersionStore
 from registry.videos import VideoStore
@@ -21,6 +22,7 @@ class Backends:
     settings: Settings
     objects: ObjectStore
     jobs: JobStore
+    metrics: MetricStore
     versions: VersionStore
     videos: VideoStore
     scheduler: SchedulerClient
@@ -35,6 +37,7 @@ class Backends:
             settings=settings,
             objects=objects,
             jobs=JobStore(settings, objects),
+            metrics=MetricStore(settings),
             versions=versions,
             videos=videos,
             scheduler=scheduler,

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from fastapi import Depends, FastAPI, Query, Request
 
 from registry.jobs import JobStore
+from registry.metrics import MetricStore
 from registry.objects import ObjectStore
 from registry.versions import VersionStore
 from registry.videos import VideoStore
@@ -48,6 +49,7 @@ def _backend(name: str) -> Any:
 SettingsDep = Annotated[Settings, _backend("settings")]
 ObjectStoreDep = Annotated[ObjectStore, _backend("objects")]
 JobStoreDep = Annotated[JobStore, _backend("jobs")]
+MetricStoreDep = Annotated[MetricStore, _backend("metrics")]
 VersionStoreDep = Annotated[VersionStore, _backend("versions")]
 VideoStoreDep = Annotated[VideoStore, _backend("videos")]
 SchedulerDep = Annotated[SchedulerClient, _backend("scheduler")]

@@ -128,6 +128,7 @@ BODIES = {("PUT", "/v1/models/{name}/aliases/{alias}"): {"version": 1}, ("PATCH"
 WITHOUT_IDS = {
     ("GET", "/v1/tuning-jobs"),
     ("POST", "/v1/tuning-jobs"),
+    ("GET", "/v1/bases"),
     ("GET", "/v1/models"),
     ("GET", "/v1/videos"),
     ("POST", "/v1/videos"),

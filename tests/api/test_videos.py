@@ -125,10 +125,11 @@ def test_a_sampling_that_fails_says_why(
     gateway.sampler.reply = failure_of(error)
     answer = gateway.http.post("/v1/videos/sync", json=body(version))
     known = code if code != "surprise" else "internal"
+    category = "user" if status < 500 else "server"
     assert (answer.status_code, answer.json()["code"], answer.json()["detail"]) == (status, known, "The reason.")
     assert answer.headers.get("x-should-retry") == retry
     video = gateway.http.get(f"/v1/videos/{answer.headers['x-tav-video-id']}").json()
-    assert (video["status"], video["error"]) == ("failed", {"code": known, "message": "the reason"})
+    assert (video["status"], video["error"]) == ("failed", {"code": known, "message": "the reason", "category": category})
     content = gateway.http.get(f"/v1/videos/{video['id']}/content")
     assert (content.status_code, content.json()["code"]) == (409, "video_not_ready")
     assert "the reason" in content.json()["detail"]

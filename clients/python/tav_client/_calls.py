@@ -269,6 +269,17 @@ def create_estimate(request: schemas.EstimateCreate) -> Call[schemas.Estimates]:
     return Call("POST", "/v1/estimates", _one(schemas.Estimates), body=request)
 
 
+def list_bases() -> Call[schemas.Bases]:
+    """Make the call `GET /v1/bases`."""
+    return Call("GET", "/v1/bases", _one(schemas.Bases))
+
+
+def get_metrics(job_id: str, points: int | None) -> Call[schemas.JobMetrics]:
+    """Make the call `GET /v1/tuning-jobs/{id}/metrics`."""
+    path = f"/v1/tuning-jobs/{_segment('job id', job_id)}/metrics"
+    return Call("GET", path, _one(schemas.JobMetrics), params=_without_none(points=points))
+
+
 def list_models(after: str | None, limit: int | None) -> Call[schemas.Page[schemas.Model]]:
     """Make the call `GET /v1/models`."""
     return Call("GET", "/v1/models", _one(schemas.Page[schemas.Model]), params=_without_none(after=after, limit=limit))

@@ -89,6 +89,7 @@ _HEADERS_BY_CALL = {
 }
 
 TAGS = [
+    {"name": "bases", "description": "What the service tunes on, offers and allows."},
     {"name": "tuning jobs", "description": "One clip tuned on one base with one configuration."},
     {"name": "batches", "description": "Jobs that were submitted under one label."},
     {"name": "models", "description": "The registry: named models, and the versions that jobs made."},

@@ -15,6 +15,7 @@ from services.api.deps import (
     CurrentCaller,
     JobMakerDep,
     JobStoreDep,
+    MetricStoreDep,
     ObjectStoreDep,
     SchedulerDep,
     SettingsDep,
@@ -28,7 +29,7 @@ from services.api.http.openapi import job_body, problems
 from services.api.job_logs import tail, whole
 from services.api.routes.models import refuse_in_use
 from services.tuning.client import SchedulerAway, SchedulerClient
-from tav_client.schemas import JobDeleted, JobStatus, Label, ModelName, Page, TuningJob
+from tav_client.schemas import JobDeleted, JobMetrics, JobStatus, Label, ModelName, Page, TuningJob
 
 router = APIRouter(prefix="/tuning-jobs", tags=["tuning jobs"])
 
@@ -107,6 +108,19 @@ async def follow_job(
     """Server-sent events named `job`, each a whole `TuningJob`; the stream ends after the final one."""
     job = await asyncio.to_thread(jobs.get, job_id, caller.scope)
     return event_stream(job_events(job, event_number(last_event_id), scheduler, jobs))
+
+
+@router.get("/{job_id}/metrics", summary="Get a tuning job's metrics", responses=problems(404, 422, 503))
+async def get_metrics(
+    job_id: str,
+    jobs: JobStoreDep,
+    metrics: MetricStoreDep,
+    caller: CurrentCaller,
+    points: Annotated[int, Query(ge=2, le=10_000, description="Of each curve, at most; evenly spread over its steps.")] = 1000,
+) -> JobMetrics:
+    """Its curves, by the metric's name: `loss` after every step, scores of its samples; some seconds behind while it runs."""
+    job = await asyncio.to_thread(jobs.get, job_id, caller.scope)
+    return await asyncio.to_thread(metrics.get, job.id, points)
 
 
 @router.post("/{job_id}/cancel", summary="Cancel a tuning job", responses=problems(404, 409, 503))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Self
 
+from tav_client import _calls, schemas
 from tav_client._async.batches import AsyncBatches
 from tav_client._async.jobs import AsyncJobs
 from tav_client._async.models import AsyncModels
@@ -45,6 +46,10 @@ class AsyncTavClient:
         """Jobs under one label."""
         self.uploads = AsyncUploads(self._transport)
         """Large clips, sent to S3 directly."""
+
+    async def bases(self) -> schemas.Bases:
+        """Return the bases that the service tunes on, with their defaults, its limits, and the values that fields take."""
+        return await self._transport.send(_calls.list_bases())
 
     @property
     def base_url(self) -> str:

@@ -92,6 +92,14 @@ class AsyncJob:
         self.snapshot = await self._jobs._transport.send(_calls.get_job(self.id))
         return self
 
+    async def metrics(self, points: int | None = None) -> schemas.JobMetrics:
+        """Return the job's curves, such as `loss`, as MLflow has them; some seconds behind while it runs.
+
+        Args:
+            points: of each curve, at most; left out, 1000.
+        """
+        return await self._jobs._transport.send(_calls.get_metrics(self.id, points))
+
     async def cancel(self) -> AsyncJob:
         """Ask the service to end it; a running job stops at its next step."""
         self.snapshot = await self._jobs._transport.send(_calls.cancel_job(self.id))

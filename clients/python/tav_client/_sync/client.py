@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Self
 
+from tav_client import _calls, schemas
 from tav_client._retry import RetryPolicy
 from tav_client._sync.batches import Batches
 from tav_client._sync.jobs import Jobs
@@ -45,6 +46,10 @@ class TavClient:
         """Jobs under one label."""
         self.uploads = Uploads(self._transport)
         """Large clips, sent to S3 directly."""
+
+    def bases(self) -> schemas.Bases:
+        """Return the bases that the service tunes on, with their defaults, its limits, and the values that fields take."""
+        return self._transport.send(_calls.list_bases())
 
     @property
     def base_url(self) -> str:

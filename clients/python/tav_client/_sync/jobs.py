@@ -92,6 +92,14 @@ class Job:
         self.snapshot = self._jobs._transport.send(_calls.get_job(self.id))
         return self
 
+    def metrics(self, points: int | None = None) -> schemas.JobMetrics:
+        """Return the job's curves, such as `loss`, as MLflow has them; some seconds behind while it runs.
+
+        Args:
+            points: of each curve, at most; left out, 1000.
+        """
+        return self._jobs._transport.send(_calls.get_metrics(self.id, points))
+
     def cancel(self) -> Job:
         """Ask the service to end it; a running job stops at its next step."""
         self.snapshot = self._jobs._transport.send(_calls.cancel_job(self.id))

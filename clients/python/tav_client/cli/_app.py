@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tav_client._version import __version__
-from tav_client.cli import _jobs, _models, _videos
+from tav_client.cli import _bases, _jobs, _models, _videos
 from tav_client.cli.common import fail, group
 
 SERVER_COMMANDS = {
@@ -26,6 +26,7 @@ SERVER_COMMANDS = {
 _HELP = "One-shot video tuning: submit a clip, then sample edited prompts with its motion."
 
 app = group(_HELP)
+app.command()(_bases.bases)
 app.add_typer(_jobs.app, name="jobs")
 app.add_typer(_models.app, name="models")
 app.add_typer(_videos.app, name="videos")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, computed_field
 
 from tav_client.schemas.common import Response
 
@@ -43,11 +43,31 @@ class FailureCode(StrEnum):
     """A defect of ours; the traceback is an artifact of the run."""
 
 
+Category = Literal["user", "server"]
+"""Whose fault an error is: `user`, another request would do; `server`, the operator is to look."""
+
+_OF_USERS = {
+    FailureCode.invalid_clip,
+    FailureCode.invalid_config,
+    FailureCode.base_mismatch,
+    FailureCode.out_of_memory,
+    FailureCode.nan_loss,
+    FailureCode.deadline_exceeded,
+    FailureCode.cancelled,
+}
+
+
 class Failure(Response):
     """A typed reason and one readable sentence."""
 
     code: FailureCode
     message: str
+
+    @computed_field(description="`user`: another request would do. `server`: the operator is to look.")  # type: ignore[prop-decorator]
+    @property
+    def category(self) -> Category:
+        """Whose fault it is."""
+        return "user" if self.code in _OF_USERS else "server"
 
 
 class Problem(Response):
@@ -60,3 +80,9 @@ class Problem(Response):
     code: str = Field(description="Stable and machine-readable, e.g. `model_not_found`.")
     errors: list[dict[str, Any]] | None = Field(None, description="One entry per invalid field.")
     error: dict[str, Any] | None = Field(None, description="OpenAI's error object, on video calls.")
+
+    @computed_field(description="`user`: another request would do. `server`: the operator is to look.")  # type: ignore[prop-decorator]
+    @property
+    def category(self) -> Category:
+        """Whose fault it is."""
+        return "user" if self.status < 500 else "server"

@@ -161,6 +161,22 @@ class TuningJob(Response):
     mlflow_url: str | None = Field(None, description="The job's run in the MLflow UI.")
 
 
+class MetricPoint(Response):
+    """One value of a metric."""
+
+    step: int
+    value: float | None = Field(description="Null where it is not a finite number.")
+    timestamp: float = Field(description="UNIX seconds.")
+
+
+class JobMetrics(Response):
+    """`GET /v1/tuning-jobs/{id}/metrics`: a job's curves, by the metric's name, as MLflow has them."""
+
+    id: str
+    object: Literal["tuning_job.metrics"] = "tuning_job.metrics"
+    data: dict[str, list[MetricPoint]] = Field(description="By name, in order of steps; `loss` is the tuning loss.")
+
+
 class Batch(Response):
     """The jobs of one batch, counted."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, computed_field
 
 from tav_client.schemas.common import Request, Response
 
@@ -45,6 +45,24 @@ class Model(Response):
     aliases: dict[str, int] = Field(default_factory=dict)
     tenant: str = Field("default", description="Whose it is.")
     shared: bool = Field(False, description="Other tenants may sample it, as `TENANT~NAME`.")
+
+    @computed_field(description="The name, as OpenAI's model object has it.")  # type: ignore[prop-decorator]
+    @property
+    def id(self) -> str:
+        """The name, as OpenAI's model object has it."""
+        return self.name
+
+    @computed_field(description="`created_at` in whole seconds, as OpenAI has it.")  # type: ignore[prop-decorator]
+    @property
+    def created(self) -> int:
+        """`created_at` in whole seconds, as OpenAI has it."""
+        return int(self.created_at)
+
+    @computed_field(description="The tenant, as OpenAI has it.")  # type: ignore[prop-decorator]
+    @property
+    def owned_by(self) -> str:
+        """The tenant, as OpenAI has it."""
+        return self.tenant
 
 
 class ModelUpdate(Request):

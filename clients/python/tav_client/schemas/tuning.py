@@ -8,6 +8,10 @@ from pydantic import BaseModel, Field, model_validator
 
 from tav_client.schemas.common import Accepted, Request, Response
 
+Precision = Literal["fp32", "bf16", "fp16"]
+AttentionMode = Literal["sparse_causal", "causal", "full", "frame"]
+GroupNormMode = Literal["video", "frame"]
+
 
 class _Memory(BaseModel):
     zero_stage: Literal[1, 2, 3] = Field(
@@ -16,9 +20,7 @@ class _Memory(BaseModel):
     offload_optimizer: bool = Field(False, description="Keep master weights and AdamW's moments in host memory.")
     offload_params: bool = Field(False, description="Keep parameters in host memory; needs `zero_stage` 3.")
     gradient_checkpointing: bool = Field(False, description="Recompute activations to save memory.")
-    precision: Literal["fp32", "bf16", "fp16"] | None = Field(
-        None, description="Of the network's arithmetic; left out, the service's own."
-    )
+    precision: Precision | None = Field(None, description="Of the network's arithmetic; left out, the service's own.")
 
 
 class MemorySetting(Request, _Memory):
@@ -45,8 +47,8 @@ class _Tuning(BaseModel):
     steps: int | None = Field(None, ge=1, le=100_000, description="Optimizer steps.")
     learning_rate: float | None = Field(None, gt=0, le=1, description="AdamW's constant rate.")
     seed: int = Field(0, ge=0, lt=2**63, description="Everything random is drawn from it.")
-    attention: Literal["sparse_causal", "causal", "full", "frame"] | None = Field(None, description="ST-Attn mode.")
-    group_norm: Literal["video", "frame"] | None = Field(None, description="ResNet GroupNorm over the video or per frame.")
+    attention: AttentionMode | None = Field(None, description="ST-Attn mode.")
+    group_norm: GroupNormMode | None = Field(None, description="ResNet GroupNorm over the video or per frame.")
     gradient_checkpointing: bool | None = Field(
         None, description="Recompute activations to save memory; with `memory` left to `auto`, settle this much of it."
     )

@@ -52,6 +52,7 @@ PlayedSeconds = Annotated[_Played, BeforeValidator(_parse_seconds, json_schema_i
 """How long a video plays."""
 
 VideoFormat = Literal["mp4", "gif", "webm"]
+SchedulerName = Literal["ddim", "dpmpp_2m", "unipc"]
 
 
 class _VideoFields(BaseModel):
@@ -82,7 +83,7 @@ class _VideoFields(BaseModel):
         le=1,
         description="Share of the first steps that take over the clip's features: things stay where they are.",
     )
-    scheduler: Literal["ddim", "dpmpp_2m", "unipc"] | None = Field(
+    scheduler: SchedulerName | None = Field(
         None, description="Sampler: `ddim`, the paper's, or a multistep solver that needs fewer steps."
     )
     cache_interval: int | None = Field(
