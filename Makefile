@@ -62,8 +62,7 @@ tunnel: $(READY) ## Bring its gateway, MLflow and dashboard to this machine's po
 
 test: $(READY) ## All tests, on real parts
 	tools/system-packages.sh $(PYTHON) browser servers prometheus
-	@# Many tests wait for what others compute, so there are more processes than a small machine has cores.
-	$(BIN)/python -m pytest tests -n 4 $(TOGETHER)
+	$(BIN)/python -m pytest tests -n auto --maxprocesses 4 $(TOGETHER)
 
 test-fast: $(READY) ## The tests that need no server and take a few seconds at most
 	tools/system-packages.sh $(PYTHON) prometheus

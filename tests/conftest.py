@@ -51,6 +51,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=place)
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Refuse a pytest whose ids pytest-xdist cannot extend by the group: it would spread every test by itself."""
+    grouped = getattr(session.config.option, "loadgroup", False)
+    if grouped and not all("@" in item.nodeid for item in session.items):
+        raise pytest.UsageError("pytest-xdist does not see the groups of tests: install the pytest of constraints.txt")
+
+
 def group_of(item: pytest.Item) -> str:
     """Name what a test shares with others: a server that takes long to start, or else its file."""
     file, fixtures = item.nodeid.partition("::")[0], getattr(item, "fixturenames", ())

@@ -33,10 +33,10 @@ def test_long_curves_are_thinned_evenly_and_keep_their_ends(gateway: Gateway, mp
     assert max(b - a for a, b in pairwise(steps)) <= 112
 
 
-def test_values_that_json_has_not_are_null_and_a_job_without_metrics_has_none(gateway: Gateway, mp4: bytes) -> None:
-    job = logged(gateway, mp4, [("loss", float("nan"), 1, 1000), ("loss", float("inf"), 2, 2000), ("loss", 0.5, 3, 3000)])
+def test_a_value_that_is_no_number_is_null_and_a_job_without_metrics_has_none(gateway: Gateway, mp4: bytes) -> None:
+    job = logged(gateway, mp4, [("loss", float("nan"), 1, 1000), ("loss", 0.5, 2, 2000)])
     curve = gateway.http.get(f"/v1/tuning-jobs/{job}/metrics").json()["data"]["loss"]
-    assert [point["value"] for point in curve] == [None, None, 0.5]
+    assert [point["value"] for point in curve] == [None, 0.5]
     quiet = gateway.submit(mp4, {"caption": "a red square"}).json()["id"]
     assert gateway.http.get(f"/v1/tuning-jobs/{quiet}/metrics").json()["data"] == {}
 

@@ -126,15 +126,8 @@ BODIES = {("PUT", "/v1/models/{name}/aliases/{alias}"): {"version": 1}, ("PATCH"
 """Of calls with an id in their path."""
 
 WITHOUT_IDS = {
-    ("GET", "/v1/tuning-jobs"),
-    ("POST", "/v1/tuning-jobs"),
-    ("GET", "/v1/bases"),
-    ("GET", "/v1/models"),
-    ("GET", "/v1/videos"),
-    ("POST", "/v1/videos"),
-    ("POST", "/v1/videos/sync"),
-    ("POST", "/v1/uploads"),
-    ("POST", "/v1/estimates"),
+    *(("GET", f"/v1/{kind}") for kind in ("bases", "tuning-jobs", "models", "videos")),
+    *(("POST", f"/v1/{kind}") for kind in ("tuning-jobs", "videos", "videos/sync", "uploads", "estimates")),
 }
 """Each is tried below with another's cursors, references, keys and addresses."""
 

@@ -165,7 +165,7 @@ class MetricPoint(Response):
     """One value of a metric."""
 
     step: int
-    value: float | None = Field(description="Null where it is not a finite number.")
+    value: float | None = Field(description="Null where it is no number (NaN).")
     timestamp: float = Field(description="UNIX seconds.")
 
 
