@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 import socket
 from collections.abc import Collection
+from pathlib import Path
 
 import psutil
 
@@ -23,11 +25,25 @@ def is_free(port: int, host: str) -> bool:
 
 
 def any_free(host: str) -> int:
-    """Return a port that is free now."""
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-    return port
+    """Return a port that is free now, and that the system gives to no outgoing connection before it is used.
+
+    Servers take seconds to start. A port of the system's ephemeral range may be a client's by then.
+    """
+    lowest, highest = 10_000, _first_ephemeral()
+    if highest < lowest + 1000:  # the system leaves no room below
+        highest = 61_000
+    for _ in range(100):
+        port = lowest + secrets.randbelow(highest - lowest)
+        if is_free(port, host):
+            return port
+    raise PortInUse(f"No port between {lowest} and {highest} is free on {host}: end what listens there, or name ports.")
+
+
+def _first_ephemeral() -> int:
+    try:
+        return int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    except OSError:  # not Linux: the range of RFC 6335
+        return 49_152
 
 
 def answers(port: int, host: str) -> bool:
