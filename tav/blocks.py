@@ -52,11 +52,13 @@ class FusedGroupNorm(nn.GroupNorm):
 
     def forward(self, x: Tensor, silu: bool | None = None, shift: Tensor | None = None) -> Tensor:  # type: ignore[override]
         """Normalise `[B·F, C, h, w]`, to whose pixels `shift` `[B·F, C]` is added before."""
-        frames = self.frames_together
-        if shift is not None:
+        frames, silu = self.frames_together, self.silu if silu is None else silu
+        fused = self.takes(x)
+        if shift is not None and not fused:
+            x, shift = x + shift[:, :, None, None], None
+        elif shift is not None:
             shift = shift[::frames]  # the same for all frames of a video
-        compute = group_norm if self.takes(x) else plain_group_norm
-        silu = self.silu if silu is None else silu
+        compute = group_norm if fused else plain_group_norm
         return compute(x, self.num_groups, self.weight, self.bias, self.eps, num_frames=frames, silu=silu, shift=shift)
 
 
@@ -70,13 +72,16 @@ class ResnetBlock(nn.Module):
 
     def __init__(self, block: ResnetBlock2D, norms: tuple[FusedGroupNorm, FusedGroupNorm]) -> None:
         super().__init__()
-        usual = block.time_embedding_norm == "default" and block.upsample is None and block.downsample is None
-        if not usual or block.skip_time_act or block.output_scale_factor != 1 or not isinstance(block.nonlinearity, nn.SiLU):
-            raise InvalidConfig(_OTHER.format("ResNet blocks"))
         self.norm1, self.norm2 = norms
         self.conv1, self.conv2 = block.conv1, block.conv2
         self.time_emb_proj, self.conv_shortcut = block.time_emb_proj, block.conv_shortcut
         self.dropout = block.dropout
+
+    @staticmethod
+    def is_like(block: ResnetBlock2D) -> bool:
+        """Return whether this module computes what the base's does; those of other kinds stay diffusers' own."""
+        plain = block.time_embedding_norm == "default" and not block.skip_time_act and block.output_scale_factor == 1
+        return plain and block.upsample is None and block.downsample is None and isinstance(block.nonlinearity, nn.SiLU)
 
     def forward(self, hidden_states: Tensor, temb: Tensor | None = None, *_: Any, **__: Any) -> Tensor:
         """Map `[B·F, C, h, w]` and the time embedding `[B·F, D]` to `[B·F, C', h, w]`. The signature is the base's block's."""

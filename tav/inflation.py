@@ -84,9 +84,11 @@ class VideoUNet(UNet2DConditionModel):
             for name, child in list(module.named_children()):
                 if (own := _video_module(child, context)) is not None:
                     setattr(module, name, own)
-        norm = self.get_submodule("conv_norm_out")
+        norm, activation = self.get_submodule("conv_norm_out"), self.get_submodule("conv_act")
         assert isinstance(norm, nn.GroupNorm)
-        self.conv_norm_out, self.conv_act = VideoGroupNorm(norm, context, silu=True), nn.Identity()
+        fused = isinstance(activation, nn.SiLU)
+        self.conv_norm_out = VideoGroupNorm(norm, context, silu=fused)
+        self.conv_act = nn.Identity() if fused else activation
 
 
 def _video_module(child: nn.Module, context: VideoContext) -> nn.Module | None:
@@ -95,7 +97,10 @@ def _video_module(child: nn.Module, context: VideoContext) -> nn.Module | None:
         case BasicTransformerBlock():
             return VideoTransformerBlock(child, context)
         case ResnetBlock2D():
-            return ResnetBlock(child, (VideoGroupNorm(child.norm1, context), VideoGroupNorm(child.norm2, context)))
+            norms = VideoGroupNorm(child.norm1, context), VideoGroupNorm(child.norm2, context)
+            if ResnetBlock.is_like(child):
+                return ResnetBlock(child, norms)
+            child.norm1, child.norm2 = norms
         case Transformer2DModel():  # its own GroupNorm stays per frame, as in the reference
             return Transformer2D(child)
         case Upsample2D():

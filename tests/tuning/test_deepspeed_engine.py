@@ -64,6 +64,10 @@ def enter_group(rank: int, world: int, port: int) -> None:
     torch.distributed.init_process_group("gloo")
     from deepspeed.accelerator import get_accelerator
 
+    from services.tuning.tuner.prebuild import load_communication
+
+    load_communication()  # in turn with tuners of other tests, as they do
+
     # torch computes in fp16 on any CPU, if slowly; DeepSpeed refuses it where it would be slow.
     get_accelerator().is_fp16_supported = lambda: True
 
