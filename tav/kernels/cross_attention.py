@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import scaled_dot_product_attention
 
-from tav.kernels.softmax import block_side, upcast
+from tav.kernels.softmax import block_side, fits, upcast
 from tav.kernels.switch import triton_takes
 
 try:
@@ -26,21 +26,17 @@ try:
 except ImportError:  # where torch brings none
     triton = None
 
-MAX_KEYS = 128
-MAX_HEAD_WIDTH = 160
+MAX_BLOCK_BYTES = 32 << 10
+"""Of one head's keys or values, which a program holds both."""
 _QUERIES = 64
 """Of one program."""
 
 
 def can_use_cross_attention(query: Tensor, key: Tensor, value: Tensor, heads: int) -> bool:
     """Return whether `cross_attention` takes `[B, M, C]` queries of `[B, L, C]` keys: few, and both frozen."""
-    return (
-        key.shape[1] <= MAX_KEYS
-        and query.shape[-1] // heads <= MAX_HEAD_WIDTH
-        and not key.requires_grad
-        and not value.requires_grad
-        and triton_takes(query, key, value)
-    )
+    frozen = not key.requires_grad and not value.requires_grad
+    width = query.shape[-1] // heads
+    return frozen and triton_takes(query, key, value) and fits(key.shape[1], width, key.itemsize, MAX_BLOCK_BYTES)
 
 
 def cross_attention(query: Tensor, key: Tensor, value: Tensor, heads: int, scale: float) -> Tensor:

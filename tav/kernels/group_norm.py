@@ -198,7 +198,7 @@ if triton is not None:
             count = tl.minimum(chunk, rows - n * chunk).to(tl.float32)
             value = tl.load(means + (n[:, None] * videos + video) * channels + c[None, :], mask=here, other=0.0)
             total += tl.sum(tl.where(here, (value + shift[None, :]) * count[:, None], 0.0), 0)
-        size = rows.to(tl.float32) * width
+        size = rows * 1.0 * width  # Triton makes a constant of an argument that is 1
         mean = tl.sum(total, 0) / size
         spread = tl.zeros([BLOCK_C], tl.float32)
         for start in range(0, chunks, BLOCK_N):

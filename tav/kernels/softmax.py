@@ -19,6 +19,11 @@ def block_side(size: int) -> int:
     return max(_SMALLEST, triton.next_power_of_2(size))
 
 
+def fits(rows: int, width: int, item_bytes: int, most_bytes: int) -> bool:
+    """Return whether a block of `rows` heads of `width` numbers takes no more of a processor's memory than that."""
+    return block_side(rows) * block_side(width) * item_bytes <= most_bytes
+
+
 def upcast() -> bool:
     """Return whether kernels shall multiply in fp32 whatever the tensors are in: Triton's interpreter has no bf16 product."""
     return interpreted()

@@ -102,8 +102,8 @@ def _sparse_attention(
         for video in range(len(q)):  # so that results are written to where they belong
             flash._flash_attn_fwd(
                 q[video, frames],
-                keys[video],
-                values[video],
+                keys[video].contiguous(),
+                values[video].contiguous(),
                 softmax_scale=scale,
                 out=out[video, frames],
                 lse=sums[video, frames],
@@ -157,17 +157,7 @@ def _backward(
 
 
 @_backward.register_fake
-def _(
-    gradient: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    out: Tensor,
-    sums: Tensor,
-    num_frames: int,
-    heads: int,
-    scale: float,
-) -> tuple[Tensor, Tensor, Tensor]:
+def _(gradient: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
     return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
 
 

@@ -68,6 +68,6 @@ def _installed() -> bool:
         return False
     if find_spec("triton") is None:
         if torch.cuda.is_available():
-            log.warning("kernels are off: there is no Triton, so install it for a network that is up to twice as fast")
+            log.warning("kernels are off: there is no Triton, so torch computes every operator")
         return False
     return True

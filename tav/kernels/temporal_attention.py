@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import scaled_dot_product_attention
 
-from tav.kernels.softmax import block_side, upcast
+from tav.kernels.softmax import block_side, fits, upcast
 from tav.kernels.switch import triton_takes
 
 try:
@@ -26,14 +26,13 @@ try:
 except ImportError:  # where torch brings none
     triton = None
 
-MAX_FRAMES = 64
-"""More do not fit in registers."""
-MAX_HEAD_WIDTH = 160
+MAX_BLOCK_BYTES = 16 << 10
+"""Of one position's queries, keys, values or gradients: four such blocks, and their products, are in use at once."""
 
 
 def can_use_temporal_attention(query: Tensor, num_frames: int, heads: int) -> bool:
     """Return whether `temporal_attention` takes queries `[B·F, N, C]` with so many frames and heads."""
-    return num_frames <= MAX_FRAMES and query.shape[-1] // heads <= MAX_HEAD_WIDTH and triton_takes(query)
+    return triton_takes(query) and fits(num_frames, query.shape[-1] // heads, query.itemsize, MAX_BLOCK_BYTES)
 
 
 def temporal_attention(query: Tensor, key: Tensor, value: Tensor, num_frames: int, heads: int, scale: float) -> Tensor:

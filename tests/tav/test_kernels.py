@@ -15,9 +15,11 @@ from torch import Tensor
 
 from tav import Base, inflate
 from tav.attention import first_and_previous
+from tav.kernels import cross_attention, temporal_attention
 from tav.kernels import sparse_attention as sparse
 from tav.kernels.cross_attention import can_use_cross_attention
 from tav.kernels.group_norm import can_use_group_norm, plain_group_norm
+from tav.kernels.softmax import fits
 from tav.kernels.sparse_attention import plain_sparse_attention
 from tav.kernels.switch import kernels_enabled, kernels_off
 
@@ -29,7 +31,25 @@ def test_every_triton_kernel_agrees_with_torch_in_every_precision_and_repeats_it
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
     lines = [line for line in done.stdout.splitlines() if "sparse_attention" not in line]
-    assert len(lines) == 3 * (3 + 1 + 3 + 3 + 1) and all(" ok " in line for line in lines), done.stdout
+    assert len(lines) == 3 * (4 + 1 + 3 + 3 + 1) and all(" ok " in line for line in lines), done.stdout
+
+
+@pytest.mark.parametrize(
+    ("rows", "width", "item_bytes", "most", "fitting"),
+    [
+        (77, 40, 2, cross_attention.MAX_BLOCK_BYTES, True),
+        (77, 80, 2, cross_attention.MAX_BLOCK_BYTES, True),
+        (77, 160, 2, cross_attention.MAX_BLOCK_BYTES, False),
+        (77, 80, 4, cross_attention.MAX_BLOCK_BYTES, False),
+        (32, 160, 2, temporal_attention.MAX_BLOCK_BYTES, True),
+        (64, 160, 2, temporal_attention.MAX_BLOCK_BYTES, False),
+        (64, 40, 4, temporal_attention.MAX_BLOCK_BYTES, True),
+    ],
+)
+def test_blocks_that_a_gpus_shared_memory_may_not_hold_are_left_to_torch(
+    rows: int, width: int, item_bytes: int, most: int, fitting: bool
+) -> None:
+    assert fits(rows, width, item_bytes, most) is fitting
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:

@@ -19,7 +19,7 @@ from tav.config import (
     SchedulerName,
     TuneConfig,
 )
-from tav.memory import Precision
+from tav.memory import MemorySetting, Precision
 from tav_client.schemas import Base, Bases, Choices, Limits, VideoFormat
 
 router = APIRouter(prefix="/bases", tags=["bases"])
@@ -46,7 +46,7 @@ def list_bases(settings: SettingsDep) -> Bases:
             attention=list(get_args(AttentionMode)),
             group_norm=list(get_args(GroupNormMode)),
             precision=list(get_args(Precision)),
-            zero_stage=[1, 2, 3],
+            zero_stage=list(get_args(MemorySetting.model_fields["zero_stage"].annotation)),
             format=list(get_args(VideoFormat)),
             gpu_type=settings.gpu_types,
         ),
