@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
 _REFUSALS = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST"}
 """Codes by which MLflow refuses a request as such. All others are about its state, its settings, or the network."""
+_LOST_RACE = re.compile("IntegrityError|UniqueViolation")
+"""In a refusal: two requests wrote the same new row, such as a tag, at once. The same request succeeds when it is repeated."""
 _TAG_LIMIT = 8000
 _PARAM_LIMIT = 6000
 _METRICS_PER_CALL = 1000
@@ -142,7 +144,7 @@ def mlflow_errors(
         if missing is not None and e.error_code in codes:
             raise missing from e
         log.warning("MLflow at %s answered %s: %s", settings.mlflow_tracking_uri, e.error_code, str(e)[:2000])
-        if e.error_code in _REFUSALS:
+        if e.error_code in _REFUSALS and not _LOST_RACE.search(str(e)):
             raise StorageRefused("MLflow does not take this: leave out what is unusual in its names and texts.") from e
         raise StorageUnavailable(
             "MLflow does not answer as it should. Check that it runs, and TAV_MLFLOW_TRACKING_URI; the log says more."

@@ -6,16 +6,20 @@ import base64
 import json
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import BAD_REQUEST
 
 from registry.errors import InvalidReference, NotFound, ObjectMissing, StorageRefused, StorageUnavailable
 from registry.jobs import JobStore
 from registry.objects import ObjectStore, parse_uri
 from registry.settings import RegistrySettings
-from registry.tracking import Runs
+from registry.tracking import Runs, connect, mlflow_errors
 from registry.versions import VersionStore
 from registry.videos import VideoStore
 from tav_client.schemas import ClipInfo, TuningJob, TuningJobCreate
@@ -179,3 +183,41 @@ def test_an_experiment_that_was_deleted_is_told_as_such(registry_settings: Regis
     runs._client.delete_experiment(runs.experiment_id)
     with pytest.raises(StorageUnavailable, match=r"was deleted\. Restore it"):
         runs.create("ball", {})
+
+
+def test_writes_that_meet_in_mlflow_are_repeatable_and_no_mistake_of_anybodys(
+    versions: VersionStore, registry_settings: RegistrySettings
+) -> None:
+    client = connect(registry_settings)
+
+    def write(name: str, value: int) -> type[Exception] | None:
+        try:
+            with mlflow_errors(registry_settings):
+                client.set_registered_model_tag(name, "key", str(value))
+        except (StorageRefused, StorageUnavailable) as error:
+            return type(error)
+        return None
+
+    ends = set()
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(25):
+            name = f"race-{uuid.uuid4().hex[:8]}"
+            client.create_registered_model(name)
+            ends |= set(pool.map(partial(write, name), range(8)))
+            client.delete_registered_model(name)
+    assert ends <= {None, StorageUnavailable}
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("(sqlite3.IntegrityError) UNIQUE constraint failed: registered_model_tags.key", StorageUnavailable),
+        ("(psycopg.errors.UniqueViolation) duplicate key value violates unique constraint", StorageUnavailable),
+        ("(psycopg.DataError) PostgreSQL text fields cannot contain NUL (0x00) bytes", StorageRefused),
+    ],
+)
+def test_a_lost_race_is_told_from_a_text_that_the_database_refuses(
+    registry_settings: RegistrySettings, text: str, kind: type[Exception]
+) -> None:
+    with pytest.raises(kind), mlflow_errors(registry_settings):
+        raise MlflowException(text, BAD_REQUEST)
